@@ -1,0 +1,239 @@
+//! Configuration of the data plane, as the TypeScript side hands it over (JSON, camelCase). Names and defaults of the
+//! environment variables live in `src/config`; here are only types, ranges and what they mean.
+
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+use crate::{
+    datagram::Addr,
+    error::{Code, Error, Result},
+};
+
+/// Which backend to open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendChoice {
+    /// xdp, then packet, then socket; each refusal is logged.
+    Auto,
+    /// AF_XDP or an error.
+    Xdp,
+    /// AF_PACKET or an error.
+    Packet,
+    /// UDP sockets or an error.
+    Socket,
+}
+
+/// How a receive thread waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BusyPoll {
+    /// Spin while traffic flows, then sleep in poll(2).
+    Adaptive,
+    /// Never sleep.
+    Always,
+    /// Sleep whenever there is nothing to read.
+    Off,
+}
+
+/// XDP attach mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// Native, then generic.
+    Auto,
+    /// In the driver, or an error.
+    Native,
+    /// After skb allocation, or an error.
+    Generic,
+}
+
+/// One address and port to receive on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Listen {
+    /// Absent: every address of both families.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+    /// UDP port, 1..=65535.
+    pub port: u16,
+}
+
+/// Everything the engine needs to know.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Backend, or `auto`.
+    pub backend: BackendChoice,
+    /// Interface for xdp and packet; ignored by socket. Absent: the interface of the default route.
+    #[serde(default)]
+    pub interface: Option<String>,
+    /// Addresses and ports, at least one.
+    pub listen: Vec<Listen>,
+    /// Queues (= workers), 1..=256.
+    pub queues: u16,
+    /// Receive threads of packet and socket, 1..=256; xdp always has one per rx queue.
+    pub rx_threads: u16,
+    /// CPUs for receive threads, in thread order, repeated when short; empty: not pinned.
+    #[serde(default)]
+    pub rx_cpus: Vec<usize>,
+    /// Rule set; see `docs/rules.md`.
+    pub rules: String,
+    /// Waiting.
+    pub busy_poll: BusyPoll,
+    /// Spin this long after the last frame before sleeping, µs.
+    pub busy_poll_us: u32,
+    /// Descriptors per lane, a power of two, 64..=1_048_576.
+    pub lane_slots: u32,
+    /// Payload bytes per lane, a power of two, 65_536..=1 GiB.
+    pub lane_bytes: u32,
+    /// Wake a worker when this many datagrams are pending in a lane …
+    pub wake_min: u32,
+    /// … or when the oldest has waited this long, µs.
+    pub wake_max_us: u32,
+    /// XDP attach mode.
+    pub xdp_mode: XdpMode,
+    /// UMEM frames per rx queue (2 KiB each), a power of two, 512..=1_048_576. The rings hold half of that.
+    pub xdp_frames: u32,
+    /// TPACKET_V3 block size in bytes, a power of two, 131_072..=4 MiB.
+    pub packet_block_bytes: u32,
+    /// TPACKET_V3 blocks per ring, 4..=4096.
+    pub packet_blocks: u32,
+    /// SO_RCVBUF asked for per socket, bytes.
+    pub socket_rcvbuf: u32,
+}
+
+impl EngineConfig {
+    /// Parses the JSON form and checks ranges.
+    ///
+    /// # Errors
+    /// [`Code::Config`] naming the field, the value and the range.
+    pub fn from_json(json: &str) -> Result<Self> {
+        let config: EngineConfig = serde_json::from_str(json)
+            .map_err(|e| Error::new(Code::Config, format!("engine configuration: {e}")))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.listen.is_empty() {
+            return Err(Error::new(Code::Config, "listen is empty: expected at least one port"));
+        }
+        if let Some(l) = self.listen.iter().find(|l| l.port == 0) {
+            return Err(Error::new(Code::Config, format!("listen port {}: expected 1..=65535", l.port)));
+        }
+        range("queues", self.queues.into(), 1, 256)?;
+        range("rxThreads", self.rx_threads.into(), 1, 256)?;
+        range("wakeMin", self.wake_min, 1, 1 << 20)?;
+        range("wakeMaxUs", self.wake_max_us, 1, 1_000_000)?;
+        range("busyPollUs", self.busy_poll_us, 0, 1_000_000)?;
+        range("socketRcvbuf", self.socket_rcvbuf, 4096, 1 << 30)?;
+        range("packetBlocks", self.packet_blocks, 4, 4096)?;
+        power_of_two("laneSlots", self.lane_slots, 64, 1 << 20)?;
+        power_of_two("laneBytes", self.lane_bytes, 1 << 16, 1 << 30)?;
+        power_of_two("xdpFrames", self.xdp_frames, 512, 1 << 20)?;
+        power_of_two("packetBlockBytes", self.packet_block_bytes, 1 << 17, 1 << 22)
+    }
+}
+
+fn range(name: &str, value: u32, low: u32, high: u32) -> Result<()> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::new(Code::Config, format!("{name} = {value}: expected {low}..={high}")))
+}
+
+fn power_of_two(name: &str, value: u32, low: u32, high: u32) -> Result<()> {
+    range(name, value, low, high)?;
+    if value.is_power_of_two() {
+        return Ok(());
+    }
+    Err(Error::new(Code::Config, format!("{name} = {value}: expected a power of two in {low}..={high}")))
+}
+
+/// The listen list in a form that answers "ours?" in a few nanoseconds.
+#[derive(Debug, Clone)]
+pub struct ListenSet {
+    /// One bit per port: some entry has this port.
+    ports: Box<[u64; 1024]>,
+    /// Entries with an address; a port listed only here wants an exact match.
+    exact: Vec<(Addr, u16)>,
+    /// Ports open to every address.
+    any: Vec<u16>,
+    /// Ports open to every IPv4 address (`0.0.0.0:port`).
+    any_v4: Vec<u16>,
+}
+
+impl ListenSet {
+    /// Builds the set. No address or `::` means both families, `0.0.0.0` means IPv4 only.
+    pub fn new(listen: &[Listen]) -> Self {
+        let mut ports = Box::new([0u64; 1024]);
+        let (mut exact, mut any, mut any_v4) = (Vec::new(), Vec::new(), Vec::new());
+        for l in listen {
+            ports[usize::from(l.port >> 6)] |= 1 << (l.port & 63);
+            match l.address {
+                None => any.push(l.port),
+                Some(IpAddr::V6(a)) if a.is_unspecified() => any.push(l.port),
+                Some(IpAddr::V4(a)) if a.is_unspecified() => any_v4.push(l.port),
+                Some(a) => exact.push((Addr::from(a), l.port)),
+            }
+        }
+        ListenSet { ports, exact, any, any_v4 }
+    }
+
+    /// True when a datagram to `dst`:`port` is ours.
+    #[inline]
+    pub fn accepts(&self, dst: Addr, port: u16) -> bool {
+        if self.ports[usize::from(port >> 6)] & (1 << (port & 63)) == 0 {
+            return false;
+        }
+        if self.exact.is_empty() && self.any_v4.is_empty() {
+            return true;
+        }
+        self.any.contains(&port)
+            || (dst.is_v4() && self.any_v4.contains(&port))
+            || self.exact.contains(&(dst, port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(entries: &[&str]) -> ListenSet {
+        let listen: Vec<Listen> = entries
+            .iter()
+            .map(|e| {
+                let (a, p) = e.rsplit_once('|').unwrap();
+                Listen { address: (!a.is_empty()).then(|| a.parse().unwrap()), port: p.parse().unwrap() }
+            })
+            .collect();
+        ListenSet::new(&listen)
+    }
+
+    fn addr(a: &str) -> Addr {
+        Addr::from(a.parse::<IpAddr>().unwrap())
+    }
+
+    #[test]
+    fn any_address_takes_both_families() {
+        let s = set(&["|9000"]);
+        assert!(s.accepts(addr("10.0.0.1"), 9000) && s.accepts(addr("fd00::1"), 9000));
+        assert!(!s.accepts(addr("10.0.0.1"), 9001) && !s.accepts(addr("10.0.0.1"), 9000 + 64));
+    }
+
+    #[test]
+    fn unspecified_v4_takes_only_v4() {
+        let s = set(&["0.0.0.0|9000"]);
+        assert!(s.accepts(addr("10.0.0.1"), 9000) && !s.accepts(addr("fd00::1"), 9000));
+    }
+
+    #[test]
+    fn exact_addresses_do_not_open_each_others_ports() {
+        let s = set(&["10.0.0.1|1", "10.0.0.2|2", "|3"]);
+        assert!(
+            s.accepts(addr("10.0.0.1"), 1) && s.accepts(addr("10.0.0.2"), 2) && s.accepts(addr("::1"), 3)
+        );
+        assert!(!s.accepts(addr("10.0.0.1"), 2) && !s.accepts(addr("10.0.0.2"), 1));
+    }
+}

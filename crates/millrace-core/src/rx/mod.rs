@@ -1,0 +1,119 @@
+//! Receiving: three backends behind one trait.
+//!
+//! A [`Receiver`] belongs to one receive thread. [`xdp`], [`packet`] and [`socket`] each have an `open` that returns
+//! one receiver per thread; [`ladder`] tries them in order and says why a rung was refused.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::{datagram::Datagram, error::Result};
+
+pub mod packet;
+pub mod socket;
+pub mod xdp;
+
+/// Why a frame never became a datagram. Each is a counter of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum FrameDrop {
+    /// Not UDP, or not for an address and port we listen on. Not a loss: others may want it.
+    Foreign = 0,
+    /// A length field contradicts another or runs past the frame.
+    Malformed,
+    /// A fragment: the guard socket delivers the whole datagram after the kernel reassembled it.
+    Fragment,
+    /// The kernel gave us less than the frame (ring slot or block too small).
+    Truncated,
+    /// A UDP checksum that was ready and wrong (only with verification on).
+    BadChecksum,
+}
+
+impl FrameDrop {
+    /// Number of reasons; counters are arrays of this length.
+    pub const COUNT: usize = 5;
+    /// All reasons, in counter order.
+    pub const ALL: [FrameDrop; Self::COUNT] = [
+        FrameDrop::Foreign,
+        FrameDrop::Malformed,
+        FrameDrop::Fragment,
+        FrameDrop::Truncated,
+        FrameDrop::BadChecksum,
+    ];
+
+    /// Metric label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            FrameDrop::Foreign => "foreign",
+            FrameDrop::Malformed => "malformed",
+            FrameDrop::Fragment => "fragment",
+            FrameDrop::Truncated => "truncated",
+            FrameDrop::BadChecksum => "bad_checksum",
+        }
+    }
+}
+
+/// Takes what a receiver finds. Implemented by the engine (rules + lanes), by benches and by tests.
+pub trait Sink {
+    /// One datagram; the borrow ends with the call.
+    fn datagram(&mut self, datagram: &Datagram<'_>);
+    /// One frame that is not a datagram for us.
+    fn frame_dropped(&mut self, reason: FrameDrop);
+}
+
+/// Datagrams (or frames) the kernel lost on our behalf, cumulative since open. The fields of `lost` add up to the
+/// loss and never overlap; `notes` are further kernel counters that may overlap and are for diagnosis only.
+#[derive(Debug, Clone, Default, Serialize, PartialEq, Eq)]
+pub struct KernelCounters {
+    /// `(reason, count)`: e.g. `("xsk_rx_dropped", 3)`.
+    pub lost: Vec<(&'static str, u64)>,
+    /// `(name, value)`: e.g. `("xsk_fill_ring_empty", 3)`.
+    pub notes: Vec<(&'static str, u64)>,
+}
+
+/// One receive thread's source of datagrams.
+pub trait Receiver: Send + 'static {
+    /// Takes what is there now, at most a few hundred frames, and gives the frames back to the kernel before it
+    /// returns. Returns how many frames it looked at; 0 means idle. Transient kernel errors (EAGAIN, EINTR, link down)
+    /// are not errors here; an `Err` ends the thread.
+    fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize>;
+
+    /// Sleeps until something may be there, or `timeout` has passed.
+    fn wait(&mut self, timeout: Duration) -> Result<()>;
+
+    /// Stops new arrivals (drop filter, empty XSKMAP slot) so that a last series of `receive` calls until 0 leaves
+    /// nothing behind. Called once, before the final [`Receiver::counters`].
+    fn close_intake(&mut self);
+
+    /// Kernel counters, cumulative since open. Called by the owning thread about once a second and at the end.
+    fn counters(&mut self) -> KernelCounters;
+
+    /// The rx queue, ring member or socket index this receiver serves.
+    fn rx_queue(&self) -> u16;
+}
+
+/// What the kernel granted, for logs, `/metrics` and the demo.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendInfo {
+    /// `xdp`, `packet` or `socket`.
+    pub backend: &'static str,
+    /// e.g. `native copy`, `generic copy`, `tpacket_v3 fanout cbpf`, `reuseport`.
+    pub mode: String,
+    /// Interface, where one is bound.
+    pub interface: Option<String>,
+    /// `(what, value)` read back from the kernel: ring sizes, SO_RCVBUF, busy-poll, …
+    pub granted: Vec<(String, String)>,
+    /// Things asked for that were not granted, one sentence each.
+    pub degraded: Vec<String>,
+}
+
+/// What a backend's `open` returns: everything bound and attached, nothing read yet.
+pub struct Opened<R> {
+    /// One per receive thread, in index order.
+    pub receivers: Vec<R>,
+    /// The guard sockets' receiver (`xdp` and `packet`).
+    pub guard: Option<socket::SocketReceiver>,
+    /// What was granted.
+    pub info: BackendInfo,
+}

@@ -1,0 +1,4 @@
+//! Plain UDP sockets (stub for the skeleton).
+
+/// Stub.
+pub struct SocketReceiver;

@@ -1,0 +1,23 @@
+//! The rig itself: what is sent raw in one namespace arrives at a UDP socket in the other.
+
+mod rig;
+
+use std::{net::UdpSocket, time::Duration};
+
+use rig::{Pair, RawSender, V4, V6};
+
+#[test]
+fn a_raw_frame_reaches_a_udp_socket() {
+    if !rig::privileged("a_raw_frame_reaches_a_udp_socket") {
+        return;
+    }
+    let pair = Pair::new(2);
+    for (address, frame) in [(V4.1, Pair::v4(1000, 9000)), (V6.1, Pair::v6(1000, 9000))] {
+        let socket = pair.in_b(|| UdpSocket::bind((address, 9000)).unwrap());
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        pair.in_a(|| RawSender::new("va").send(&frame.bytes(b"ping")));
+        let mut buffer = [0; 16];
+        let (n, from) = socket.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..n], from.port()), (&b"ping"[..], 1000));
+    }
+}
