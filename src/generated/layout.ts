@@ -1,0 +1,23 @@
+// Generated from crates/millrace-core/src/lane.rs by `npm run build:layout`; the addon asserts it at load. Do not edit.
+export const LAYOUT = {
+  queueControlBytes: 128,
+  armedOffset: 0,
+  heartbeatOffset: 4,
+  laneControlBytes: 256,
+  headOffset: 0,
+  tailOffset: 128,
+  descriptorBytes: 64,
+  payloadOffset: 0,
+  length: 4,
+  flags: 6,
+  seconds: 8,
+  nanoseconds: 12,
+  srcAddress: 16,
+  dstAddress: 32,
+  srcPort: 48,
+  dstPort: 50,
+  rule: 52,
+  rxQueue: 54,
+  key: 56,
+  cpu: 60,
+} as const

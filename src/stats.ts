@@ -1,0 +1,87 @@
+import type { CounterName } from './worker/counters.js'
+
+/** What the kernel granted; see crates/millrace-core/src/rx/mod.rs. */
+export interface BackendInfo {
+  readonly backend: 'xdp' | 'packet' | 'socket'
+  /** e.g. `native copy`, `tpacket_v3 fanout hash`, `reuseport`. */
+  readonly mode: string
+  readonly interface: string | null
+  readonly granted: readonly (readonly [string, string])[]
+  readonly degraded: readonly string[]
+}
+
+/** Counters of one receive thread, cumulative. `received = Σ scattered + dropped.rule + dropped.queueFull + dropped.oversize`. */
+export interface ThreadStats {
+  readonly index: number
+  readonly kind: 'receive' | 'guard'
+  /** CPU it is pinned to, or null. */
+  readonly cpu: number | null
+  readonly rxQueue: number
+  /** Datagrams for us. */
+  readonly received: number
+  readonly receivedBytes: number
+  readonly scattered: number
+  readonly dropped: { readonly rule: number; readonly queueFull: number }
+  /** Frames that were no datagram for us, by reason: foreign, malformed, fragment, truncated, bad_checksum. */
+  readonly frames: Readonly<Record<string, number>>
+  /** Lost by the kernel on our behalf, by reason; adds up. */
+  readonly kernelLost: Readonly<Record<string, number>>
+  /** Kernel counters that may overlap; diagnosis only. */
+  readonly kernelNotes: Readonly<Record<string, number>>
+  readonly wakeups: number
+  readonly sleeps: number
+  /** Why the thread ended early, or null. */
+  readonly error: string | null
+}
+
+export interface QueueStats {
+  readonly index: number
+  readonly scattered: number
+  readonly queueFull: number
+  /** Datagrams in its lanes now, and how many they hold. */
+  readonly depth: number
+  readonly capacity: number
+}
+
+export interface RuleStats {
+  readonly name: string
+  readonly text: string
+  readonly matched: number
+  readonly dropped: number
+}
+
+/** Drop counters of the interface since the engine opened; they may include traffic that was not ours. */
+export interface InterfaceStats {
+  readonly rxDropped: number
+  readonly rxMissed: number
+  readonly rxFifo: number
+  readonly rxOver: number
+}
+
+/** The data plane's half of the books. */
+export interface EngineStats {
+  readonly backend: BackendInfo
+  /** Rungs `auto` tried and was refused. */
+  readonly refused: readonly { readonly backend: string; readonly code: string; readonly message: string }[]
+  readonly threads: readonly ThreadStats[]
+  readonly queues: readonly QueueStats[]
+  readonly rules: readonly RuleStats[]
+  readonly interface: InterfaceStats | null
+}
+
+/** One worker's half, plus what the supervisor knows about it. */
+export interface WorkerStats {
+  readonly queue: number
+  readonly counters: Readonly<Record<CounterName, number>>
+  readonly restarts: number
+  /** Milliseconds since the worker last showed that its event loop turns. */
+  readonly heartbeatAgeMs: number
+  readonly state: 'starting' | 'running' | 'draining' | 'stopped' | 'failed'
+}
+
+/** Everything `/metrics`, the live table and the closing books show: one reading. */
+export interface Snapshot {
+  readonly time: number
+  readonly engine: EngineStats
+  readonly workers: readonly WorkerStats[]
+}
