@@ -3,6 +3,8 @@ export const LAYOUT = {
   queueControlBytes: 128,
   armedOffset: 0,
   heartbeatOffset: 4,
+  leasedLaneOffset: 8,
+  leasedCountOffset: 12,
   laneControlBytes: 256,
   headOffset: 0,
   tailOffset: 128,
@@ -20,4 +22,5 @@ export const LAYOUT = {
   rxQueue: 54,
   key: 56,
   cpu: 60,
+  version: 1,
 } as const

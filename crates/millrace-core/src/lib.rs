@@ -14,7 +14,12 @@ compile_error!(
 pub mod bpf;
 pub mod config;
 pub mod datagram;
+pub mod affinity;
+pub mod engine;
 pub mod error;
+pub mod lane;
 pub mod packet;
 pub mod rule;
 pub mod rx;
+pub mod scatter;
+pub mod stats;

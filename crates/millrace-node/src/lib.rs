@@ -1,1 +1,171 @@
-//! Node-API binding.
+//! Node-API binding: free functions with integer handles, no logic.
+//!
+//! Errors cross as `napi::Error` whose reason is `MILLRACE_E_…: text`; `src/errors.ts` turns it into a class. The main
+//! thread opens, attaches, starts and stops; a worker only opens and closes its queue's wake-up.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use millrace_core::{
+    affinity,
+    config::EngineConfig,
+    engine::Engine,
+    error::{Code, Error},
+    lane::LAYOUT,
+    rule::RuleSet,
+};
+use napi::{
+    Env, Result, Status,
+    bindgen_prelude::{Function, Uint8Array},
+    threadsafe_function::ThreadsafeFunctionCallMode,
+};
+use napi_derive::napi;
+
+/// Engines by handle. Process-wide, because workers reach them too; the receive threads belong to no environment.
+static ENGINES: Mutex<Option<HashMap<u32, Arc<Mutex<Engine>>>>> = Mutex::new(None);
+static NEXT_HANDLE: AtomicU32 = AtomicU32::new(1);
+
+thread_local! {
+    /// The typed arrays behind each engine's lanes: held on the thread that attached them, so that they are collected
+    /// only after `closeEngine`, when no receive thread is left.
+    static MEMORY: RefCell<HashMap<u32, Vec<Uint8Array>>> = RefCell::default();
+}
+
+fn engines() -> MutexGuard<'static, Option<HashMap<u32, Arc<Mutex<Engine>>>>> {
+    ENGINES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn error(e: Error) -> napi::Error {
+    napi::Error::new(Status::GenericFailure, e.to_string())
+}
+
+fn engine(handle: u32) -> Result<Arc<Mutex<Engine>>> {
+    let found = engines().as_ref().and_then(|m| m.get(&handle).cloned());
+    found.ok_or_else(|| error(Error::new(Code::State, format!("engine handle {handle} is not open"))))
+}
+
+fn with<T>(handle: u32, f: impl FnOnce(&mut Engine) -> T) -> Result<T> {
+    let engine = engine(handle)?;
+    let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(f(&mut engine))
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| error(Error::new(Code::State, e.to_string())))
+}
+
+/// The lane layout as a JSON object of byte offsets; must equal `src/generated/layout.ts`.
+#[napi]
+pub fn layout() -> Result<String> {
+    json(&LAYOUT.iter().copied().collect::<HashMap<_, _>>())
+}
+
+/// Opens a backend for a JSON configuration. Returns the handle.
+#[napi]
+pub fn open_engine(env: Env, config: String) -> Result<u32> {
+    let engine = EngineConfig::from_json(&config).and_then(Engine::open).map_err(error)?;
+    let handle = NEXT_HANDLE.fetch_add(1, Ordering::Relaxed);
+    engines().get_or_insert_default().insert(handle, Arc::new(Mutex::new(engine)));
+    // An environment that ends without closing (process.exit) frees the lanes' memory: the threads must be gone by then.
+    env.add_env_cleanup_hook(handle, close_engine)?;
+    Ok(handle)
+}
+
+/// The plan (memory per queue, threads, backend) as JSON.
+#[napi]
+pub fn engine_plan(handle: u32) -> Result<String> {
+    with(handle, |e| json(&e.plan()))?
+}
+
+/// Hands a queue its memory, a Uint8Array over a SharedArrayBuffer of the planned size.
+#[napi]
+pub fn attach_queue(handle: u32, queue: u32, memory: Uint8Array) -> Result<()> {
+    let (base, length) = (memory.as_ptr().cast_mut(), memory.len());
+    // SAFETY: `memory` holds a reference to the array until `close_engine` drops it, after the engine's threads ended;
+    // JavaScript allocated it for this queue alone, zeroed.
+    with(handle, |e| unsafe { e.attach(queue as usize, base, length) })?.map_err(error)?;
+    MEMORY.with_borrow_mut(|m| m.entry(handle).or_default().push(memory));
+    Ok(())
+}
+
+/// Registers the calling worker's wake-up for a queue: called without arguments, at most once per armed flag.
+#[napi]
+pub fn open_queue(
+    handle: u32,
+    queue: u32,
+    #[napi(ts_arg_type = "() => void")] wake: Function<'_, (), ()>,
+) -> Result<()> {
+    // Weak: a sleeping worker's wake-up alone must not keep its event loop alive.
+    let wake = wake.build_threadsafe_function::<()>().weak::<true>().callee_handled::<false>().build()?;
+    let wake = Arc::new(move || {
+        // A status other than Ok means the worker is going away; its restart drains the lanes first.
+        let _ = wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
+    });
+    with(handle, |e| e.set_wake(queue as usize, Some(wake)))?.map_err(error)
+}
+
+/// Withdraws a queue's wake-up; when it returns no receive thread will call it. Unknown handles are ignored, because a
+/// worker may end after the engine.
+#[napi]
+pub fn close_queue(handle: u32, queue: u32) -> Result<()> {
+    match engine(handle) {
+        Ok(_) => with(handle, |e| e.set_wake(queue as usize, None))?.map_err(error),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Starts the receive threads.
+#[napi]
+pub fn start_engine(handle: u32) -> Result<()> {
+    with(handle, Engine::start)?.map_err(error)
+}
+
+/// Stops arrivals, empties the kernel's rings into the lanes and joins the threads; blocks for at most about 2 s.
+#[napi]
+pub fn stop_engine(handle: u32) -> Result<()> {
+    with(handle, Engine::stop)
+}
+
+/// The data plane's half of the books, as JSON.
+#[napi]
+pub fn engine_stats(handle: u32) -> Result<String> {
+    with(handle, |e| json(&e.stats()))?
+}
+
+/// Stops the engine if needed and releases its memory. Unknown handles are ignored.
+#[napi]
+pub fn close_engine(handle: u32) {
+    let removed = engines().as_mut().and_then(|m| m.remove(&handle));
+    if let Some(engine) = removed {
+        engine.lock().unwrap_or_else(PoisonError::into_inner).stop();
+    }
+    // At thread exit the thread-local may be gone already, and with it the arrays.
+    let _ = MEMORY.try_with(|m| m.borrow_mut().remove(&handle));
+}
+
+/// Checks a rule set for a number of queues; throws what is wrong with it.
+#[napi]
+pub fn check_rules(text: String, queues: u32) -> Result<()> {
+    let queues = u16::try_from(queues).unwrap_or(u16::MAX);
+    RuleSet::compile(&text, queues).map(drop).map_err(error)
+}
+
+/// CPUs this thread may run on.
+#[napi]
+pub fn allowed_cpus() -> Result<Vec<u32>> {
+    let cpus = affinity::allowed().map_err(|e| error(Error::os(Code::Kernel, "sched_getaffinity", e)))?;
+    Ok(cpus.into_iter().map(|c| c as u32).collect())
+}
+
+/// Pins the calling thread to one CPU.
+#[napi]
+pub fn pin_thread(cpu: u32) -> Result<()> {
+    let wrap = |e| error(Error::os(Code::Config, format!("pinning to CPU {cpu}"), e));
+    affinity::pin(cpu as usize).map_err(wrap)
+}

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::{datagram::Datagram, error::Result};
 
+pub mod ladder;
 pub mod packet;
 pub mod socket;
 pub mod xdp;

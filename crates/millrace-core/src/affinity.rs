@@ -1,0 +1,58 @@
+//! CPUs: which this process may use, and pinning a thread to one.
+
+use std::{io, mem};
+
+/// CPUs the calling thread may run on, ascending (sched_getaffinity(2)); honours cgroup cpusets and taskset.
+pub fn allowed() -> io::Result<Vec<usize>> {
+    // SAFETY: cpu_set_t is plain bits; all zero is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    // SAFETY: the size and the pointer describe `set`, which the call fills; pid 0 is the calling thread.
+    if unsafe { libc::sched_getaffinity(0, mem::size_of_val(&set), &raw mut set) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: every index is below CPU_SETSIZE, the number of bits in the set.
+    Ok((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
+}
+
+/// Pins the calling thread to one CPU (sched_setaffinity(2); needs no privilege).
+pub fn pin(cpu: usize) -> io::Result<()> {
+    if cpu >= libc::CPU_SETSIZE as usize {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: cpu_set_t is plain bits; all zero is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    // SAFETY: `cpu` is below CPU_SETSIZE, checked above.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: the size and the pointer describe `set`, which the call only reads; pid 0 is the calling thread.
+    if unsafe { libc::sched_setaffinity(0, mem::size_of_val(&set), &raw const set) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// CPU the calling thread runs on now (sched_getcpu(3)).
+pub fn current() -> u16 {
+    // SAFETY: no preconditions.
+    u16::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn pins_to_each_allowed_cpu() {
+        for cpu in super::allowed().unwrap() {
+            std::thread::spawn(move || {
+                super::pin(cpu).unwrap();
+                assert_eq!(super::allowed().unwrap(), [cpu]);
+                assert_eq!(usize::from(super::current()), cpu);
+            })
+            .join()
+            .unwrap();
+        }
+    }
+
+    #[test]
+    fn a_cpu_that_is_not_there_is_refused() {
+        assert!(super::pin(1 << 20).is_err());
+    }
+}

@@ -1,0 +1,401 @@
+//! Life cycle: open a backend, lay out lanes, run receive threads, stop them in order, read the books.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use crate::{
+    affinity,
+    config::{BusyPoll, EngineConfig},
+    error::{Code, Error, Result},
+    lane::{QueueMemory, QueuePlan},
+    net::{self, InterfaceCounters},
+    rule::RuleSet,
+    rx::{
+        BackendInfo, Receiver,
+        ladder::{self, Backend, Refused},
+    },
+    scatter::{Moderation, Queue, Scatter, Wake},
+    stats::{QueueStats, RuleStats, ThreadCounters, ThreadStats},
+};
+
+/// Longest sleep of an idle receive thread: how soon it sees a stop request and refreshes the kernel's counters.
+const IDLE_SLEEP: Duration = Duration::from_millis(100);
+/// How often a busy thread reads the kernel's counters.
+const KERNEL_COUNTERS_EVERY: Duration = Duration::from_millis(250);
+/// Bound on emptying the kernel's rings after arrivals were stopped.
+const FINAL_DRAIN: Duration = Duration::from_secs(2);
+/// Longer than a TPACKET_V3 block stays open (1 ms).
+const RETIRE_GRACE: Duration = Duration::from_millis(5);
+
+/// What the TypeScript side needs to allocate and to show.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// Memory of each queue.
+    pub queues: Vec<QueuePlan>,
+    /// Receive threads, the guard's included.
+    pub threads: usize,
+    /// What was opened.
+    pub backend: BackendInfo,
+    /// What was refused.
+    pub refused: Vec<Refused>,
+    /// Rule names, by index.
+    pub rules: Vec<String>,
+}
+
+/// The data plane's half of the books.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct EngineStats {
+    pub backend: BackendInfo,
+    pub refused: Vec<Refused>,
+    pub threads: Vec<ThreadStats>,
+    pub queues: Vec<QueueStats>,
+    pub rules: Vec<RuleStats>,
+    pub interface: Option<InterfaceCounters>,
+}
+
+/// Facts about a receive thread that do not change.
+struct ThreadInfo {
+    kind: &'static str,
+    cpu: Option<usize>,
+    rx_queue: u16,
+    counters: Arc<ThreadCounters>,
+}
+
+/// The data plane of one service.
+pub struct Engine {
+    config: EngineConfig,
+    rules: Arc<RuleSet>,
+    backend: Option<Backend>,
+    info: BackendInfo,
+    refused: Vec<Refused>,
+    queues: Vec<Option<Arc<Queue>>>,
+    queue_plan: QueuePlan,
+    threads: Vec<ThreadInfo>,
+    handles: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    interface_before: Option<InterfaceCounters>,
+}
+
+impl Engine {
+    /// Compiles the rules and opens the backend: ports are bound and programs attached when it returns, nothing is read.
+    ///
+    /// # Errors
+    /// What the rules or the backend report.
+    pub fn open(config: EngineConfig) -> Result<Self> {
+        check_cpus(&config.rx_cpus)?;
+        let rules = Arc::new(RuleSet::compile(&config.rules, config.queues)?);
+        let (backend, refused) = ladder::open(&config)?;
+        let info = backend.info().clone();
+        let guard = usize::from(backend.has_guard());
+        let receivers = backend.receivers();
+        let queue_plan = QueuePlan::new(receivers + guard, config.lane_slots, config.lane_bytes);
+        let interface_before = info.interface.as_deref().and_then(|name| net::interface_counters(name).ok());
+        let thread_info = |index: usize| ThreadInfo {
+            kind: if index < receivers { "receive" } else { "guard" },
+            cpu: if index < receivers && !config.rx_cpus.is_empty() {
+                Some(config.rx_cpus[index % config.rx_cpus.len()])
+            } else {
+                None
+            },
+            rx_queue: match &backend {
+                Backend::Xdp(o) => o.receivers.get(index).map_or(0, Receiver::rx_queue),
+                Backend::Packet(o) => o.receivers.get(index).map_or(0, Receiver::rx_queue),
+                Backend::Socket(o) => o.receivers.get(index).map_or(0, Receiver::rx_queue),
+            },
+            counters: Arc::new(ThreadCounters::new(config.queues.into(), rules.len())),
+        };
+        let threads = (0..receivers + guard).map(thread_info).collect();
+        Ok(Engine {
+            queues: (0..config.queues).map(|_| None).collect(),
+            queue_plan,
+            threads,
+            handles: Vec::new(),
+            stop: Arc::new(AtomicBool::new(false)),
+            config,
+            rules,
+            backend: Some(backend),
+            info,
+            refused,
+            interface_before,
+        })
+    }
+
+    /// What to allocate, and what was opened.
+    pub fn plan(&self) -> Plan {
+        Plan {
+            queues: self.queues.iter().map(|_| self.queue_plan.clone()).collect(),
+            threads: self.threads.len(),
+            backend: self.info.clone(),
+            refused: self.refused.clone(),
+            rules: self.rules.names(),
+        }
+    }
+
+    /// Gives a queue its memory.
+    ///
+    /// # Safety
+    /// As [`QueueMemory::new`]: zeroed, valid until the engine is dropped (which joins its threads), used for nothing else.
+    ///
+    /// # Errors
+    /// [`Code::State`] for an unknown queue, memory that does not fit the plan, or an engine already started.
+    pub unsafe fn attach(&mut self, queue: usize, base: *mut u8, length: usize) -> Result<()> {
+        let wrong = |what: String| Err(Error::new(Code::State, what));
+        if self.backend.is_none() {
+            return wrong(format!("attach of queue {queue} after start"));
+        }
+        let Some(place) = self.queues.get_mut(queue) else {
+            return wrong(format!("attach of queue {queue}: the engine has {}", self.config.queues));
+        };
+        // SAFETY: the caller's promise, passed on.
+        let Some(memory) = (unsafe { QueueMemory::new(base, length, self.queue_plan.clone()) }) else {
+            let need = self.queue_plan.bytes;
+            return wrong(format!("memory of queue {queue}: {length} bytes, expected {need}, 64-byte aligned"));
+        };
+        *place = Some(Arc::new(Queue { memory, wake: Mutex::new(None) }));
+        Ok(())
+    }
+
+    /// Attaches a worker's wake-up, or detaches it with `None`; when it returns, the old one is no longer in use.
+    ///
+    /// # Errors
+    /// [`Code::State`] when the queue has no memory.
+    pub fn set_wake(&self, queue: usize, wake: Option<Wake>) -> Result<()> {
+        match self.queues.get(queue) {
+            Some(Some(q)) => {
+                *q.wake.lock().unwrap_or_else(PoisonError::into_inner) = wake;
+                Ok(())
+            }
+            _ => Err(Error::new(Code::State, format!("queue {queue} has no memory attached"))),
+        }
+    }
+
+    /// Starts the receive threads.
+    ///
+    /// # Errors
+    /// [`Code::State`] when a queue has no memory or the engine ran before; [`Code::Kernel`] when a thread cannot start.
+    pub fn start(&mut self) -> Result<()> {
+        let queues: Option<Vec<Arc<Queue>>> = self.queues.iter().cloned().collect();
+        let Some(queues) = queues else {
+            return Err(Error::new(Code::State, "start before every queue got its memory"));
+        };
+        let Some(backend) = self.backend.take() else {
+            return Err(Error::new(Code::State, "start called twice"));
+        };
+        match backend {
+            Backend::Xdp(o) => self.spawn_all(o.receivers, o.guard, &queues),
+            Backend::Packet(o) => self.spawn_all(o.receivers, o.guard, &queues),
+            Backend::Socket(o) => self.spawn_all(o.receivers, o.guard, &queues),
+        }
+    }
+
+    fn spawn_all<R: Receiver, G: Receiver>(
+        &mut self,
+        receivers: Vec<R>,
+        guard: Option<G>,
+        queues: &[Arc<Queue>],
+    ) -> Result<()> {
+        let busy_poll = self.config.busy_poll;
+        let count = receivers.len();
+        for (index, receiver) in receivers.into_iter().enumerate() {
+            self.spawn(index, format!("millrace-rx-{index}"), receiver, busy_poll, queues)?;
+        }
+        match guard {
+            // The slow path never spins.
+            Some(guard) => self.spawn(count, "millrace-guard".into(), guard, BusyPoll::Off, queues),
+            None => Ok(()),
+        }
+    }
+
+    fn spawn<R: Receiver>(
+        &mut self,
+        index: usize,
+        name: String,
+        receiver: R,
+        busy_poll: BusyPoll,
+        queues: &[Arc<Queue>],
+    ) -> Result<()> {
+        let info = &self.threads[index];
+        let moderation = Moderation {
+            min: self.config.wake_min,
+            max_age: Duration::from_micros(self.config.wake_max_us.into()),
+        };
+        // SAFETY: `start` runs once and calls this once per thread index.
+        let scatter = unsafe {
+            Scatter::new(index, Arc::clone(&self.rules), queues, Arc::clone(&info.counters), moderation)
+        };
+        let thread = ReceiveThread {
+            receiver,
+            scatter,
+            counters: Arc::clone(&info.counters),
+            cpu: info.cpu,
+            busy_poll,
+            spin: Duration::from_micros(self.config.busy_poll_us.into()),
+            stop: Arc::clone(&self.stop),
+        };
+        let handle = thread::Builder::new()
+            .name(name.clone())
+            .spawn(move || thread.run())
+            .map_err(|e| Error::os(Code::Kernel, format!("starting thread {name}"), e))?;
+        self.handles.push(handle);
+        Ok(())
+    }
+
+    /// Stops arrivals, empties what the kernel holds into the lanes, and joins the threads (at most about two seconds).
+    /// Lanes keep their contents for the workers.
+    pub fn stop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        for handle in self.handles.drain(..) {
+            // A panic would have aborted the process (release) or been reported by the test harness (debug).
+            let _ = handle.join();
+        }
+        self.backend = None;
+    }
+
+    /// Reads the books.
+    pub fn stats(&self) -> EngineStats {
+        let over = |f: &dyn Fn(&ThreadCounters) -> u64| self.threads.iter().map(|t| f(&t.counters)).sum::<u64>();
+        let queue = |index: usize| {
+            let memory = self.queues[index].as_ref().map(|q| &q.memory);
+            QueueStats {
+                index,
+                scattered: over(&|c| c.scattered[index].get()),
+                queue_full: over(&|c| c.queue_full[index].get()),
+                depth: memory.map_or(0, |m| m.depth()),
+                capacity: memory.map_or(0, |m| m.capacity()),
+            }
+        };
+        let rule = |(index, (name, text)): (usize, (String, String))| RuleStats {
+            name,
+            text,
+            matched: over(&|c| c.rule_matched[index].get()),
+            dropped: over(&|c| c.rule_dropped[index].get()),
+        };
+        let thread = |(index, t): (usize, &ThreadInfo)| {
+            ThreadStats::read(&t.counters, index, t.kind, t.cpu, t.rx_queue)
+        };
+        let now = self.info.interface.as_deref().and_then(|name| net::interface_counters(name).ok());
+        EngineStats {
+            backend: self.info.clone(),
+            refused: self.refused.clone(),
+            threads: self.threads.iter().enumerate().map(thread).collect(),
+            queues: (0..self.queues.len()).map(queue).collect(),
+            rules: self.rules.describe().into_iter().enumerate().map(rule).collect(),
+            interface: now.zip(self.interface_before).map(|(now, before)| now.since(before)),
+        }
+    }
+}
+
+fn check_cpus(cpus: &[usize]) -> Result<()> {
+    let allowed = affinity::allowed().map_err(|e| Error::os(Code::Kernel, "sched_getaffinity", e))?;
+    match cpus.iter().find(|cpu| !allowed.contains(cpu)) {
+        None => Ok(()),
+        Some(cpu) => {
+            let message = format!("receive CPU {cpu}: expected one of the CPUs this process may use, {allowed:?}");
+            Err(Error::new(Code::Config, message))
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What one receive thread owns.
+struct ReceiveThread<R> {
+    receiver: R,
+    scatter: Scatter,
+    counters: Arc<ThreadCounters>,
+    cpu: Option<usize>,
+    busy_poll: BusyPoll,
+    spin: Duration,
+    stop: Arc<AtomicBool>,
+}
+
+impl<R: Receiver> ReceiveThread<R> {
+    fn run(mut self) {
+        // `open` checked the list; a cpuset that shrank since is not worth stopping for: the thread then shows no CPU.
+        let pinned = self.cpu.is_some_and(|cpu| affinity::pin(cpu).is_ok());
+        self.counters.pinned.store(pinned, Ordering::Relaxed);
+        self.scatter.set_cpu(affinity::current());
+        if let Err(e) = self.receive_until_stopped() {
+            self.note(e.to_string());
+        }
+        self.receiver.close_intake();
+        self.drain();
+        self.read_kernel_counters();
+        self.scatter.wake_all();
+    }
+
+    fn receive_until_stopped(&mut self) -> Result<()> {
+        let mut last_frame = Instant::now();
+        let mut counters_at = last_frame;
+        while !self.stop.load(Ordering::Acquire) {
+            let frames = self.receiver.receive(&mut self.scatter)?;
+            let now = Instant::now();
+            if frames > 0 {
+                self.scatter.publish(now);
+                last_frame = now;
+            }
+            let wake_in = self.scatter.wake_due(now);
+            if now.duration_since(counters_at) >= KERNEL_COUNTERS_EVERY {
+                counters_at = now;
+                self.read_kernel_counters();
+            }
+            if frames > 0 || self.spins(now.duration_since(last_frame)) {
+                std::hint::spin_loop();
+                continue;
+            }
+            self.counters.sleeps.add(1);
+            self.receiver.wait(wake_in.map_or(IDLE_SLEEP, |w| w.min(IDLE_SLEEP)))?;
+        }
+        Ok(())
+    }
+
+    /// Takes what the kernel still holds. A block of a TPACKET_V3 ring shows only when its timeout retires it, so
+    /// emptiness counts after a second look.
+    fn drain(&mut self) {
+        let deadline = Instant::now() + FINAL_DRAIN;
+        let mut idle = 0;
+        while idle < 2 && Instant::now() < deadline {
+            match self.receiver.receive(&mut self.scatter) {
+                Ok(0) => {
+                    idle += 1;
+                    thread::sleep(RETIRE_GRACE);
+                }
+                Ok(_) => idle = 0,
+                Err(e) => return self.note(e.to_string()),
+            }
+            self.scatter.publish(Instant::now());
+        }
+    }
+
+    fn spins(&self, idle: Duration) -> bool {
+        match self.busy_poll {
+            BusyPoll::Always => true,
+            BusyPoll::Adaptive => idle < self.spin,
+            BusyPoll::Off => false,
+        }
+    }
+
+    fn read_kernel_counters(&mut self) {
+        let counters = self.receiver.counters();
+        *self.counters.kernel.lock().unwrap_or_else(PoisonError::into_inner) = counters;
+    }
+
+    fn note(&self, error: String) {
+        *self.counters.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+}

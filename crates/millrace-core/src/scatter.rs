@@ -1,0 +1,198 @@
+//! Datagram → rules → lane: the sink of a receive thread, and when to wake the workers.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    datagram::Datagram,
+    lane::{LaneProducer, Mark, QueueMemory},
+    rule::{Facts, RuleSet, RuleState, Verdict},
+    rx::{FrameDrop, Sink},
+    stats::ThreadCounters,
+};
+
+/// Wakes one worker. Called from receive threads; must not block.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// One queue as receive threads see it.
+pub struct Queue {
+    /// Its lanes.
+    pub memory: Arc<QueueMemory>,
+    /// Its worker's wake-up while one is attached. The lock makes detaching wait for a wake in progress.
+    pub wake: Mutex<Option<Wake>>,
+}
+
+impl Queue {
+    /// Wakes the worker if it sleeps; true when it did.
+    fn wake(&self) -> bool {
+        let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*wake {
+            Some(wake) if self.memory.disarm() => {
+                wake();
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// When a sleeping worker is woken: enough datagrams, or an old one.
+#[derive(Debug, Clone, Copy)]
+pub struct Moderation {
+    /// Datagrams pending in a lane.
+    pub min: u32,
+    /// Age of the oldest.
+    pub max_age: Duration,
+}
+
+/// How long a receive thread may sleep while a lane holds datagrams and its worker is busy: the worker does not look at
+/// the lanes again when it goes to sleep (that would shrink its batches), so we look for it.
+const BUSY_WORKER_LOOK: Duration = Duration::from_millis(1);
+
+struct Lane {
+    producer: LaneProducer,
+    queue: Arc<Queue>,
+    /// Something was published at this time and no wake-up has covered it yet.
+    waiting_since: Option<Instant>,
+}
+
+/// One receive thread's rules, lanes and counters.
+pub struct Scatter {
+    rules: Arc<RuleSet>,
+    state: RuleState,
+    lanes: Vec<Lane>,
+    counters: Arc<ThreadCounters>,
+    moderation: Moderation,
+    cpu: u16,
+}
+
+impl Scatter {
+    /// For receive thread `thread`.
+    ///
+    /// # Safety
+    /// At most one `Scatter` per thread index may exist at a time for the same queues.
+    pub unsafe fn new(
+        thread: usize,
+        rules: Arc<RuleSet>,
+        queues: &[Arc<Queue>],
+        counters: Arc<ThreadCounters>,
+        moderation: Moderation,
+    ) -> Self {
+        let lanes = queues
+            .iter()
+            .map(|queue| Lane {
+                // SAFETY: the caller promises one Scatter per thread index, hence one producer per lane.
+                producer: unsafe { queue.memory.producer(thread) },
+                queue: Arc::clone(queue),
+                waiting_since: None,
+            })
+            .collect();
+        let state = rules.state(thread);
+        Scatter { rules, state, lanes, counters, moderation, cpu: 0 }
+    }
+
+    /// Tells the rules which CPU this thread runs on.
+    pub fn set_cpu(&mut self, cpu: u16) {
+        self.cpu = cpu;
+    }
+
+    /// Makes what the last receive pass put into lanes visible to the workers.
+    pub fn publish(&mut self, now: Instant) {
+        for lane in &mut self.lanes {
+            if lane.producer.publish() > 0 {
+                lane.waiting_since.get_or_insert(now);
+            }
+        }
+    }
+
+    /// Wakes the workers that are due. Returns how soon to call again, or `None` when nothing waits.
+    pub fn wake_due(&mut self, now: Instant) -> Option<Duration> {
+        let mut next: Option<Duration> = None;
+        for lane in &mut self.lanes {
+            let Some(since) = lane.waiting_since else { continue };
+            let again = if !lane.queue.memory.armed() {
+                BUSY_WORKER_LOOK
+            } else {
+                let pending = lane.producer.pending();
+                let age = now.saturating_duration_since(since);
+                if pending == 0 {
+                    lane.waiting_since = None;
+                    continue;
+                }
+                if pending >= self.moderation.min || age >= self.moderation.max_age {
+                    if lane.queue.wake() {
+                        self.counters.wakeups.add(1);
+                        lane.waiting_since = None;
+                        continue;
+                    }
+                    BUSY_WORKER_LOOK
+                } else {
+                    self.moderation.max_age - age
+                }
+            };
+            next = Some(next.map_or(again, |n| n.min(again)));
+        }
+        next
+    }
+
+    /// Wakes every worker that sleeps, whatever is pending: the last call of a receive thread.
+    pub fn wake_all(&mut self) {
+        for lane in &self.lanes {
+            if lane.queue.wake() {
+                self.counters.wakeups.add(1);
+            }
+        }
+    }
+}
+
+impl Sink for Scatter {
+    #[inline]
+    fn datagram(&mut self, d: &Datagram<'_>) {
+        let c = &*self.counters;
+        c.received.add(1);
+        c.received_bytes.add(d.payload.len() as u64);
+        let facts = Facts {
+            payload: d.payload,
+            src: d.src.0,
+            dst: d.dst.0,
+            src_port: d.src_port,
+            dst_port: d.dst_port,
+            rx_queue: d.rx_queue,
+            cpu: self.cpu,
+        };
+        match self.rules.evaluate(&facts, &mut self.state) {
+            Verdict::Drop { rule } => {
+                c.rule_matched[usize::from(rule)].add(1);
+                c.rule_dropped[usize::from(rule)].add(1);
+            }
+            Verdict::Queue { queue, spill, key, rule } => {
+                c.rule_matched[usize::from(rule)].add(1);
+                let mark = Mark { rule, key, cpu: self.cpu };
+                let chosen = usize::from(queue);
+                if self.lanes[chosen].producer.push(d, mark) {
+                    c.scattered[chosen].add(1);
+                    return;
+                }
+                if let Some((first, last)) = spill {
+                    // Cyclic from the chosen queue on, each other queue of the range once.
+                    let span = last - first + 1;
+                    for step in 1..span {
+                        let other = usize::from(first + (queue - first + step) % span);
+                        if self.lanes[other].producer.push(d, mark) {
+                            c.scattered[other].add(1);
+                            return;
+                        }
+                    }
+                }
+                c.queue_full[chosen].add(1);
+            }
+        }
+    }
+
+    #[inline]
+    fn frame_dropped(&mut self, reason: FrameDrop) {
+        self.counters.frames[reason as usize].add(1);
+    }
+}

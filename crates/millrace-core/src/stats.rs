@@ -1,0 +1,169 @@
+//! Counters of the data plane. Each is written by one thread with plain stores and read by anyone.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use serde::Serialize;
+
+use crate::rx::{FrameDrop, KernelCounters};
+
+/// A counter with one writer: no locked instruction, one line of the writer's own.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only the owning thread may call it.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Reads, from any thread.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+fn counters(n: usize) -> Box<[Counter]> {
+    (0..n).map(|_| Counter::default()).collect()
+}
+
+/// One receive thread's counters. `received = Σ scattered + Σ rule_dropped + Σ queue_full`, exactly, whenever the thread
+/// is between two datagrams.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct ThreadCounters {
+    /// Datagrams for us.
+    pub received: Counter,
+    /// Their payload bytes.
+    pub received_bytes: Counter,
+    /// Datagrams put into a lane, by queue.
+    pub scattered: Box<[Counter]>,
+    /// Datagrams lost because their queue's lane was full, by queue.
+    pub queue_full: Box<[Counter]>,
+    /// Datagrams a rule matched, by rule.
+    pub rule_matched: Box<[Counter]>,
+    /// Datagrams a rule dropped, by rule.
+    pub rule_dropped: Box<[Counter]>,
+    /// Frames that were no datagram for us, by reason.
+    pub frames: [Counter; FrameDrop::COUNT],
+    /// Wake-ups sent to workers.
+    pub wakeups: Counter,
+    /// Times the thread slept.
+    pub sleeps: Counter,
+    /// The thread runs on the CPU it was given.
+    pub pinned: AtomicBool,
+    /// The kernel's own counters, refreshed about four times a second and at the end.
+    pub kernel: Mutex<KernelCounters>,
+    /// Why the thread ended early.
+    pub error: Mutex<Option<String>>,
+}
+
+impl ThreadCounters {
+    /// All zero.
+    pub fn new(queues: usize, rules: usize) -> Self {
+        ThreadCounters {
+            received: Counter::default(),
+            received_bytes: Counter::default(),
+            scattered: counters(queues),
+            queue_full: counters(queues),
+            rule_matched: counters(rules),
+            rule_dropped: counters(rules),
+            frames: Default::default(),
+            wakeups: Counter::default(),
+            sleeps: Counter::default(),
+            pinned: AtomicBool::new(false),
+            kernel: Mutex::default(),
+            error: Mutex::default(),
+        }
+    }
+}
+
+/// What a rule drops and what a full lane drops.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Dropped {
+    /// By a `drop` or `sample` action.
+    pub rule: u64,
+    /// Because the lane was full.
+    pub queue_full: u64,
+}
+
+/// One thread's numbers; field meanings as in [`ThreadCounters`].
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct ThreadStats {
+    pub index: usize,
+    /// `receive` or `guard`.
+    pub kind: &'static str,
+    pub cpu: Option<usize>,
+    pub rx_queue: u16,
+    pub received: u64,
+    pub received_bytes: u64,
+    pub scattered: u64,
+    pub dropped: Dropped,
+    pub frames: serde_json::Map<String, serde_json::Value>,
+    pub kernel_lost: serde_json::Map<String, serde_json::Value>,
+    pub kernel_notes: serde_json::Map<String, serde_json::Value>,
+    pub wakeups: u64,
+    pub sleeps: u64,
+    pub error: Option<String>,
+}
+
+impl ThreadStats {
+    /// Reads a thread's counters.
+    pub fn read(c: &ThreadCounters, index: usize, kind: &'static str, cpu: Option<usize>, rx_queue: u16) -> Self {
+        let sum = |counters: &[Counter]| counters.iter().map(Counter::get).sum::<u64>();
+        let map = |pairs: &[(&'static str, u64)]| {
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect::<serde_json::Map<_, _>>()
+        };
+        let kernel = c.kernel.lock().unwrap_or_else(|p| p.into_inner()).clone();
+        ThreadStats {
+            index,
+            kind,
+            cpu: cpu.filter(|_| c.pinned.load(Ordering::Relaxed)),
+            rx_queue,
+            received: c.received.get(),
+            received_bytes: c.received_bytes.get(),
+            scattered: sum(&c.scattered),
+            dropped: Dropped { rule: sum(&c.rule_dropped), queue_full: sum(&c.queue_full) },
+            frames: FrameDrop::ALL
+                .iter()
+                .map(|r| (r.as_str().to_owned(), c.frames[*r as usize].get().into()))
+                .collect(),
+            kernel_lost: map(&kernel.lost),
+            kernel_notes: map(&kernel.notes),
+            wakeups: c.wakeups.get(),
+            sleeps: c.sleeps.get(),
+            error: c.error.lock().unwrap_or_else(|p| p.into_inner()).clone(),
+        }
+    }
+}
+
+/// One queue's numbers.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct QueueStats {
+    pub index: usize,
+    pub scattered: u64,
+    pub queue_full: u64,
+    /// Datagrams in the lanes now.
+    pub depth: u64,
+    /// Datagrams the lanes hold.
+    pub capacity: u64,
+}
+
+/// One rule's numbers.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs)]
+pub struct RuleStats {
+    pub name: String,
+    pub text: String,
+    pub matched: u64,
+    pub dropped: u64,
+}

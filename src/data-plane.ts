@@ -1,0 +1,154 @@
+import type { Config } from './config/config.js'
+import { fromNative, MillraceError } from './errors.js'
+import { type Native, native } from './native.js'
+import type { DataPlane } from './service/data-plane-api.js'
+import type { BackendInfo, EngineStats, Snapshot } from './stats.js'
+import { SupervisedWorker } from './supervisor.js'
+import { Counters } from './worker/counters.js'
+import type { QueuePlan } from './worker/lane.js'
+
+interface Plan {
+  readonly queues: readonly QueuePlan[]
+  readonly threads: number
+  readonly backend: BackendInfo
+  readonly refused: readonly { backend: string; code: string; message: string }[]
+  readonly rules: readonly string[]
+}
+
+interface Log {
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+  error(fields: object, message: string): void
+}
+
+/** How often the main thread looks whether the receive threads are alive, ms. */
+const WATCH_MS = 1000
+
+/** Opens nothing yet; see {@link DataPlane}. */
+export function createDataPlane(config: Config, log: Log): DataPlane {
+  return new NativeDataPlane(config, log)
+}
+
+class NativeDataPlane implements DataPlane {
+  readonly #config: Config
+  readonly #log: Log
+  readonly #addon: Native
+  #engine = 0
+  #workers: SupervisedWorker[] = []
+  #last: EngineStats | undefined
+  #watch: NodeJS.Timeout | undefined
+  #fatal: (error: Error) => void = () => {}
+
+  constructor(config: Config, log: Log) {
+    this.#config = config
+    this.#log = log
+    this.#addon = native()
+  }
+
+  onFatal(listener: (error: Error) => void): void {
+    this.#fatal = listener
+  }
+
+  async start(): Promise<void> {
+    const plan = this.#open()
+    for (const { backend, code, message } of plan.refused) {
+      this.#log.warn({ backend, code }, `backend ${backend} refused: ${message}`)
+    }
+    const { backend, mode, interface: name, granted, degraded } = plan.backend
+    this.#log.info({ backend, mode, interface: name, granted: Object.fromEntries(granted) }, 'backend open')
+    for (const what of degraded) this.#log.warn({ backend }, what)
+    try {
+      this.#workers = plan.queues.map((queuePlan, queue) => this.#worker(plan, queuePlan, queue))
+      await Promise.all(this.#workers.map((worker) => worker.start()))
+      this.#call(() => this.#addon.startEngine(this.#engine))
+    } catch (error) {
+      await Promise.all(this.#workers.map((worker) => worker.kill()))
+      this.#close()
+      throw error
+    }
+    this.#watch = setInterval(() => this.#look(), WATCH_MS)
+  }
+
+  async stop(deadlineMs: number): Promise<{ clean: boolean }> {
+    clearInterval(this.#watch)
+    if (this.#engine === 0) return { clean: true }
+    const deadline = performance.now() + deadlineMs
+    this.#call(() => this.#addon.stopEngine(this.#engine))
+    const left = () => Math.max(0, deadline - performance.now())
+    const drained = await Promise.all(this.#workers.map((worker) => worker.drain(left())))
+    const { queues } = this.#stats()
+    this.#close()
+    return { clean: drained.every(Boolean) && queues.every((queue) => queue.depth === 0) }
+  }
+
+  snapshot(): Snapshot {
+    return { time: Date.now(), engine: this.#stats(), workers: this.#workers.map((worker) => worker.stats()) }
+  }
+
+  #open(): Plan {
+    return this.#call(() => {
+      this.#engine = this.#addon.openEngine(JSON.stringify(this.#config.engine))
+      return JSON.parse(this.#addon.enginePlan(this.#engine)) as Plan
+    })
+  }
+
+  #worker(plan: Plan, queuePlan: QueuePlan, queue: number): SupervisedWorker {
+    const { engine, workers, publisher, log } = this.#config
+    const memory = new SharedArrayBuffer(queuePlan.bytes)
+    this.#call(() => this.#addon.attachQueue(this.#engine, queue, new Uint8Array(memory)))
+    const { cpus } = workers
+    const birth = {
+      engine: this.#engine,
+      queue,
+      queues: engine.queues,
+      memory,
+      plan: queuePlan,
+      counters: new SharedArrayBuffer(Counters.BYTES),
+      rules: plan.rules,
+      node: publisher.node,
+      handler: workers.handler,
+      batch: workers.batch,
+      cpu: cpus.length > 0 ? cpus[queue % cpus.length]! : null,
+      poison: workers.poison,
+      publisher: { ...publisher, queue },
+      logLevel: log.level,
+    }
+    return new SupervisedWorker(birth, this.#log, (error) => this.#fatal(error))
+  }
+
+  #stats(): EngineStats {
+    if (this.#engine !== 0) {
+      this.#last = this.#call(() => JSON.parse(this.#addon.engineStats(this.#engine)) as EngineStats)
+    }
+    if (!this.#last) throw new MillraceError('MILLRACE_E_STATE', 'snapshot before start')
+    return this.#last
+  }
+
+  /** Reads the last stats, then lets go of the engine. */
+  #close(): void {
+    if (this.#engine === 0) return
+    this.#stats()
+    this.#addon.closeEngine(this.#engine)
+    this.#engine = 0
+  }
+
+  #look(): void {
+    const receivers = this.#stats().threads.filter((thread) => thread.kind === 'receive')
+    const dead = receivers.filter((thread) => thread.error !== null)
+    if (dead.length > 0 && dead.length === receivers.length) {
+      clearInterval(this.#watch)
+      const message = `no receive thread is left: ${dead[0]!.error}`
+      this.#fatal(new MillraceError('MILLRACE_E_RECEIVE', message))
+    }
+    // Keeps the heartbeat ages current between scrapes.
+    for (const worker of this.#workers) worker.stats()
+  }
+
+  #call<T>(f: () => T): T {
+    try {
+      return f()
+    } catch (error) {
+      throw fromNative(error)
+    }
+  }
+}

@@ -1,0 +1,50 @@
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { MillraceError } from './errors.js'
+import { LAYOUT } from './generated/layout.js'
+
+/** The addon's functions; crates/millrace-node/src/lib.rs documents them. All throw errors that `fromNative` reads. */
+export interface Native {
+  layout(): string
+  openEngine(config: string): number
+  enginePlan(handle: number): string
+  attachQueue(handle: number, queue: number, memory: Uint8Array): void
+  openQueue(handle: number, queue: number, wake: () => void): void
+  closeQueue(handle: number, queue: number): void
+  startEngine(handle: number): void
+  stopEngine(handle: number): void
+  engineStats(handle: number): string
+  closeEngine(handle: number): void
+  checkRules(text: string, queues: number): void
+  allowedCpus(): number[]
+  pinThread(cpu: number): void
+}
+
+let loaded: Native | undefined
+
+/**
+ * Loads the addon and asserts that it shares this build's lane layout. The main thread must load it before any worker
+ * does: Node unloads an addon with the last environment that holds it, receive threads or not.
+ */
+export function native(): Native {
+  if (loaded) return loaded
+  const file = new URL(`../millrace.linux-${process.arch}-gnu.node`, import.meta.url)
+  if (!existsSync(file)) {
+    throw new MillraceError('MILLRACE_E_ADDON', `native addon ${file.pathname} is missing: run npm run build:native`)
+  }
+  let addon: Native
+  try {
+    addon = createRequire(import.meta.url)(file.pathname) as Native
+  } catch (cause) {
+    throw new MillraceError('MILLRACE_E_ADDON', `native addon ${file.pathname} does not load: ${cause}`, { cause })
+  }
+  const theirs = JSON.parse(addon.layout()) as Record<string, number>
+  const names = new Set([...Object.keys(theirs), ...Object.keys(LAYOUT)])
+  const wrong = [...names].filter((name) => theirs[name] !== (LAYOUT as Record<string, number>)[name])
+  if (wrong.length > 0) {
+    const list = wrong.map((n) => `${n} is ${theirs[n]}, expected ${(LAYOUT as Record<string, number>)[n]}`).join('; ')
+    throw new MillraceError('MILLRACE_E_ADDON', `native addon was built for another lane layout: ${list}`)
+  }
+  loaded = addon
+  return addon
+}

@@ -1,0 +1,201 @@
+import { LAYOUT } from '../generated/layout.js'
+import type { Handler, Out } from '../handler.js'
+import { Batch } from './batch.js'
+import type { Counters } from './counters.js'
+import type { Lane } from './lane.js'
+
+/** What the pump needs of a publisher. */
+export interface PumpOut extends Out {
+  /** False while the window is full or NATS is away under `hold`: stop draining until resumed. */
+  readonly ready: boolean
+  /** End of a turn: seal what is due, flush. */
+  turn(): void
+}
+
+export interface PumpOptions {
+  /** Most datagrams in a batch. */
+  readonly batch: number
+  /** Overwrite released payloads with 0xDE, so that a view kept too long shows itself. */
+  readonly poison: boolean
+  /** A handler threw or rejected. */
+  readonly onFailure: (error: unknown, datagrams: number) => void
+}
+
+/** Datagrams handled before the event loop gets a turn for NATS, timers and messages. */
+const TURN_BUDGET = 4096
+
+/** Written over released payloads in debug mode. */
+const POISON = 0xde
+
+/**
+ * Drains lanes into the handler: takes what is ready, one batch at a time, releases in order, and arms the wake-up when
+ * nothing is left. It does not look again after arming: the receive threads do, which lets batches grow.
+ */
+export class Pump {
+  readonly #control: Int32Array
+  readonly #lanes: readonly Lane[]
+  readonly #batch: Batch
+  readonly #handler: Handler
+  readonly #out: PumpOut
+  readonly #counters: Counters
+  readonly #options: PumpOptions
+  #nextLane = 0
+  /** An async handler holds a batch, or a turn is scheduled. */
+  #busy = false
+  #paused = false
+  #onIdle: (() => void) | undefined
+
+  constructor(
+    memory: SharedArrayBuffer,
+    lanes: readonly Lane[],
+    queue: number,
+    handler: Handler,
+    out: PumpOut,
+    counters: Counters,
+    options: PumpOptions,
+  ) {
+    this.#control = new Int32Array(memory, 0, LAYOUT.queueControlBytes / 4)
+    this.#lanes = lanes
+    this.#batch = new Batch(queue)
+    this.#handler = handler
+    this.#out = out
+    this.#counters = counters
+    this.#options = options
+  }
+
+  /** A receive thread says that there is something. */
+  wake(): void {
+    this.#counters.add('wakeups', 1)
+    this.run()
+  }
+
+  /** Drains until the lanes are empty, the budget is used, the publisher wants a pause or a handler is async. */
+  run(): void {
+    if (this.#busy) return
+    let budget = TURN_BUDGET
+    while (this.#out.ready) {
+      const index = this.#pick()
+      const lane = this.#lanes[index]
+      if (!lane) return this.#idle()
+      if (budget <= 0) return this.#yield()
+      const count = lane.ready(this.#options.batch)
+      budget -= count
+      // Count before lane: whoever finds a lane leased finds the right count.
+      Atomics.store(this.#control, LAYOUT.leasedCountOffset / 4, count)
+      Atomics.store(this.#control, LAYOUT.leasedLaneOffset / 4, index + 1)
+      const pending = this.#handle(lane, count)
+      if (pending) {
+        this.#busy = true
+        void pending.then(() => {
+          this.#busy = false
+          this.run()
+        })
+        this.#out.turn()
+        return
+      }
+    }
+    this.#pause()
+  }
+
+  /** Resolves when the lanes are empty and no handler runs; for the drain, after the receive threads have stopped. */
+  emptied(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onIdle = resolve
+      this.run()
+    })
+  }
+
+  /** Moves the heartbeat word, which the main thread watches. */
+  beat(): void {
+    Atomics.add(this.#control, LAYOUT.heartbeatOffset / 4, 1)
+  }
+
+  /** Index of the next lane in turn that has something, or -1. */
+  #pick(): number {
+    for (let k = 0; k < this.#lanes.length; k++) {
+      const index = (this.#nextLane + k) % this.#lanes.length
+      if (this.#lanes[index]!.ready(1) > 0) {
+        this.#nextLane = (index + 1) % this.#lanes.length
+        return index
+      }
+    }
+    return -1
+  }
+
+  #handle(lane: Lane, count: number): Promise<void> | undefined {
+    const batch = this.#batch
+    batch.point(lane, lane.first, count)
+    const started = performance.now()
+    try {
+      const result = this.#handler.handle(batch, this.#out)
+      if (isThenable(result)) {
+        return Promise.resolve(result).then(
+          () => this.#done(lane, count, started),
+          (error: unknown) => this.#failed(lane, count, error),
+        )
+      }
+    } catch (error) {
+      this.#failed(lane, count, error)
+      return undefined
+    }
+    this.#done(lane, count, started)
+    return undefined
+  }
+
+  #done(lane: Lane, count: number, started: number): void {
+    const counters = this.#counters
+    counters.add('handlerNanos', (performance.now() - started) * 1e6)
+    counters.add('handled', count)
+    counters.add('batches', 1)
+    this.#release(lane, count)
+  }
+
+  #failed(lane: Lane, count: number, error: unknown): void {
+    this.#counters.add('failed', count)
+    this.#counters.add('failedBatches', 1)
+    this.#options.onFailure(error, count)
+    this.#release(lane, count)
+  }
+
+  #release(lane: Lane, count: number): void {
+    if (this.#options.poison) {
+      const { slab } = this.#batch
+      for (let i = 0; i < count; i++) {
+        const at = this.#batch.offset(i)
+        slab.fill(POISON, at, at + this.#batch.size(i))
+      }
+    }
+    // An empty batch: what a handler kept past its time reads nothing instead of the next datagrams.
+    this.#batch.length = 0
+    Atomics.store(this.#control, LAYOUT.leasedLaneOffset / 4, 0)
+    lane.release(count)
+  }
+
+  #idle(): void {
+    this.#paused = false
+    Atomics.store(this.#control, LAYOUT.armedOffset / 4, 1)
+    this.#out.turn()
+    const resolve = this.#onIdle
+    this.#onIdle = undefined
+    resolve?.()
+  }
+
+  #yield(): void {
+    this.#out.turn()
+    this.#busy = true
+    setImmediate(() => {
+      this.#busy = false
+      this.run()
+    })
+  }
+
+  #pause(): void {
+    if (!this.#paused) this.#counters.add('paused', 1)
+    this.#paused = true
+    this.#out.turn()
+  }
+}
+
+function isThenable(value: unknown): value is PromiseLike<void> {
+  return typeof value === 'object' && value !== null && typeof (value as PromiseLike<void>).then === 'function'
+}
