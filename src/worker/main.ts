@@ -25,8 +25,9 @@ async function start(): Promise<void> {
   const counters = new Counters(birth.counters)
   const handler = await loadHandler(birth.handler)
   const lanes = birth.plan.lanes.map((plan) => new Lane(birth.memory, plan))
-  const publisher = Publisher.open(birth.publisher, counters, { onReady: () => pump.run(), log })
   const onFailure = failureLog(log, handler.name ?? birth.handler)
+  let running: Pump | undefined
+  const publisher = await Publisher.open(birth.publisher, counters, { onReady: () => running?.run(), log })
   const pump = new Pump(birth.memory, lanes, birth.queue, handler, publisher, counters, {
     batch: birth.batch,
     poison: birth.poison,
@@ -49,6 +50,7 @@ async function start(): Promise<void> {
     })
   })
   report({ type: 'running' })
+  running = pump
   pump.run()
 
   /** The receive threads have stopped: empty the lanes, let the handler finish, wait for the last confirmation. */

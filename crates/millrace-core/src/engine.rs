@@ -16,7 +16,7 @@ use crate::{
     config::{BusyPoll, EngineConfig},
     error::{Code, Error, Result},
     lane::{QueueMemory, QueuePlan},
-    net::{self, InterfaceCounters},
+    net::{Interface, Statistics},
     rule::RuleSet,
     rx::{
         BackendInfo, Receiver,
@@ -61,7 +61,35 @@ pub struct EngineStats {
     pub threads: Vec<ThreadStats>,
     pub queues: Vec<QueueStats>,
     pub rules: Vec<RuleStats>,
-    pub interface: Option<InterfaceCounters>,
+    pub interface: Option<InterfaceStats>,
+}
+
+/// Drops the interface counted since the engine opened. They may include frames that were never ours, and for XDP on
+/// some drivers (veth) frames that the XSK counters have too: diagnosis, not part of the books.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct InterfaceStats {
+    pub rx_dropped: u64,
+    pub rx_missed: u64,
+    pub rx_fifo: u64,
+    pub rx_over: u64,
+}
+
+impl InterfaceStats {
+    /// Saturating, because counters start again when a driver resets.
+    fn since(now: Statistics, before: Statistics) -> Self {
+        InterfaceStats {
+            rx_dropped: now.rx_dropped.saturating_sub(before.rx_dropped),
+            rx_missed: now.rx_missed_errors.saturating_sub(before.rx_missed_errors),
+            rx_fifo: now.rx_fifo_errors.saturating_sub(before.rx_fifo_errors),
+            rx_over: now.rx_over_errors.saturating_sub(before.rx_over_errors),
+        }
+    }
+}
+
+fn statistics(interface: &Interface) -> Option<Statistics> {
+    interface.link().ok().map(|link| link.statistics)
 }
 
 /// Facts about a receive thread that do not change.
@@ -84,7 +112,8 @@ pub struct Engine {
     threads: Vec<ThreadInfo>,
     handles: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
-    interface_before: Option<InterfaceCounters>,
+    interface: Option<Interface>,
+    interface_before: Option<Statistics>,
 }
 
 impl Engine {
@@ -100,7 +129,9 @@ impl Engine {
         let guard = usize::from(backend.has_guard());
         let receivers = backend.receivers();
         let queue_plan = QueuePlan::new(receivers + guard, config.lane_slots, config.lane_bytes);
-        let interface_before = info.interface.as_deref().and_then(|name| net::interface_counters(name).ok());
+        let interface =
+            info.interface.as_ref().or(config.interface.as_ref()).and_then(|n| Interface::by_name(n).ok());
+        let interface_before = interface.as_ref().and_then(statistics);
         let thread_info = |index: usize| ThreadInfo {
             kind: if index < receivers { "receive" } else { "guard" },
             cpu: if index < receivers && !config.rx_cpus.is_empty() {
@@ -127,6 +158,7 @@ impl Engine {
             backend: Some(backend),
             info,
             refused,
+            interface,
             interface_before,
         })
     }
@@ -160,7 +192,9 @@ impl Engine {
         // SAFETY: the caller's promise, passed on.
         let Some(memory) = (unsafe { QueueMemory::new(base, length, self.queue_plan.clone()) }) else {
             let need = self.queue_plan.bytes;
-            return wrong(format!("memory of queue {queue}: {length} bytes, expected {need}, 64-byte aligned"));
+            return wrong(format!(
+                "memory of queue {queue}: {length} bytes, expected {need}, 64-byte aligned"
+            ));
         };
         *place = Some(Arc::new(Queue { memory, wake: Mutex::new(None) }));
         Ok(())
@@ -264,7 +298,8 @@ impl Engine {
 
     /// Reads the books.
     pub fn stats(&self) -> EngineStats {
-        let over = |f: &dyn Fn(&ThreadCounters) -> u64| self.threads.iter().map(|t| f(&t.counters)).sum::<u64>();
+        let over =
+            |f: &dyn Fn(&ThreadCounters) -> u64| self.threads.iter().map(|t| f(&t.counters)).sum::<u64>();
         let queue = |index: usize| {
             let memory = self.queues[index].as_ref().map(|q| &q.memory);
             QueueStats {
@@ -284,14 +319,14 @@ impl Engine {
         let thread = |(index, t): (usize, &ThreadInfo)| {
             ThreadStats::read(&t.counters, index, t.kind, t.cpu, t.rx_queue)
         };
-        let now = self.info.interface.as_deref().and_then(|name| net::interface_counters(name).ok());
+        let now = self.interface.as_ref().and_then(statistics);
         EngineStats {
             backend: self.info.clone(),
             refused: self.refused.clone(),
             threads: self.threads.iter().enumerate().map(thread).collect(),
             queues: (0..self.queues.len()).map(queue).collect(),
             rules: self.rules.describe().into_iter().enumerate().map(rule).collect(),
-            interface: now.zip(self.interface_before).map(|(now, before)| now.since(before)),
+            interface: now.zip(self.interface_before).map(|(now, before)| InterfaceStats::since(now, before)),
         }
     }
 }
@@ -301,7 +336,8 @@ fn check_cpus(cpus: &[usize]) -> Result<()> {
     match cpus.iter().find(|cpu| !allowed.contains(cpu)) {
         None => Ok(()),
         Some(cpu) => {
-            let message = format!("receive CPU {cpu}: expected one of the CPUs this process may use, {allowed:?}");
+            let message =
+                format!("receive CPU {cpu}: expected one of the CPUs this process may use, {allowed:?}");
             Err(Error::new(Code::Config, message))
         }
     }

@@ -11,10 +11,10 @@ compile_error!(
     "lane descriptors are shared with JavaScript as little-endian words: build for a little-endian target"
 );
 
+pub mod affinity;
 pub mod bpf;
 pub mod config;
 pub mod datagram;
-pub mod affinity;
 pub mod engine;
 pub mod error;
 pub mod lane;

@@ -116,7 +116,13 @@ pub struct ThreadStats {
 
 impl ThreadStats {
     /// Reads a thread's counters.
-    pub fn read(c: &ThreadCounters, index: usize, kind: &'static str, cpu: Option<usize>, rx_queue: u16) -> Self {
+    pub fn read(
+        c: &ThreadCounters,
+        index: usize,
+        kind: &'static str,
+        cpu: Option<usize>,
+        rx_queue: u16,
+    ) -> Self {
         let sum = |counters: &[Counter]| counters.iter().map(Counter::get).sum::<u64>();
         let map = |pairs: &[(&'static str, u64)]| {
             pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect::<serde_json::Map<_, _>>()
