@@ -1,0 +1,140 @@
+import { type ChildProcess, fork } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { blast } from '../../test/rig/blast.js'
+import { inside, type Pair, spawnIn, V4 } from '../../test/rig/netns.js'
+import type { Contestant } from './contestants.js'
+import type { Climb, Point } from './summary.js'
+
+const PORT = 9000
+const NATS = 4222
+/** The climb ends when this many steps in a row lost something. */
+const LOSSES = 2
+/** Nothing arrived for this long: the step is over, ms. */
+const QUIET_MS = 400
+const TICKS_PER_SECOND = 100
+
+export interface ClimbOptions {
+  readonly rates: readonly number[]
+  readonly seconds: number
+  readonly size: number
+  readonly onPoint: (point: Point) => void
+}
+
+const build = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url))
+const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
+
+/** One contestant climbs the ladder of rates: fresh server, subscriber and receiver, one sender per step. */
+export async function climb(pair: Pair, contestant: Contestant, options: ClimbOptions): Promise<Climb> {
+  const server = `nats://127.0.0.1:${NATS}`
+  const nats = spawnIn(pair.b, ['nats-server', '-a', '127.0.0.1', '-p', String(NATS)], { stdio: 'ignore' })
+  await sleep(300)
+  const subscriber = await child(pair, 'bench/pipeline/count.js', [server, contestant.wire], {})
+  const { script, args, env } = contestant.command({ port: PORT, server, http: '127.0.0.1:9180' })
+  const receiver = await child(pair, script, args, env)
+  const points: Point[] = []
+  try {
+    // Warm-up: code compiled, buffers touched, link awake.
+    await step(pair, receiver, subscriber, options.rates[0]!, 0.5, options.size)
+    let losses = 0
+    for (const rate of options.rates) {
+      const point = await step(pair, receiver, subscriber, rate, options.seconds, options.size)
+      points.push(point)
+      options.onPoint(point)
+      losses = point.received < point.sent ? losses + 1 : 0
+      if (losses >= LOSSES) break
+    }
+  } finally {
+    await end(receiver)
+    await end(subscriber)
+    await end(nats)
+  }
+  return { contestant: contestant.name, points }
+}
+
+async function step(
+  pair: Pair,
+  receiver: ChildProcess,
+  subscriber: ChildProcess,
+  rate: number,
+  seconds: number,
+  size: number,
+): Promise<Point> {
+  const before = { count: await counted(subscriber), cpu: cpuMicros(receiver.pid!) }
+  const report = await blast(pair.a, {
+    to: `${V4[1]}:${PORT}`,
+    rate,
+    count: Math.round(rate * seconds),
+    size: String(size),
+    flows: 16,
+    via: 'packet',
+    interface: 'va',
+  }).done
+  let [last, lastAt] = [await counted(subscriber), performance.now()]
+  while (last - before.count < report.sent && performance.now() - lastAt < QUIET_MS) {
+    await sleep(20)
+    const now = await counted(subscriber)
+    if (now !== last) [last, lastAt] = [now, performance.now()]
+  }
+  const received = last - before.count
+  return {
+    offered: rate,
+    achieved: Number(report['rate_pps']),
+    sent: report.sent,
+    received,
+    cpuMicros: (cpuMicros(receiver.pid!) - before.cpu) / Math.max(1, received),
+    peakRss: peakRss(receiver.pid!),
+  }
+}
+
+/** Starts a script of ours in the receiving namespace with an IPC channel; resolves when it says that it is ready. */
+async function child(pair: Pair, script: string, args: readonly string[], env: Record<string, string>): Promise<ChildProcess> {
+  const [execPath, execArgv] = inside(pair.b, [process.execPath])
+  const started = fork(build(script), args, {
+    execPath,
+    execArgv,
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+  })
+  let said = ''
+  const ready = new Promise<void>((resolve, reject) => {
+    started.once('message', () => resolve())
+    started.once('exit', (code) => reject(new Error(`${script} ended with ${code} before it was ready:\n${said}`)))
+    for (const stream of [started.stdout, started.stderr]) {
+      stream?.on('data', (text: Buffer) => {
+        said = (said + text).slice(-4000)
+        // The service says so in its log; it has no IPC.
+        if (/"msg":"[^"]*\bready\b/.test(said)) resolve()
+      })
+    }
+  })
+  await ready
+  return started
+}
+
+function counted(subscriber: ChildProcess): Promise<number> {
+  return new Promise((resolve) => {
+    subscriber.once('message', (m) => resolve((m as { datagrams: number }).datagrams))
+    subscriber.send('count')
+  })
+}
+
+async function end(process: ChildProcess): Promise<void> {
+  if (process.exitCode !== null || process.signalCode !== null) return
+  const exited = new Promise((resolve) => process.once('exit', resolve))
+  process.kill('SIGTERM')
+  const timer = setTimeout(() => process.kill('SIGKILL'), 10_000)
+  await exited
+  clearTimeout(timer)
+}
+
+/** User and system time of a process and its threads, µs (proc(5), fields 14 and 15 of stat). */
+function cpuMicros(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return ((Number(fields[11]) + Number(fields[12])) * 1e6) / TICKS_PER_SECOND
+}
+
+function peakRss(pid: number): number {
+  return Number(/^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024
+}
