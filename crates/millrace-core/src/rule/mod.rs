@@ -1,6 +1,31 @@
 //! Payload rules: text → program → verdict.
+//!
+//! The language is described in `docs/rules.md`. A text passes through one stage per file:
+//! [`lex`] → [`parse`] ([`ast`]) → [`check`] → [`lower`] ([`program`]) → [`eval`]; [`report`] renders what went wrong
+//! on the way. The program is the meeting point: whatever else is to run rules starts from it.
 
-use crate::error::Result;
+mod ast;
+mod check;
+mod eval;
+pub mod hash;
+mod lex;
+mod lower;
+mod parse;
+mod program;
+mod report;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use crate::error::{Code, Error, Result};
+use check::{Act, Checked};
+use program::Program;
+use report::Report;
+
+pub use state::RuleState;
+
+/// Longest rule text, in bytes. It bounds the work of a compilation; a ConfigMap holds a quarter of it.
+const MAX_TEXT: usize = 4 << 20;
 
 /// What a rule may look at.
 #[derive(Debug, Clone, Copy)]
@@ -42,35 +67,89 @@ pub enum Verdict {
     },
 }
 
-/// State that actions such as `round_robin`, `random` and `sample` keep; one per receive thread.
-#[derive(Debug)]
-pub struct RuleState;
-
 /// A compiled rule set for a fixed number of queues.
 #[derive(Debug)]
-pub struct RuleSet;
+pub struct RuleSet {
+    program: Program,
+    /// Name and canonical text, in order.
+    rules: Vec<(String, String)>,
+    warnings: Vec<String>,
+}
 
 impl RuleSet {
     /// Compiles.
     ///
     /// # Errors
     /// [`crate::error::Code::Rules`]; the message lists every error with line, column and caret.
-    pub fn compile(_text: &str, _queues: u16) -> Result<Self> {
-        Ok(RuleSet)
+    pub fn compile(text: &str, queues: u16) -> Result<Self> {
+        let fail = |message: String| Err(Error::new(Code::Rules, message));
+        if queues == 0 {
+            return fail("there are no queues; expected at least one".into());
+        }
+        if text.len() > MAX_TEXT {
+            return fail(format!("the rules are {} bytes long; expected at most {MAX_TEXT}", text.len()));
+        }
+        let mut report = Report::default();
+        let rules = parse::parse(text, &mut report);
+        if rules.is_empty() && report.is_empty() {
+            return fail(
+                "there are no rules; expected at least one, such as `mod(u32[0])` or `hash(flow)`".into(),
+            );
+        }
+        let checked = check::check(text, &rules, queues, &mut report);
+        if !report.is_empty() {
+            return fail(report.render(text));
+        }
+        Ok(RuleSet {
+            program: lower::lower(&checked),
+            warnings: warnings(&checked),
+            rules: checked.into_iter().map(|rule| (rule.name, rule.text)).collect(),
+        })
     }
 
-    /// Fresh state for receive thread `thread` of `threads`.
-    pub fn state(&self, _thread: usize) -> RuleState {
-        RuleState
+    /// Fresh state for receive thread `thread`. With one thread (0) a `round_robin` starts at its first queue.
+    pub fn state(&self, thread: usize) -> RuleState {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        self.state_seeded(thread, now.as_nanos() as u64)
+    }
+
+    /// As [`RuleSet::state`], with a seed for `random` instead of the time, so that a run can be repeated.
+    pub fn state_seeded(&self, thread: usize, seed: u64) -> RuleState {
+        RuleState::new(&self.program, thread, seed)
     }
 
     /// Names in rule order (`rule1`, `rule2`, … where the user gave none; the implicit last one is `default`).
     pub fn names(&self) -> Vec<String> {
-        vec!["default".into()]
+        self.rules.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Name and canonical text of every rule, in order.
+    pub fn describe(&self) -> Vec<(String, String)> {
+        self.rules.clone()
+    }
+
+    /// Number of rules, the implicit last one included; every [`Verdict`]'s `rule` is below it.
+    #[allow(clippy::len_without_is_empty)] // A rule set is never empty.
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// What is allowed but probably not meant, one line each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Decides.
-    pub fn evaluate(&self, _facts: &Facts<'_>, _state: &mut RuleState) -> Verdict {
-        Verdict::Queue { queue: 0, spill: None, key: 0, rule: 0 }
+    #[inline]
+    pub fn evaluate(&self, facts: &Facts<'_>, state: &mut RuleState) -> Verdict {
+        self.program.run(facts, state)
     }
+}
+
+/// See [`RuleSet::warnings`].
+fn warnings(rules: &[Checked]) -> Vec<String> {
+    if rules.iter().all(|rule| matches!(rule.action, Act::Drop | Act::Sample(_))) {
+        return vec!["these rules drop every datagram".into()];
+    }
+    Vec::new()
 }

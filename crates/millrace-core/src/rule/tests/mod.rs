@@ -1,0 +1,45 @@
+//! Tests of the rule language.
+
+mod cases;
+mod errors;
+mod hostile;
+mod random;
+mod recipes;
+mod reference;
+
+use super::*;
+
+/// Facts around a payload: 10.1.2.3:5000 → 192.0.2.1:6000, rx queue 3, CPU 5.
+fn facts(payload: &[u8]) -> Facts<'_> {
+    Facts {
+        payload,
+        src: v4([10, 1, 2, 3]),
+        dst: v4([192, 0, 2, 1]),
+        src_port: 5000,
+        dst_port: 6000,
+        rx_queue: 3,
+        cpu: 5,
+    }
+}
+
+fn v4(addr: [u8; 4]) -> [u8; 16] {
+    std::net::Ipv4Addr::from(addr).to_ipv6_mapped().octets()
+}
+
+#[track_caller]
+fn compile(text: &str, queues: u16) -> RuleSet {
+    match RuleSet::compile(text, queues) {
+        Ok(set) => set,
+        Err(e) => panic!("{text}\n{}", e.message),
+    }
+}
+
+fn errors(text: &str, queues: u16) -> String {
+    match RuleSet::compile(text, queues) {
+        Ok(set) => panic!("compiles, but should not: {text}\n{:?}", set.describe()),
+        Err(e) => {
+            assert_eq!(e.code, Code::Rules);
+            e.message
+        }
+    }
+}
