@@ -18,6 +18,7 @@ pub mod datagram;
 pub mod engine;
 pub mod error;
 pub mod lane;
+pub mod net;
 pub mod packet;
 pub mod rule;
 pub mod rx;

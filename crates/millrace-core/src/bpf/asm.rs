@@ -1,0 +1,293 @@
+//! A small eBPF assembler: typed registers, labels, jumps patched at the end.
+//!
+//! Encoding: Linux `Documentation/bpf/standardization/instruction-set.rst`. Only what an XDP program needs is here; an
+//! instruction is one `u64` in host order (`struct bpf_insn`), so a program is passed to the kernel as it is.
+
+use std::ops::Range;
+
+use crate::error::{Code, Error, Result};
+
+/// A register. `R1`–`R5` are arguments and lost in a call, `R0` is the result, `R6`–`R9` survive a call, `R10` is the
+/// read-only frame pointer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub enum Reg {
+    R0 = 0,
+    R1,
+    R2,
+    R3,
+    R4,
+    R5,
+    R6,
+    R7,
+    R8,
+    R9,
+    R10,
+}
+
+/// Width of a load; the loaded value is zero-extended to 64 bits and in host order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Size {
+    /// 4 bytes.
+    Word = 0x00,
+    /// 2 bytes.
+    Half = 0x08,
+    /// 1 byte.
+    Byte = 0x10,
+    /// 8 bytes.
+    Double = 0x18,
+}
+
+/// Unsigned comparison of a conditional jump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Cond {
+    /// `==`
+    Eq = 0x10,
+    /// `>`
+    Gt = 0x20,
+    /// `>=`
+    Ge = 0x30,
+    /// Any of the bits set.
+    Set = 0x40,
+    /// `!=`
+    Ne = 0x50,
+}
+
+const CLASS_LDX_MEM: u8 = 0x61;
+const CLASS_JMP: u8 = 0x05;
+const CLASS_JMP32: u8 = 0x06;
+const CLASS_ALU64: u8 = 0x07;
+/// Second operand is a register instead of the immediate.
+const SOURCE_REG: u8 = 0x08;
+const OP_ADD: u8 = 0x00;
+const OP_MOV: u8 = 0xb0;
+const JA: u8 = 0x05;
+const CALL: u8 = 0x85;
+const EXIT: u8 = 0x95;
+/// `BPF_ALU | BPF_END | BPF_TO_BE`: to or from network order.
+const TO_BE: u8 = 0xdc;
+/// `BPF_LD | BPF_IMM | BPF_DW`: a 64-bit immediate in two slots.
+const LD_IMM64: u8 = 0x18;
+/// In the source-register field of `LD_IMM64`: the immediate is a map's fd (`BPF_PSEUDO_MAP_FD`).
+const PSEUDO_MAP_FD: u8 = 1;
+
+/// A place in the program, known or still to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Label(usize);
+
+/// A program being written.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    code: Vec<u64>,
+    /// Position of each label once placed.
+    labels: Vec<Option<usize>>,
+    /// `(position of the jump, label it wants)`.
+    jumps: Vec<(usize, Label)>,
+}
+
+fn encode(op: u8, dst: u8, src: u8, offset: i16, imm: i32) -> u64 {
+    u64::from_ne_bytes({
+        let (o, i) = (offset.to_ne_bytes(), imm.to_ne_bytes());
+        [op, dst | src << 4, o[0], o[1], i[0], i[1], i[2], i[3]]
+    })
+}
+
+impl Assembler {
+    /// An empty program.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn push(&mut self, op: u8, dst: Reg, src: u8, offset: i16, imm: i32) -> &mut Self {
+        self.code.push(encode(op, dst as u8, src, offset, imm));
+        self
+    }
+
+    /// A label to be placed later.
+    pub fn label(&mut self) -> Label {
+        self.labels.push(None);
+        Label(self.labels.len() - 1)
+    }
+
+    /// Places `label` at the next instruction. Placing it twice is a fault that [`Assembler::finish`] cannot see, so
+    /// it panics in debug builds.
+    pub fn place(&mut self, label: Label) -> &mut Self {
+        debug_assert!(self.labels[label.0].is_none(), "label placed twice");
+        self.labels[label.0] = Some(self.code.len());
+        self
+    }
+
+    /// `dst = *(size *)(src + offset)`
+    pub fn load(&mut self, size: Size, dst: Reg, src: Reg, offset: i16) -> &mut Self {
+        self.push(CLASS_LDX_MEM | size as u8, dst, src as u8, offset, 0)
+    }
+
+    /// `dst = imm` (sign-extended)
+    pub fn mov_imm(&mut self, dst: Reg, imm: i32) -> &mut Self {
+        self.push(CLASS_ALU64 | OP_MOV, dst, 0, 0, imm)
+    }
+
+    /// `dst = src`
+    pub fn mov(&mut self, dst: Reg, src: Reg) -> &mut Self {
+        self.push(CLASS_ALU64 | OP_MOV | SOURCE_REG, dst, src as u8, 0, 0)
+    }
+
+    /// `dst += imm`
+    pub fn add_imm(&mut self, dst: Reg, imm: i32) -> &mut Self {
+        self.push(CLASS_ALU64 | OP_ADD, dst, 0, 0, imm)
+    }
+
+    /// Swaps the low 16 bits between host and network order and clears the rest.
+    pub fn be16(&mut self, dst: Reg) -> &mut Self {
+        self.push(TO_BE, dst, 0, 0, 16)
+    }
+
+    /// Jumps always.
+    pub fn jump(&mut self, to: Label) -> &mut Self {
+        self.jumps.push((self.code.len(), to));
+        self.push(JA, Reg::R0, 0, 0, 0)
+    }
+
+    /// Jumps when the low 32 bits of `dst` compare with `imm`. 32-bit (Linux 5.1) because a 64-bit compare would
+    /// sign-extend `imm`, and addresses use all 32 bits.
+    pub fn jump_if(&mut self, dst: Reg, cond: Cond, imm: u32, to: Label) -> &mut Self {
+        self.jumps.push((self.code.len(), to));
+        self.push(CLASS_JMP32 | cond as u8, dst, 0, 0, imm as i32)
+    }
+
+    /// Jumps when the 64 bits of `dst` compare with those of `src`; also compares packet pointers.
+    pub fn jump_if_reg(&mut self, dst: Reg, cond: Cond, src: Reg, to: Label) -> &mut Self {
+        self.jumps.push((self.code.len(), to));
+        self.push(CLASS_JMP | cond as u8 | SOURCE_REG, dst, src as u8, 0, 0)
+    }
+
+    /// Jumps when any of the 64 bits of `dst` is set.
+    pub fn jump_if_not_zero(&mut self, dst: Reg, to: Label) -> &mut Self {
+        self.jumps.push((self.code.len(), to));
+        self.push(CLASS_JMP | Cond::Ne as u8, dst, 0, 0, 0)
+    }
+
+    /// `dst = the map behind fd`; the kernel takes its own reference when the program is loaded.
+    pub fn load_map(&mut self, dst: Reg, fd: i32) -> &mut Self {
+        self.push(LD_IMM64, dst, PSEUDO_MAP_FD, 0, fd);
+        self.code.push(0);
+        self
+    }
+
+    /// Calls the helper with this number (`bpf-helpers(7)`, `enum bpf_func_id`).
+    pub fn call(&mut self, helper: i32) -> &mut Self {
+        self.push(CALL, Reg::R0, 0, 0, helper)
+    }
+
+    /// Returns `R0`.
+    pub fn exit(&mut self) -> &mut Self {
+        self.push(EXIT, Reg::R0, 0, 0, 0)
+    }
+
+    /// Number of 8-byte slots so far.
+    pub fn len(&self) -> usize {
+        self.code.len()
+    }
+
+    /// True before the first instruction.
+    pub fn is_empty(&self) -> bool {
+        self.code.is_empty()
+    }
+
+    /// Patches the jumps and returns the program.
+    ///
+    /// # Errors
+    /// [`Code::Unsupported`] when a jump is longer than its 16 bits hold; [`Code::State`] when a label was not placed.
+    pub fn finish(mut self) -> Result<Vec<u64>> {
+        const OFFSET_BYTES: Range<usize> = 2..4;
+        for &(at, label) in &self.jumps {
+            let target = self.labels[label.0].ok_or_else(|| {
+                Error::new(
+                    Code::State,
+                    format!("eBPF assembler: the label of the jump at {at} was never placed"),
+                )
+            })?;
+            // Relative to the instruction behind the jump.
+            let distance = target as i64 - at as i64 - 1;
+            let offset = i16::try_from(distance).map_err(|_| {
+                Error::new(
+                    Code::Unsupported,
+                    format!("eBPF program too long: a jump of {distance} instructions, at most 32767 fit"),
+                )
+            })?;
+            let mut bytes = self.code[at].to_ne_bytes();
+            bytes[OFFSET_BYTES].copy_from_slice(&offset.to_ne_bytes());
+            self.code[at] = u64::from_ne_bytes(bytes);
+        }
+        Ok(self.code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cond::*, Reg::*, *};
+
+    fn bytes(code: &[u64]) -> Vec<[u8; 8]> {
+        code.iter().map(|i| i.to_ne_bytes()).collect()
+    }
+
+    #[test]
+    fn encodings_of_the_instruction_set_document() {
+        let mut a = Assembler::new();
+        a.load(Size::Half, R5, R2, 12).mov_imm(R0, -2).mov(R6, R1).add_imm(R2, 14).be16(R5).call(51).exit();
+        a.load(Size::Byte, R1, R2, 0).load(Size::Word, R1, R2, 0).load(Size::Double, R1, R2, -8);
+        assert_eq!(
+            bytes(&a.finish().unwrap()),
+            [
+                [0x69, 0x25, 12, 0, 0, 0, 0, 0],
+                [0xb7, 0x00, 0, 0, 0xfe, 0xff, 0xff, 0xff],
+                [0xbf, 0x16, 0, 0, 0, 0, 0, 0],
+                [0x07, 0x02, 0, 0, 14, 0, 0, 0],
+                [0xdc, 0x05, 0, 0, 16, 0, 0, 0],
+                [0x85, 0x00, 0, 0, 51, 0, 0, 0],
+                [0x95, 0x00, 0, 0, 0, 0, 0, 0],
+                [0x71, 0x21, 0, 0, 0, 0, 0, 0],
+                [0x61, 0x21, 0, 0, 0, 0, 0, 0],
+                [0x79, 0x21, 0xf8, 0xff, 0, 0, 0, 0],
+            ]
+        );
+    }
+
+    #[test]
+    fn jumps_are_relative_to_the_next_instruction_and_count_both_slots_of_a_map_load() {
+        let mut a = Assembler::new();
+        let (start, end) = (a.label(), a.label());
+        a.place(start).jump_if(R5, Eq, 0xffff_fffe, end).load_map(R1, 7).jump_if_reg(R4, Gt, R3, end);
+        a.jump(start).place(end).exit();
+        assert_eq!(
+            bytes(&a.finish().unwrap()),
+            [
+                [0x16, 0x05, 4, 0, 0xfe, 0xff, 0xff, 0xff],
+                [0x18, 0x11, 0, 0, 7, 0, 0, 0],
+                [0; 8],
+                [0x2d, 0x34, 1, 0, 0, 0, 0, 0],
+                [0x05, 0x00, 0xfb, 0xff, 0, 0, 0, 0],
+                [0x95, 0x00, 0, 0, 0, 0, 0, 0],
+            ]
+        );
+    }
+
+    #[test]
+    fn a_missing_label_and_a_long_jump_are_errors() {
+        let mut a = Assembler::new();
+        let nowhere = a.label();
+        a.jump(nowhere);
+        assert_eq!(a.finish().unwrap_err().code, Code::State);
+        let mut a = Assembler::new();
+        let far = a.label();
+        a.jump(far);
+        for _ in 0..32_768 {
+            a.exit();
+        }
+        a.place(far).exit();
+        assert_eq!(a.finish().unwrap_err().code, Code::Unsupported);
+    }
+}

@@ -1,0 +1,255 @@
+//! Facts about network interfaces, for choosing one, for messages and for loss counters.
+//!
+//! Everything answers for the network namespace of the *calling thread*: rtnetlink and ioctls do so by nature, and
+//! instead of `/proc/net` (a link to the main thread's view) `/proc/thread-self/net` is read. `/sys/class/net` belongs
+//! to whatever namespace sysfs was mounted in, so it is only a fall-back, and only when it shows the same interface.
+
+use std::{
+    ffi::{CStr, CString},
+    fs, io, mem,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use crate::error::{Code, Error, Result};
+
+mod rtnetlink;
+
+pub use rtnetlink::{Link, Statistics, XdpAttachment};
+
+/// A network interface that existed when we looked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index in this network namespace, from 1.
+    pub index: u32,
+}
+
+impl Interface {
+    /// Looks an interface up by name (`if_nametoindex(3)`).
+    ///
+    /// # Errors
+    /// [`Code::Interface`] listing the interfaces that exist.
+    pub fn by_name(name: &str) -> Result<Self> {
+        let missing = |e: Option<io::Error>| {
+            let message =
+                format!("interface {name:?} does not exist here; there are: {}", names().join(", "));
+            match e {
+                Some(e) => Error::os(Code::Interface, message, e),
+                None => Error::new(Code::Interface, message),
+            }
+        };
+        let Ok(c_name) = CString::new(name) else { return Err(missing(None)) };
+        // SAFETY: `c_name` is NUL-terminated and lives through the call, which only reads it.
+        let index = unsafe { libc::if_nametoindex(c_name.as_ptr()) };
+        if index == 0 || name.len() >= libc::IFNAMSIZ {
+            return Err(missing(Some(io::Error::last_os_error())));
+        }
+        Ok(Interface { name: name.into(), index })
+    }
+
+    /// The interface of the default route with the lowest metric; IPv4 before IPv6.
+    ///
+    /// # Errors
+    /// [`Code::Interface`] when there is no default route.
+    pub fn of_default_route() -> Result<Self> {
+        let read = |file| fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
+        let name = default_route_v4(&read("route")).or_else(|| default_route_v6(&read("ipv6_route")));
+        match name {
+            Some(name) => Self::by_name(&name),
+            None => Err(Error::new(
+                Code::Interface,
+                format!("no default route names an interface: set one; there are: {}", names().join(", ")),
+            )),
+        }
+    }
+
+    /// State, MTU, counters and XDP owner, by rtnetlink.
+    ///
+    /// # Errors
+    /// [`Code::Interface`] when it is gone, [`Code::Kernel`].
+    pub fn link(&self) -> Result<Link> {
+        rtnetlink::get_link(self)
+    }
+
+    /// Number of rx queues in use: `ETHTOOL_GCHANNELS` (rx + combined); where the driver does not answer, what sysfs
+    /// or, failing that, rtnetlink says (the latter counts queues allocated, not in use). At least 1.
+    pub fn rx_queues(&self) -> u32 {
+        if let Ok(c) = self.channels()
+            && c.rx_count + c.combined_count > 0
+        {
+            return c.rx_count + c.combined_count;
+        }
+        self.sysfs_rx_queues().or_else(|| self.link().ok().map(|l| l.rx_queues)).unwrap_or(1).max(1)
+    }
+
+    /// Most rx queues the interface can ever have (`ethtool -L`), at least [`Interface::rx_queues`].
+    pub fn max_rx_queues(&self) -> u32 {
+        let most = self.channels().map_or(0, |c| c.max_rx.max(c.max_combined));
+        most.max(self.rx_queues())
+    }
+
+    /// The driver's name (`ETHTOOL_GDRVINFO`), e.g. `veth`, `ixgbe`.
+    pub fn driver(&self) -> Option<String> {
+        let mut info = DriverInfo { cmd: ETHTOOL_GDRVINFO, driver: [0; 32], rest: [0; 160] };
+        self.ethtool(&mut info).ok()?;
+        let name = CStr::from_bytes_until_nul(&info.driver).ok()?.to_string_lossy().into_owned();
+        (!name.is_empty()).then_some(name)
+    }
+
+    fn sysfs_rx_queues(&self) -> Option<u32> {
+        let path = format!("/sys/class/net/{}", self.name);
+        let index: u32 = fs::read_to_string(format!("{path}/ifindex")).ok()?.trim().parse().ok()?;
+        if index != self.index {
+            return None;
+        }
+        let queues = fs::read_dir(format!("{path}/queues")).ok()?;
+        let rx = queues.flatten().filter(|e| e.file_name().as_encoded_bytes().starts_with(b"rx-")).count();
+        u32::try_from(rx).ok().filter(|&n| n > 0)
+    }
+
+    fn channels(&self) -> io::Result<Channels> {
+        let mut channels = Channels { cmd: ETHTOOL_GCHANNELS, ..Channels::default() };
+        self.ethtool(&mut channels)?;
+        Ok(channels)
+    }
+
+    /// `SIOCETHTOOL`, netdevice(7). `T` must be a `repr(C)` ethtool struct that begins with its command.
+    fn ethtool<T>(&self, request: &mut T) -> io::Result<()> {
+        // SAFETY: plain socket(2); the result is checked before it is owned.
+        let raw = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+        if raw < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `raw` is a fresh descriptor that nothing else owns.
+        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        // SAFETY: ifreq is plain old data; all zero is valid.
+        let mut ifreq: libc::ifreq = unsafe { mem::zeroed() };
+        for (to, from) in ifreq.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(self.name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        ifreq.ifr_ifru.ifru_data = (&raw mut *request).cast();
+        // SAFETY: `ifreq` and the request it points to are live and writable through the call; the request is the full
+        // struct its command names, so the kernel writes inside it.
+        let rc = unsafe { libc::ioctl(fd.as_raw_fd(), SIOCETHTOOL as _, &raw mut ifreq) };
+        if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+const SIOCETHTOOL: u32 = 0x8946;
+const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+
+/// `struct ethtool_channels`
+#[repr(C)]
+#[derive(Default)]
+struct Channels {
+    cmd: u32,
+    max_rx: u32,
+    max_tx: u32,
+    max_other: u32,
+    max_combined: u32,
+    rx_count: u32,
+    tx_count: u32,
+    other_count: u32,
+    combined_count: u32,
+}
+
+/// `struct ethtool_drvinfo`: 196 bytes, of which we want the second field.
+#[repr(C)]
+struct DriverInfo {
+    cmd: u32,
+    driver: [u8; 32],
+    rest: [u8; 160],
+}
+
+/// Names of all interfaces of this network namespace.
+pub fn names() -> Vec<String> {
+    let mut out = Vec::new();
+    // SAFETY: if_nameindex(3) returns null or an array ended by an entry of index 0, which if_freenameindex frees; the
+    // names are NUL-terminated and copied before that.
+    unsafe {
+        let all = libc::if_nameindex();
+        if all.is_null() {
+            return out;
+        }
+        let mut at = all;
+        while (*at).if_index != 0 && !(*at).if_name.is_null() {
+            out.push(CStr::from_ptr((*at).if_name).to_string_lossy().into_owned());
+            at = at.add(1);
+        }
+        libc::if_freenameindex(all);
+    }
+    out
+}
+
+const RTF_UP: u32 = 1;
+const RTF_REJECT: u32 = 0x200;
+
+/// `/proc/net/route`: Iface Destination Gateway Flags RefCnt Use Metric Mask …; numbers in hex, the metric in decimal.
+fn default_route_v4(table: &str) -> Option<String> {
+    let routes = table.lines().skip(1).filter_map(|line| {
+        let f: Vec<&str> = line.split_whitespace().collect();
+        let flags = u32::from_str_radix(f.get(3)?, 16).ok()?;
+        let default = *f.get(1)? == "00000000" && *f.get(7)? == "00000000";
+        let usable = flags & RTF_UP != 0 && flags & RTF_REJECT == 0;
+        (default && usable).then_some((f.get(6)?.parse::<u32>().ok()?, f[0].to_string()))
+    });
+    routes.min_by_key(|(metric, _)| *metric).map(|(_, name)| name)
+}
+
+/// `/proc/net/ipv6_route`: destination, its prefix length, source, its length, next hop, metric, refcnt, use, flags,
+/// device; all in hex. The kernel's own "unreachable" default stands on `lo`.
+fn default_route_v6(table: &str) -> Option<String> {
+    let routes = table.lines().filter_map(|line| {
+        let f: Vec<&str> = line.split_whitespace().collect();
+        let flags = u32::from_str_radix(f.get(8)?, 16).ok()?;
+        let default = f[0].bytes().all(|b| b == b'0') && f[1] == "00";
+        let usable = flags & RTF_UP != 0 && flags & RTF_REJECT == 0 && *f.get(9)? != "lo";
+        (default && usable).then_some((u32::from_str_radix(f[5], 16).ok()?, f[9].to_string()))
+    });
+    routes.min_by_key(|(metric, _)| *metric).map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_route_with_the_lowest_metric() {
+        let table = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
+            eth1\t00000000\t0100A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0\n\
+            eth0\t00000000\t0100000A\t0003\t0\t0\t100\t00000000\t0\t0\t0\n\
+            eth2\t00000000\t0100000A\t0203\t0\t0\t1\t00000000\t0\t0\t0\n\
+            eth3\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+        assert_eq!(default_route_v4(table).as_deref(), Some("eth0"));
+        assert_eq!(default_route_v4("header only\n"), None);
+        assert_eq!(default_route_v4("h\nshort line\n\n"), None);
+    }
+
+    #[test]
+    fn default_route_v6_skips_the_unreachable_one() {
+        let (zero, hop) = ("0".repeat(32), format!("fe80{}1", "0".repeat(27)));
+        let table = format!(
+            "{zero} 00 {zero} 00 {hop} 00000400 00000001 00000000 00000003     eth0\n\
+             {zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200       lo\n"
+        );
+        assert_eq!(default_route_v6(&table).as_deref(), Some("eth0"));
+        assert_eq!(default_route_v6(""), None);
+    }
+
+    #[test]
+    fn loopback_has_facts_and_a_missing_interface_names_it() {
+        let lo = Interface::by_name("lo").unwrap();
+        let link = lo.link().unwrap();
+        assert!(lo.index > 0 && link.mtu > 0 && link.xdp.is_none(), "{link:?}");
+        assert!(lo.rx_queues() >= 1 && lo.max_rx_queues() >= lo.rx_queues());
+        for name in ["nosuch0", "a-name-that-is-too-long", "nul\0byte", ""] {
+            let e = Interface::by_name(name).unwrap_err();
+            assert_eq!(e.code, Code::Interface, "{e}");
+            assert!(e.message.contains("lo"), "{e}");
+        }
+        let gone = Interface { name: "gone".into(), index: u32::MAX >> 2 };
+        assert_eq!(gone.link().unwrap_err().code, Code::Interface);
+    }
+}
