@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use millrace_core::{
     bpf::{
         sys::{Program, XskMap, action},
-        xdp_program,
+        xdp_program::{self, Spec},
     },
     config::{Listen, ListenSet},
     error::Code,
@@ -25,6 +25,11 @@ struct Case {
     _map: XskMap,
 }
 
+fn generate(listen: &[Listen], map: &XskMap) -> Vec<u64> {
+    let spec = Spec { listen, map_fd: map.raw_fd(), empty_slot: OURS, max_frame: 1792 };
+    xdp_program::generate(&spec).unwrap()
+}
+
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
@@ -35,7 +40,7 @@ fn case(entries: &[(&str, u16)]) -> Case {
         .map(|(a, port)| Listen { address: (!a.is_empty()).then(|| ip(a)), port: *port })
         .collect();
     let map = XskMap::new(4).unwrap();
-    let code = xdp_program::generate(&listen, map.raw_fd(), OURS).unwrap();
+    let code = generate(&listen, &map);
     let program = Program::load("test", &code, 0).unwrap_or_else(|e| panic!("{entries:?}: {e}"));
     Case { set: ListenSet::new(&listen), listen, program, _map: map }
 }
@@ -154,6 +159,9 @@ fn every_truncation_and_fragment_passes_or_is_malformed() {
             }
         }
     }
+    let long = |n: usize| Frame::new((ip("192.0.2.1"), 1), (ip("192.0.2.2"), 9000)).bytes(&vec![0; n - 42]);
+    assert_eq!(check(&case, &long(1792)), OURS);
+    assert_eq!(case.program.test_run(&long(1793)).unwrap(), action::PASS, "longer than a UMEM frame");
     let mut v4 = Frame::new((ip("192.0.2.1"), 1), (ip("192.0.2.2"), 9000)).bytes(b"0123456789");
     for (flags, verdict) in [
         (0x4000u16, OURS),
@@ -220,7 +228,7 @@ fn long_listen_lists_load_and_a_refused_program_shows_the_verifiers_words() {
         .map(|i| Listen { address: Some(Ipv4Addr::from(0x0a00_0000 + i).into()), port: 9000 })
         .collect();
     for (listen, hit) in [(ports, ip("192.0.2.9")), (addresses, ip("10.0.7.207"))] {
-        let code = xdp_program::generate(&listen, map.raw_fd(), OURS).unwrap();
+        let code = generate(&listen, &map);
         let program = Program::load("long", &code, 0).unwrap();
         let frame = Frame::new((ip("192.0.2.1"), 1), (hit, 9000)).bytes(b"x");
         assert_eq!(program.test_run(&frame).unwrap(), OURS);

@@ -51,19 +51,34 @@ struct Port {
 /// Ports of one family in order; addresses are 32-bit words as a load from the frame yields them.
 type Ports = BTreeMap<u16, Port>;
 
-/// Assembles the program for a listen list. `map_fd` is the XSKMAP, indexed by rx queue. `empty_slot` is the action for
-/// a frame of ours whose slot is empty: [`super::sys::action::PASS`] in earnest; tests use another one to tell "ours"
-/// from "not ours" without sockets.
+/// What a program is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Spec<'a> {
+    /// Addresses and ports.
+    pub listen: &'a [Listen],
+    /// The XSKMAP, indexed by rx queue.
+    pub map_fd: i32,
+    /// Action for a frame of ours whose slot is empty: [`super::sys::action::PASS`] in earnest; tests use another one
+    /// to tell "ours" from "not ours" without sockets.
+    pub empty_slot: u32,
+    /// Longest frame, in bytes from the Ethernet header on, that the AF_XDP sockets can hold. Longer ones pass: the
+    /// guard socket delivers them, where a redirect would have the kernel drop them.
+    pub max_frame: u32,
+}
+
+/// Assembles the program.
 ///
 /// # Errors
 /// [`crate::error::Code::Unsupported`] when the list is so long that jumps do not reach (thousands of entries).
-pub fn generate(listen: &[Listen], map_fd: i32, empty_slot: u32) -> Result<Vec<u64>> {
+pub fn generate(spec: &Spec<'_>) -> Result<Vec<u64>> {
+    let Spec { listen, map_fd, empty_slot, max_frame } = *spec;
     let (v4, v6) = by_family(listen);
     let mut a = Assembler::new();
     let (pass, ours, ipv4, ipv6) = (a.label(), a.label(), a.label(), a.label());
 
     a.mov(CTX, Reg::R1);
     a.load(Size::Word, AT, CTX, MD_DATA).load(Size::Word, END, CTX, MD_DATA_END);
+    a.mov(TMP, AT).add_imm(TMP, max_frame as i32).jump_if_reg(END, Cond::Gt, TMP, pass);
     need(&mut a, 14, pass);
     a.load(Size::Half, KEY, AT, 12).be16(KEY).add_imm(AT, 14);
     let network = a.label();

@@ -1,1 +1,107 @@
-//! AF_XDP.
+//! AF_XDP: frames from the driver straight into our memory, one socket, packet memory and receive thread per rx queue.
+//!
+//! One file per kernel concept: [`umem`] (packet memory), [`ring`] (fill and rx rings), [`socket`], `attachment`
+//! (program, map, link), [`receiver`] (the pass that joins them).
+//!
+//! Frames the program does not take, and all frames while a queue has no socket, go up the stack as if we were not
+//! there; see [`crate::bpf::xdp_program`].
+
+use std::sync::Arc;
+
+use crate::{
+    config::{EngineConfig, ListenSet},
+    error::{Code, Error, Result},
+    net::Interface,
+    rx::{BackendInfo, Opened},
+};
+
+mod attachment;
+pub mod mapping;
+pub mod receiver;
+pub mod ring;
+pub mod socket;
+pub mod umem;
+
+use attachment::Attachment;
+pub use receiver::XdpReceiver;
+use umem::{FRAME_BYTES, KERNEL_HEADROOM};
+
+/// Ethernet header and two VLAN tags.
+const LINK_HEADER: u32 = 14 + 2 * 4;
+
+/// Opens the backend on `config.interface`, or on the interface of the default route: the program is attached, every rx
+/// queue has a socket, frames arrive from now on. The order (load, attach, then per queue fill, bind, map) suits drivers
+/// that rebuild their rings on attach and those that want a filled fill ring at bind.
+///
+/// # Errors
+/// [`Code::Interface`], [`Code::Busy`] (a foreign program or socket, left untouched), [`Code::Permission`],
+/// [`Code::Unsupported`], [`Code::Kernel`]. On an error nothing stays behind.
+pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
+    let interface = match &config.interface {
+        Some(name) => Interface::by_name(name)?,
+        None => Interface::of_default_route()?,
+    };
+    let mut degraded = Vec::new();
+    let attachment = Arc::new(Attachment::new(&interface, &config.listen, config.xdp_mode, &mut degraded)?);
+    // Counted after attaching: some drivers give XDP fewer queues than they had before.
+    let queues = interface.rx_queues();
+    if queues > attachment.map.entries() || u16::try_from(queues).is_err() {
+        return Err(Error::new(
+            Code::Interface,
+            format!("{} now has {queues} rx queues, more than it could have a moment ago", interface.name),
+        ));
+    }
+    let listen = Arc::new(ListenSet::new(&config.listen));
+    let receivers = (0..queues)
+        .map(|queue| XdpReceiver::open(&attachment, &interface, &listen, queue, config.xdp_frames))
+        .collect::<Result<Vec<_>>>()?;
+    let zero_copy = receivers.iter().map(XdpReceiver::zero_copy).collect::<Result<Vec<_>>>()?;
+    let mut info = describe(config, &interface, &attachment, queues)?;
+    if zero_copy.contains(&true) {
+        // Asked for copy; a kernel that says otherwise is worth a line, not a failure.
+        info.mode = format!("{} zero-copy", attachment.mode);
+    }
+    info.degraded.splice(0..0, degraded);
+    // The guard socket is opened and put here by whoever opens a backend in earnest (see `rx::Opened::guard`); fragments,
+    // IP options, extension headers and frames longer than a UMEM frame reach it by XDP_PASS.
+    Ok(Opened { receivers, guard: None, info })
+}
+
+fn describe(
+    config: &EngineConfig,
+    interface: &Interface,
+    attachment: &Attachment,
+    queues: u32,
+) -> Result<BackendInfo> {
+    let link = interface.link()?;
+    let room = FRAME_BYTES - KERNEL_HEADROOM;
+    let mut degraded = Vec::new();
+    if link.mtu + LINK_HEADER > room {
+        degraded.push(format!(
+            "{} has an MTU of {} bytes: frames longer than {room} bytes take the slow path through the kernel",
+            interface.name, link.mtu
+        ));
+    }
+    if link.operstate == "down" || link.operstate == "lowerlayerdown" {
+        degraded.push(format!("{} is down: nothing arrives until it is up", interface.name));
+    }
+    let ring = config.xdp_frames / 2;
+    let granted = [
+        ("driver", interface.driver().unwrap_or_else(|| "unknown".into())),
+        ("mtu", link.mtu.to_string()),
+        ("rx queues", queues.to_string()),
+        ("frames per rx queue", config.xdp_frames.to_string()),
+        ("frame bytes", FRAME_BYTES.to_string()),
+        ("rx ring", ring.to_string()),
+        ("fill ring", ring.to_string()),
+        ("need_wakeup", "on".into()),
+        ("program id", attachment.program.id().to_string()),
+    ];
+    Ok(BackendInfo {
+        backend: "xdp",
+        mode: format!("{} copy", attachment.mode),
+        interface: Some(interface.name.clone()),
+        granted: granted.map(|(k, v)| (k.to_string(), v)).to_vec(),
+        degraded,
+    })
+}

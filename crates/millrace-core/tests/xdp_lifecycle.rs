@@ -1,0 +1,297 @@
+//! AF_XDP on an interface that belongs to the whole host: what stays behind (nothing), what is touched of others
+//! (nothing), what is said when it cannot be had.
+
+mod rig;
+mod xdp_support;
+
+use std::{
+    io::{BufRead, BufReader},
+    net::UdpSocket,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use millrace_core::{
+    bpf::{
+        asm::{Assembler, Reg},
+        link::{AttachMode, XdpLink},
+        sys::{Program, action},
+    },
+    config::EngineConfig,
+    error::Code,
+    net::Interface,
+    rx::{
+        Receiver,
+        xdp::{self, XdpReceiver},
+    },
+};
+use rig::{Pair, RawSender, V4, run};
+use xdp_support::{Collector, PATIENCE, config, drain, drain_until, lost, open, program_on};
+
+/// Environment variable that turns [`helper_holds_the_interface`] into a process that holds `vb`.
+const HELPER: &str = "MILLRACE_TEST_XDP_HELPER";
+
+fn send(pair: &Pair, range: std::ops::Range<u16>) {
+    pair.in_a(|| {
+        let sender = RawSender::new("va");
+        range.for_each(|i| sender.send(&Pair::v4(1000 + i, 9000).bytes(&i.to_be_bytes())));
+    });
+}
+
+fn udp_socket(pair: &Pair) -> UdpSocket {
+    let socket = pair.in_b(|| UdpSocket::bind((V4.1, 9000)).unwrap());
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket
+}
+
+/// A program that passes everything, attached as somebody else would.
+fn foreign(pair: &Pair, mode: AttachMode) -> (XdpLink, u32) {
+    let mut a = Assembler::new();
+    a.mov_imm(Reg::R0, action::PASS as i32).exit();
+    let program = Program::load("foreign", &a.finish().unwrap(), 0).unwrap();
+    let link = pair.in_b(|| XdpLink::attach(&program, &Interface::by_name("vb").unwrap(), mode)).unwrap();
+    (link, program.id())
+}
+
+#[test]
+fn interface_facts_come_from_the_threads_namespace() {
+    if !rig::privileged("interface_facts_come_from_the_threads_namespace") {
+        return;
+    }
+    let pair = Pair::new(4);
+    run(&format!("ip -n {} route add default via {} dev vb", pair.b, V4.0));
+    pair.in_b(|| {
+        let vb = Interface::of_default_route().unwrap();
+        assert_eq!((vb.name.as_str(), vb.rx_queues(), vb.driver().as_deref()), ("vb", 4, Some("veth")));
+        assert_eq!(vb, Interface::by_name("vb").unwrap());
+        let link = vb.link().unwrap();
+        assert_eq!((link.mtu, link.operstate, link.xdp), (1500, "up", None));
+    });
+    pair.in_a(|| assert_eq!(Interface::of_default_route().unwrap_err().code, Code::Interface));
+    let before = pair.in_b(|| Interface::by_name("vb").unwrap().link().unwrap().statistics.rx_packets);
+    send(&pair, 0..10);
+    let after = pair.in_b(|| Interface::by_name("vb").unwrap().link().unwrap().statistics.rx_packets);
+    assert!(after >= before + 10, "{before} {after}");
+}
+
+#[test]
+fn an_unknown_interface_is_an_error_that_names_the_known_ones() {
+    if !rig::privileged("an_unknown_interface_is_an_error_that_names_the_known_ones") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let wrong = EngineConfig { interface: Some("eth77".into()), ..config("auto", 512, r#"{"port":9000}"#) };
+    let e = pair.in_b(|| xdp::open(&wrong)).err().unwrap();
+    assert_eq!(e.code, Code::Interface);
+    assert!(e.message.contains("eth77") && e.message.contains("lo, vb"), "{e}");
+}
+
+#[test]
+fn a_second_open_is_refused_and_the_first_goes_on() {
+    if !rig::privileged("a_second_open_is_refused_and_the_first_goes_on") {
+        return;
+    }
+    let pair = Pair::new(2);
+    let mut first = pair.in_b(|| open("auto", 512)).unwrap().receivers;
+    let id = first[0].program_id();
+    assert_eq!(program_on(&pair.b), Some(id));
+    for mode in ["auto", "native", "generic"] {
+        let e = pair.in_b(|| open(mode, 512)).err().unwrap();
+        assert_eq!(e.code, Code::Busy, "{e}");
+        assert!(e.message.contains(&format!("id {id} (native)")), "{e}");
+    }
+    assert_eq!(program_on(&pair.b), Some(id));
+    let mut sink = Collector::default();
+    send(&pair, 0..100);
+    drain_until(&mut first, &mut sink, |_, s| s.datagrams == 100);
+    // The last receiver takes the program with it, and not the last but one.
+    first.pop();
+    assert_eq!(program_on(&pair.b), Some(id));
+    drop(first);
+    assert_eq!(program_on(&pair.b), None);
+}
+
+#[test]
+fn a_foreign_program_is_never_touched() {
+    if !rig::privileged("a_foreign_program_is_never_touched") {
+        return;
+    }
+    for theirs in [AttachMode::Native, AttachMode::Generic] {
+        let pair = Pair::new(1);
+        let (link, id) = foreign(&pair, theirs);
+        for mode in ["auto", "native", "generic"] {
+            let e = pair.in_b(|| open(mode, 512)).err().unwrap();
+            assert_eq!(e.code, Code::Busy, "{e}");
+            assert!(e.message.contains(&format!("id {id} ({theirs})")), "{e}");
+            assert_eq!(program_on(&pair.b), Some(id));
+        }
+        drop(link);
+        drop(pair.in_b(|| open("auto", 512)).unwrap());
+    }
+}
+
+#[test]
+fn a_link_update_swaps_the_program_in_place() {
+    if !rig::privileged("a_link_update_swaps_the_program_in_place") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let (link, old) = foreign(&pair, AttachMode::Native);
+    let mut a = Assembler::new();
+    a.mov_imm(Reg::R0, action::DROP as i32).exit();
+    let new = Program::load("new", &a.finish().unwrap(), 0).unwrap();
+    link.update(&new).unwrap();
+    assert_ne!(old, new.id());
+    assert_eq!(program_on(&pair.b), Some(new.id()));
+}
+
+#[test]
+fn after_close_intake_datagrams_go_up_the_stack() {
+    if !rig::privileged("after_close_intake_datagrams_go_up_the_stack") {
+        return;
+    }
+    for mode in ["native", "generic"] {
+        let pair = Pair::new(2);
+        let socket = udp_socket(&pair);
+        let mut receivers = pair.in_b(|| open(mode, 1024)).unwrap().receivers;
+        let mut sink = Collector::default();
+        send(&pair, 0..200);
+        // Nothing was read yet: the last receive calls find all that came before the intake closed.
+        let waiting = |r: &[XdpReceiver]| r.iter().map(|r| r.frames().rx).sum::<u32>();
+        let start = Instant::now();
+        while waiting(&receivers) < 200 {
+            assert!(start.elapsed() < PATIENCE, "{} of 200", waiting(&receivers));
+            thread::sleep(Duration::from_millis(1));
+        }
+        receivers.iter_mut().for_each(Receiver::close_intake);
+        drain(&mut receivers, &mut sink);
+        assert_eq!((sink.datagrams, lost(&mut receivers)), (200, 0));
+        send(&pair, 200..220);
+        let mut buffer = [0; 16];
+        for i in 200..220u16 {
+            let (n, from) = socket.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..n], from.port()), (&i.to_be_bytes()[..], 1000 + i), "{mode}");
+        }
+        assert_eq!(drain(&mut receivers, &mut sink), 0);
+        // Dropped with everything still mapped a moment ago: no black hole either.
+        drop(receivers);
+        send(&pair, 220..221);
+        assert_eq!(socket.recv_from(&mut buffer).unwrap().0, 2);
+    }
+}
+
+#[test]
+fn wait_wakes_up_for_a_frame_and_gives_up_in_time() {
+    if !rig::privileged("wait_wakes_up_for_a_frame_and_gives_up_in_time") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut receivers = pair.in_b(|| open("native", 512)).unwrap().receivers;
+    let mut sink = Collector::default();
+    let start = Instant::now();
+    receivers[0].wait(Duration::from_millis(30)).unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(30), "{:?}", start.elapsed());
+    send(&pair, 0..1);
+    let start = Instant::now();
+    receivers[0].wait(PATIENCE).unwrap();
+    assert!(start.elapsed() < PATIENCE, "poll(2) did not wake up");
+    drain_until(&mut receivers, &mut sink, |_, s| s.datagrams == 1);
+}
+
+#[test]
+fn a_link_that_flaps_is_no_error_and_an_interface_removed_is() {
+    if !rig::privileged("a_link_that_flaps_is_no_error_and_an_interface_removed_is") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut receivers = pair.in_b(|| open("native", 512)).unwrap().receivers;
+    let mut sink = Collector::default();
+    run(&format!("ip -n {} link set vb down", pair.b));
+    assert_eq!(receivers[0].receive(&mut sink).unwrap(), 0);
+    receivers[0].wait(Duration::from_millis(5)).unwrap();
+    run(&format!("ip -n {} link set vb up", pair.b));
+    send(&pair, 0..50);
+    drain_until(&mut receivers, &mut sink, |_, s| s.datagrams == 50);
+    run(&format!("ip -n {} link del vb", pair.b));
+    let e = receivers[0].wait(Duration::from_millis(20)).unwrap_err();
+    assert_eq!(e.code, Code::Interface);
+    assert!(e.message.contains("vb was removed"), "{e}");
+    assert_eq!(receivers[0].counters().lost.len(), 2);
+    receivers[0].close_intake();
+}
+
+#[test]
+fn a_large_mtu_is_refused_natively_and_auto_takes_generic() {
+    if !rig::privileged("a_large_mtu_is_refused_natively_and_auto_takes_generic") {
+        return;
+    }
+    let pair = Pair::new(1);
+    run(&format!("ip -n {} link set va mtu 9000", pair.a));
+    run(&format!("ip -n {} link set vb mtu 9000", pair.b));
+    let e = pair.in_b(|| open("native", 512)).err().unwrap();
+    assert_eq!(e.code, Code::Unsupported);
+    assert!(e.message.contains("MTU of 9000"), "{e}");
+    let opened = pair.in_b(|| open("auto", 512)).unwrap();
+    assert_eq!(opened.info.mode, "generic copy");
+    assert!(opened.info.degraded[0].contains("native XDP was refused"), "{:?}", opened.info.degraded);
+    assert!(opened.info.degraded[1].contains("longer than 1792 bytes"), "{:?}", opened.info.degraded);
+    // 1792 bytes of frame fit; one more takes the slow path instead of being lost.
+    let (mut receivers, mut sink, socket) = (opened.receivers, Collector::default(), udp_socket(&pair));
+    pair.in_a(|| {
+        let sender = RawSender::new("va");
+        sender.send(&Pair::v4(1, 9000).bytes(&[7; 1792 - 42]));
+        sender.send(&Pair::v4(2, 9000).bytes(&[8; 1793 - 42]));
+    });
+    drain_until(&mut receivers, &mut sink, |_, s| s.datagrams == 1);
+    assert_eq!(sink.seen[&1].payload, [7; 1750]);
+    let mut buffer = [0; 2000];
+    assert_eq!(socket.recv_from(&mut buffer).unwrap().0, 1751);
+    assert_eq!(lost(&mut receivers), 0);
+}
+
+/// Not a test by itself: the process that gets killed. Started by `kill_leaves_nothing_behind` in the namespace.
+#[test]
+fn helper_holds_the_interface() {
+    let Some(mode) = std::env::var_os(HELPER) else { return };
+    let opened = open(mode.to_str().unwrap(), 512).unwrap();
+    println!("\nheld by program {}", opened.receivers[0].program_id());
+    thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn kill_leaves_nothing_behind() {
+    if !rig::privileged("kill_leaves_nothing_behind") {
+        return;
+    }
+    for mode in ["native", "generic"] {
+        let pair = Pair::new(2);
+        let socket = udp_socket(&pair);
+        let exe = std::env::current_exe().unwrap();
+        // `ip netns exec` becomes the helper by execve, so the child's process id is the helper's.
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", &pair.b, exe.to_str().unwrap()])
+            .args(["--exact", "helper_holds_the_interface", "--nocapture"])
+            .env(HELPER, mode)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let held = lines.map_while(Result::ok).find(|l| l.contains("held by program"));
+        let before = program_on(&pair.b);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let id: u32 = held.expect("the helper opens").rsplit(' ').next().unwrap().parse().unwrap();
+        assert_eq!(before, Some(id));
+        assert_eq!(program_on(&pair.b), None, "{mode}: the program outlived its process");
+        let start = Instant::now();
+        let mut receivers = pair.in_b(|| open(mode, 512)).unwrap().receivers;
+        eprintln!("{mode}: re-opened {:?} after the kill", start.elapsed());
+        let mut sink = Collector::default();
+        send(&pair, 0..20);
+        drain_until(&mut receivers, &mut sink, |_, s| s.datagrams == 20);
+        drop(receivers);
+        send(&pair, 20..21);
+        assert_eq!(socket.recv_from(&mut [0; 8]).unwrap().0, 2);
+    }
+}

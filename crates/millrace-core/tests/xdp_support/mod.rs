@@ -1,0 +1,125 @@
+//! Shared by the AF_XDP tests: configuration, a sink that remembers, and a bounded wait.
+#![allow(dead_code, unreachable_pub)]
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use millrace_core::{
+    config::EngineConfig,
+    datagram::{Addr, Datagram},
+    error::Result,
+    rx::{
+        FrameDrop, KernelCounters, Opened, Receiver, Sink,
+        xdp::{self, XdpReceiver},
+    },
+};
+
+use crate::rig::run;
+
+/// No single wait in these tests is longer.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A configuration for `vb`. `listen` is JSON, e.g. `{"port":9000}`.
+pub fn config(mode: &str, frames: u32, listen: &str) -> EngineConfig {
+    EngineConfig::from_json(&format!(
+        r#"{{"backend":"xdp","interface":"vb","listen":[{listen}],"queues":1,"rxThreads":1,"rules":"",
+            "busyPoll":"off","busyPollUs":0,"laneSlots":64,"laneBytes":65536,"wakeMin":1,"wakeMaxUs":1,
+            "xdpMode":"{mode}","xdpFrames":{frames},"packetBlockBytes":131072,"packetBlocks":4,
+            "socketRcvbuf":4096}}"#
+    ))
+    .unwrap()
+}
+
+/// Opens on `vb` of the calling thread's namespace.
+pub fn open(mode: &str, frames: u32) -> Result<Opened<XdpReceiver>> {
+    xdp::open(&config(mode, frames, r#"{"port":9000}"#))
+}
+
+/// One datagram as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub payload: Vec<u8>,
+    pub src: Addr,
+    pub dst: Addr,
+    pub dst_port: u16,
+}
+
+/// Keeps every datagram by source port, which our tests use as its number.
+#[derive(Debug, Default)]
+pub struct Collector {
+    pub seen: HashMap<u16, Seen>,
+    pub datagrams: usize,
+    pub dropped: Vec<FrameDrop>,
+    pub queues: HashMap<u16, usize>,
+}
+
+impl Sink for Collector {
+    fn datagram(&mut self, d: &Datagram<'_>) {
+        assert!(d.time.secs > 1_600_000_000 && d.time.nanos < 1_000_000_000, "{:?}", d.time);
+        self.datagrams += 1;
+        *self.queues.entry(d.rx_queue).or_default() += 1;
+        let seen = Seen { payload: d.payload.to_vec(), src: d.src, dst: d.dst, dst_port: d.dst_port };
+        if let Some(before) = self.seen.insert(d.src_port, seen) {
+            panic!("number {} came twice: {before:?}", d.src_port);
+        }
+    }
+
+    fn frame_dropped(&mut self, reason: FrameDrop) {
+        self.dropped.push(reason);
+    }
+}
+
+/// Receives until every receiver is idle at once. Returns how many frames were looked at.
+pub fn drain(receivers: &mut [XdpReceiver], sink: &mut Collector) -> usize {
+    let mut total = 0;
+    loop {
+        let n: usize = receivers.iter_mut().map(|r| r.receive(sink).unwrap()).sum();
+        total += n;
+        if n == 0 {
+            return total;
+        }
+    }
+}
+
+/// Drains until `done`, or panics after [`PATIENCE`].
+pub fn drain_until(
+    receivers: &mut [XdpReceiver],
+    sink: &mut Collector,
+    mut done: impl FnMut(&mut [XdpReceiver], &Collector) -> bool,
+) {
+    let start = Instant::now();
+    loop {
+        drain(receivers, sink);
+        if done(receivers, sink) {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{} datagrams, {}", sink.datagrams, report(receivers));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The sum of `lost` over all receivers.
+pub fn lost(receivers: &mut [XdpReceiver]) -> u64 {
+    receivers.iter_mut().flat_map(|r| r.counters().lost).map(|(_, n)| n).sum()
+}
+
+/// One counter over all receivers.
+pub fn counter(receivers: &mut [XdpReceiver], name: &str) -> u64 {
+    let all = |c: KernelCounters| c.lost.into_iter().chain(c.notes);
+    receivers.iter_mut().flat_map(|r| all(r.counters())).filter(|(n, _)| *n == name).map(|(_, v)| v).sum()
+}
+
+/// Counters and frames of every receiver, for messages.
+pub fn report(receivers: &mut [XdpReceiver]) -> String {
+    let one = |r: &mut XdpReceiver| format!("q{} {:?} {:?}", r.rx_queue(), r.frames(), r.counters());
+    receivers.iter_mut().map(one).collect::<Vec<_>>().join("\n")
+}
+
+/// The id of the XDP program on `vb` in a namespace, as `ip` shows it.
+pub fn program_on(namespace: &str) -> Option<u32> {
+    let text = run(&format!("ip -n {namespace} -j link show dev vb"));
+    let links: serde_json::Value = serde_json::from_str(&text).unwrap();
+    links[0]["xdp"]["prog"]["id"].as_u64().map(|id| id as u32)
+}
