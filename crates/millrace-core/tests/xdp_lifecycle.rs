@@ -5,9 +5,12 @@ mod rig;
 mod xdp_support;
 
 use std::{
+    collections::HashSet,
     io::{BufRead, BufReader},
     net::UdpSocket,
-    process::{Command, Stdio},
+    os::fd::AsRawFd,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -39,9 +42,22 @@ fn send(pair: &Pair, range: std::ops::Range<u16>) {
     });
 }
 
+/// A socket of the host's stack for port 9000, with room for all a test sends.
 fn udp_socket(pair: &Pair) -> UdpSocket {
     let socket = pair.in_b(|| UdpSocket::bind((V4.1, 9000)).unwrap());
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let bytes: libc::c_int = 32 << 20;
+    // SAFETY: pointer and length describe `bytes`, which outlives the call.
+    let rc = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const bytes).cast(),
+            size_of_val(&bytes) as libc::socklen_t,
+        )
+    };
+    assert_eq!(rc, 0, "SO_RCVBUFFORCE: {}", std::io::Error::last_os_error());
     socket
 }
 
@@ -52,6 +68,16 @@ fn foreign(pair: &Pair, mode: AttachMode) -> (XdpLink, u32) {
     let program = Program::load("foreign", &a.finish().unwrap(), 0).unwrap();
     let link = pair.in_b(|| XdpLink::attach(&program, &Interface::by_name("vb").unwrap(), mode)).unwrap();
     (link, program.id())
+}
+
+/// Waits until `vb` has no program. Closing the link takes it off at once, except that a child another test is forking
+/// right now holds copies of all our descriptors until its execve.
+fn await_detached(pair: &Pair) {
+    let start = Instant::now();
+    while let Some(id) = program_on(&pair.b) {
+        assert!(start.elapsed() < PATIENCE, "program {id} is still attached");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
@@ -109,7 +135,7 @@ fn a_second_open_is_refused_and_the_first_goes_on() {
     first.pop();
     assert_eq!(program_on(&pair.b), Some(id));
     drop(first);
-    assert_eq!(program_on(&pair.b), None);
+    await_detached(&pair);
 }
 
 #[test]
@@ -127,6 +153,7 @@ fn a_foreign_program_is_never_touched() {
             assert_eq!(program_on(&pair.b), Some(id));
         }
         drop(link);
+        await_detached(&pair);
         drop(pair.in_b(|| open("auto", 512)).unwrap());
     }
 }
@@ -250,13 +277,118 @@ fn a_large_mtu_is_refused_natively_and_auto_takes_generic() {
     assert_eq!(lost(&mut receivers), 0);
 }
 
+#[test]
+fn closing_under_traffic_loses_nothing() {
+    if !rig::privileged("closing_under_traffic_loses_nothing") {
+        return;
+    }
+    const SENT: u16 = 6000;
+    for mode in ["native", "generic"] {
+        let pair = Pair::new(2);
+        let socket = udp_socket(&pair);
+        let mut receivers = pair.in_b(|| open(mode, 16_384)).unwrap().receivers;
+        let (mut sink, sent) = (Collector::default(), AtomicU16::new(0));
+        let (mut by_stack, mut closing) = (HashSet::new(), Duration::ZERO);
+        thread::scope(|s| {
+            s.spawn(|| {
+                pair.in_a(|| {
+                    let sender = RawSender::new("va");
+                    for i in 0..SENT {
+                        sender.send(&Pair::v4(1000 + i, 9000).bytes(b"x"));
+                        sent.store(i + 1, Ordering::Relaxed);
+                        if i % 50 == 49 {
+                            // Slow enough that closing happens while frames arrive.
+                            thread::sleep(Duration::from_micros(500));
+                        }
+                    }
+                });
+            });
+            let (socket, by_stack) = (&socket, &mut by_stack);
+            s.spawn(move || {
+                while let Ok((_, from)) = socket.recv_from(&mut [0; 8]) {
+                    assert!(by_stack.insert(from.port()), "{from} came twice");
+                    if from.port() == 1000 + SENT - 1 {
+                        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+                    }
+                }
+            });
+            while sent.load(Ordering::Relaxed) < SENT / 3 {
+                drain(&mut receivers, &mut sink);
+            }
+            let start = Instant::now();
+            receivers.iter_mut().for_each(Receiver::close_intake);
+            closing = start.elapsed();
+            drain(&mut receivers, &mut sink);
+            let by_us = sink.datagrams;
+            // What the last series of receive calls did not find never was in the rings.
+            thread::sleep(Duration::from_millis(100));
+            assert_eq!(drain(&mut receivers, &mut sink), 0);
+            assert!(by_us >= usize::from(SENT / 3), "{by_us}");
+        });
+        assert_eq!(lost(&mut receivers), 0);
+        assert!(!by_stack.is_empty(), "nothing was left to send after closing");
+        eprintln!(
+            "{mode}: {} by us, {} by the stack, closing took {closing:?}",
+            sink.datagrams,
+            by_stack.len()
+        );
+        assert_eq!(sink.datagrams + by_stack.len(), usize::from(SENT));
+        assert!(sink.seen.keys().all(|port| !by_stack.contains(port)), "delivered twice");
+    }
+}
+
 /// Not a test by itself: the process that gets killed. Started by `kill_leaves_nothing_behind` in the namespace.
 #[test]
 fn helper_holds_the_interface() {
     let Some(mode) = std::env::var_os(HELPER) else { return };
-    let opened = open(mode.to_str().unwrap(), 512).unwrap();
-    println!("\nheld by program {}", opened.receivers[0].program_id());
-    thread::sleep(Duration::from_secs(60));
+    match open(mode.to_str().unwrap(), 512) {
+        Ok(opened) => {
+            println!("\nheld by program {}", opened.receivers[0].program_id());
+            thread::sleep(Duration::from_secs(60));
+        }
+        Err(e) => println!("\nrefused: {e}"),
+    }
+}
+
+/// Starts the helper in the receiving namespace, through `wrapper` (a command that ends in execve). Returns it and the
+/// line it says; it is gone by itself after a minute.
+fn start_helper(pair: &Pair, mode: &str, wrapper: &str) -> (Child, String) {
+    let exe = std::env::current_exe().unwrap();
+    // `ip netns exec` becomes the helper by execve, so the child's process id is the helper's.
+    let mut child = Command::new("ip")
+        .args(["netns", "exec", &pair.b])
+        .args(wrapper.split_whitespace())
+        .arg(exe)
+        .args(["--exact", "helper_holds_the_interface", "--nocapture"])
+        .env(HELPER, mode)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let said = lines.find(|l| l.contains("held by program") || l.contains("refused: "));
+    (child, said.expect("the helper says how it went"))
+}
+
+#[test]
+fn missing_capabilities_are_named() {
+    if !rig::privileged("missing_capabilities_are_named") {
+        return;
+    }
+    let pair = Pair::new(1);
+    for (capabilities, memlock, want) in [
+        ("-all,+net_raw", "8388608", &["E_PERMISSION", "CAP_BPF and CAP_NET_ADMIN"][..]),
+        ("-all,+net_admin,+bpf", "8388608", &["E_PERMISSION", "CAP_NET_RAW"]),
+        ("-all,+net_raw,+net_admin,+bpf", "65536", &["E_PERMISSION", "RLIMIT_MEMLOCK", "CAP_IPC_LOCK"]),
+        ("-all,+net_raw,+net_admin,+bpf", "8388608", &["held by program"]),
+    ] {
+        let wrapper = format!("prlimit --memlock={memlock} setpriv --bounding-set {capabilities}");
+        let (mut child, said) = start_helper(&pair, "auto", &wrapper);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(want.iter().all(|w| said.contains(w)), "{capabilities} {memlock}: {said}");
+        eprintln!("{capabilities} memlock {memlock}: {said}");
+        assert_eq!(program_on(&pair.b), None);
+    }
 }
 
 #[test]
@@ -267,21 +399,11 @@ fn kill_leaves_nothing_behind() {
     for mode in ["native", "generic"] {
         let pair = Pair::new(2);
         let socket = udp_socket(&pair);
-        let exe = std::env::current_exe().unwrap();
-        // `ip netns exec` becomes the helper by execve, so the child's process id is the helper's.
-        let mut child = Command::new("ip")
-            .args(["netns", "exec", &pair.b, exe.to_str().unwrap()])
-            .args(["--exact", "helper_holds_the_interface", "--nocapture"])
-            .env(HELPER, mode)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let held = lines.map_while(Result::ok).find(|l| l.contains("held by program"));
+        let (mut child, held) = start_helper(&pair, mode, "");
         let before = program_on(&pair.b);
         child.kill().unwrap();
         child.wait().unwrap();
-        let id: u32 = held.expect("the helper opens").rsplit(' ').next().unwrap().parse().unwrap();
+        let id: u32 = held.rsplit(' ').next().unwrap().parse().unwrap();
         assert_eq!(before, Some(id));
         assert_eq!(program_on(&pair.b), None, "{mode}: the program outlived its process");
         let start = Instant::now();

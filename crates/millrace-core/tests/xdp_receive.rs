@@ -11,7 +11,7 @@ use std::{
 use millrace_core::{
     packet::{ETH_P_8021AD, ETH_P_8021Q, build::Frame, parse_ethernet},
     rx::{
-        Receiver,
+        FrameDrop, Receiver,
         xdp::{self, XdpReceiver, umem::FrameCensus},
     },
 };
@@ -186,5 +186,39 @@ fn native_overflow_is_counted_exactly() {
 fn generic_overflow_is_counted_exactly() {
     if rig::privileged("generic_overflow_is_counted_exactly") {
         overflow_is_counted_exactly("generic");
+    }
+}
+
+#[test]
+fn frames_for_us_whose_lengths_lie_are_counted_and_harmless() {
+    if !rig::privileged("frames_for_us_whose_lengths_lie_are_counted_and_harmless") {
+        return;
+    }
+    for mode in ["native", "generic"] {
+        let pair = Pair::new(1);
+        let mut receivers = pair.in_b(|| open(mode, 512)).unwrap().receivers;
+        let mut sink = Collector::default();
+        pair.in_a(|| {
+            let sender = RawSender::new("va");
+            let good = Pair::v4(FIRST, 9000).bytes(b"0123456789");
+            // UDP length, IPv4 total length, IPv4 total length below its header, IPv6 payload length.
+            for (at, value) in [(38, 4000u16), (38, 0), (16, 1500), (16, 19)] {
+                let mut bad = good.clone();
+                bad[at..at + 2].copy_from_slice(&value.to_be_bytes());
+                sender.send(&bad);
+            }
+            let mut bad = Pair::v6(FIRST, 9000).bytes(b"0123456789");
+            bad[18..20].copy_from_slice(&1400u16.to_be_bytes());
+            sender.send(&bad);
+            // Padding behind the IP packet is not payload.
+            let mut padded = good.clone();
+            padded.resize(200, 0xee);
+            sender.send(&padded);
+        });
+        drain_until(&mut receivers, &mut sink, |_, s| s.datagrams + s.dropped.len() == 6);
+        assert_eq!(sink.dropped, [FrameDrop::Malformed; 5]);
+        assert_eq!(sink.seen[&FIRST].payload, b"0123456789");
+        let f = receivers[0].frames();
+        assert_eq!((f.free + f.fill, f.in_kernel), (f.total, 0));
     }
 }
