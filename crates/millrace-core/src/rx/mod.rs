@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::{datagram::Datagram, error::Result};
 
 pub mod ladder;
+mod cbpf;
 pub mod packet;
 pub mod socket;
 pub mod xdp;

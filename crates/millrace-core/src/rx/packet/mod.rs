@@ -1,1 +1,151 @@
-//! AF_PACKET.
+//! AF_PACKET: a TPACKET_V3 ring for each receive thread, all members of one fanout group (packet(7),
+//! Documentation/networking/packet_mmap.rst).
+//!
+//! Order of setting up, each step for a reason:
+//! 1. the guard's UDP sockets, so that a taken port is found before anything else and no ICMP is ever sent;
+//! 2. for each member: socket with protocol 0 (receives nothing), version and vnet header, ring (a ring made after
+//!    joining permutes the members), a filter that drops everything, bind;
+//! 3. join the group in index order. A bound socket outside the group sees every frame: without the dropping filter
+//!    there would be duplicates from the moment between bind and join;
+//! 4. the real filter for all members.
+
+mod fanout;
+mod filter;
+mod frame;
+mod interface;
+mod receiver;
+mod ring;
+
+use std::{io, os::fd::OwnedFd};
+
+pub use receiver::PacketReceiver;
+
+use crate::{
+    config::{EngineConfig, ListenSet},
+    error::{Code, Error, Result},
+    rx::{
+        BackendInfo, Opened, cbpf,
+        socket::{
+            guard::{GuardMode, open_guard},
+            sys,
+        },
+    },
+};
+use ring::Ring;
+
+/// Opens `config.rx_threads` members on `config.interface` (absent: that of the default route), and the guard.
+///
+/// # Errors
+/// [`Code::Permission`] without CAP_NET_RAW; [`Code::Interface`] when it does not exist or cannot be used;
+/// [`Code::Port`] when a port is taken, by a second Millrace too.
+pub fn open(config: &EngineConfig) -> Result<Opened<PacketReceiver>> {
+    let name = match &config.interface {
+        Some(name) => name.clone(),
+        None => interface::of_default_route()?,
+    };
+    let ifindex = interface::index(&name)?;
+    // Before the guard: the reason why this backend cannot be had should be the first one reported.
+    let sockets = (0..config.rx_threads).map(|_| packet_socket()).collect::<Result<Vec<OwnedFd>>>()?;
+    let guard = open_guard(config, GuardMode::Sink)?;
+    let mut info = BackendInfo {
+        backend: "packet",
+        mode: "tpacket_v3 fanout hash".into(),
+        interface: Some(name.clone()),
+        ..BackendInfo::default()
+    };
+
+    let mut rings = Vec::with_capacity(sockets.len());
+    for fd in &sockets {
+        let vnet_hdr = sys::set_int(fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1).is_ok();
+        let ring = Ring::new(fd, config.packet_block_bytes, config.packet_blocks, vnet_hdr).map_err(|e| {
+            let size = format!("{} blocks of {} bytes", config.packet_blocks, config.packet_block_bytes);
+            Error::os(Code::Kernel, format!("PACKET_RX_RING on {name}, {size}, and down to 2 blocks"), e)
+        })?;
+        if !vnet_hdr && info.degraded.is_empty() {
+            info.degraded
+                .push("PACKET_VNET_HDR was refused: UDP super-packets arrive as one datagram".into());
+        }
+        attach(fd, &cbpf::drop_all())?;
+        sys::bind_packet(fd, ifindex).map_err(|e| bind_refused(e, &name))?;
+        rings.push(ring);
+    }
+    let group = fanout::join(&sockets, &name)?;
+    let ports: Vec<u16> = config.listen.iter().map(|l| l.port).collect();
+    let (program, by_port) = filter::ours(&ports);
+    report(&mut info, config, &rings, group, by_port);
+
+    let listen = ListenSet::new(&config.listen);
+    let receivers: Vec<PacketReceiver> = sockets
+        .into_iter()
+        .zip(rings)
+        .zip(0..)
+        .map(|((fd, ring), index)| {
+            PacketReceiver::new(fd, ring, listen.clone(), index, name.clone(), ifindex)
+        })
+        .collect();
+    for receiver in &receivers {
+        attach(receiver.fd(), &program)?;
+    }
+    Ok(Opened { receivers, guard: Some(guard), info })
+}
+
+/// A packet socket that receives nothing yet, switched to TPACKET_V3.
+fn packet_socket() -> Result<OwnedFd> {
+    let fd = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).map_err(|e| match e.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            Error::os(Code::Permission, "AF_PACKET socket: needs the capability CAP_NET_RAW", e)
+        }
+        Some(libc::EAFNOSUPPORT) => {
+            Error::os(Code::Unsupported, "AF_PACKET socket: this kernel was built without CONFIG_PACKET", e)
+        }
+        _ => Error::os(Code::Kernel, "AF_PACKET socket", e),
+    })?;
+    sys::set_int(
+        &fd,
+        libc::SOL_PACKET,
+        libc::PACKET_VERSION,
+        libc::tpacket_versions::TPACKET_V3 as libc::c_int,
+    )
+    .map_err(|e| Error::os(Code::Unsupported, "TPACKET_V3", e))?;
+    Ok(fd)
+}
+
+fn attach(fd: &OwnedFd, program: &[libc::sock_filter]) -> Result<()> {
+    sys::attach_cbpf(fd, libc::SO_ATTACH_FILTER, program)
+        .map_err(|e| Error::os(Code::Kernel, format!("SO_ATTACH_FILTER, {} instructions", program.len()), e))
+}
+
+fn bind_refused(e: io::Error, interface: &str) -> Error {
+    match e.raw_os_error() {
+        Some(libc::ENODEV | libc::ENXIO) => {
+            Error::os(Code::Interface, format!("interface {interface} went away"), e)
+        }
+        _ => Error::os(Code::Kernel, format!("bind a packet socket to {interface}"), e),
+    }
+}
+
+fn report(
+    info: &mut BackendInfo,
+    config: &EngineConfig,
+    rings: &[Ring],
+    group: fanout::Group,
+    by_port: bool,
+) {
+    let blocks = rings.iter().map(Ring::blocks).min().unwrap_or(0);
+    let outgoing = if group.ignores_outgoing { "fanout flag" } else { "filter" };
+    info.granted.extend([
+        ("members".to_owned(), rings.len().to_string()),
+        ("fanout group".to_owned(), group.id.to_string()),
+        ("ring".to_owned(), format!("{blocks} blocks of {} bytes each member", config.packet_block_bytes)),
+        ("outgoing frames skipped by".to_owned(), outgoing.to_owned()),
+    ]);
+    if blocks < config.packet_blocks as usize {
+        info.degraded.push(format!(
+            "ring: asked for {} blocks of {} bytes each member, memory for {blocks}",
+            config.packet_blocks, config.packet_block_bytes
+        ));
+    }
+    if !by_port {
+        info.degraded.push("too many ports for a socket filter: all UDP of the host enters the rings".into());
+    }
+}

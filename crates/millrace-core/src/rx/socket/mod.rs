@@ -1,4 +1,123 @@
-//! Plain UDP sockets (stub for the skeleton).
+//! Plain UDP sockets: SO_REUSEPORT groups read with recvmmsg(2). Needs no privilege and works in any container.
+//!
+//! Every receiver owns one socket for each place of the listen list; the kernel spreads flows over the receivers by its
+//! hash of the addresses and ports. Sources: socket(7), udp(7), ipv6(7), Documentation/networking/timestamping.rst.
 
-/// Stub.
-pub struct SocketReceiver;
+mod batch;
+mod bind;
+mod control;
+pub mod guard;
+mod owner;
+mod receiver;
+pub(crate) mod sys;
+
+use std::os::fd::OwnedFd;
+
+pub use receiver::SocketReceiver;
+
+use crate::{
+    config::EngineConfig,
+    error::{Code, Error, Result},
+    rx::{BackendInfo, Opened},
+};
+
+/// Opens `config.rx_threads` receivers.
+///
+/// # Errors
+/// [`Code::Port`] when a port is taken, by a second Millrace too; [`Code::Permission`] for a privileged port;
+/// [`Code::Config`] for an address this host does not have.
+pub fn open(config: &EngineConfig) -> Result<Opened<SocketReceiver>> {
+    let threads = usize::from(config.rx_threads);
+    let places = bind::plan(&config.listen);
+    let mut options = Options::new(config.socket_rcvbuf);
+    let mut columns: Vec<Vec<bind::Bound>> = (0..threads).map(|_| Vec::with_capacity(places.len())).collect();
+    for &place in &places {
+        let exact = matches!(place.0, bind::Target::Exact(_));
+        let group = bind::bind_group(place, threads, &mut |fd, v6| {
+            options.receive(fd, v6, !exact).map(|()| {
+                options.fast_path(fd);
+            })
+        })?;
+        for (column, bound) in columns.iter_mut().zip(group) {
+            column.push(bound);
+        }
+    }
+    let receivers: Vec<SocketReceiver> =
+        columns.into_iter().zip(0..).map(|(sockets, index)| SocketReceiver::new(sockets, index)).collect();
+    let mut info = BackendInfo {
+        backend: "socket",
+        mode: if threads > 1 { "reuseport" } else { "single" }.into(),
+        interface: None,
+        granted: vec![("sockets".into(), format!("{threads} threads x {} places", places.len()))],
+        degraded: Vec::new(),
+    };
+    options.report(&mut info);
+    Ok(Opened { receivers, guard: None, info })
+}
+
+/// Sets socket options and remembers what the kernel made of them.
+struct Options {
+    /// Receive buffer asked for, bytes.
+    rcvbuf: u32,
+    /// Smallest receive buffer granted so far, bytes.
+    granted_rcvbuf: u32,
+    gro: bool,
+    time: bool,
+}
+
+impl Options {
+    fn new(rcvbuf: u32) -> Self {
+        Options { rcvbuf, granted_rcvbuf: u32::MAX, gro: true, time: true }
+    }
+
+    /// Receive buffer and, where the socket is not bound to one address, the destination of each datagram.
+    fn receive(&mut self, fd: &OwnedFd, v6: bool, destination: bool) -> Result<()> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |e| Error::os(Code::Kernel, what, e)
+        };
+        let asked = i32::try_from(self.rcvbuf).unwrap_or(i32::MAX);
+        // FORCE goes beyond net.core.rmem_max and needs CAP_NET_ADMIN; without it the kernel clamps silently.
+        if sys::set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, asked).is_err() {
+            sys::set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, asked).map_err(failed("SO_RCVBUF"))?;
+        }
+        // The kernel doubles the value for its own bookkeeping and reports the double (socket(7)).
+        let doubled = sys::get_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF).map_err(failed("SO_RCVBUF"))?;
+        self.granted_rcvbuf = self.granted_rcvbuf.min(doubled.max(0) as u32 / 2);
+        if destination && v6 {
+            // Also says the destination of IPv4 datagrams on a dual-stack socket, mapped.
+            sys::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
+                .map_err(failed("IPV6_RECVPKTINFO"))?;
+        } else if destination {
+            sys::set_int(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1).map_err(failed("IP_PKTINFO"))?;
+        }
+        self.time &= sys::set_int(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1).is_ok();
+        Ok(())
+    }
+
+    /// Lets the kernel hand over datagrams of one flow merged (UDP_GRO, Linux 5.0).
+    fn fast_path(&mut self, fd: &OwnedFd) {
+        self.gro &= sys::set_int(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+    }
+
+    fn report(&self, info: &mut BackendInfo) {
+        let on = |yes| if yes { "on" } else { "off" }.to_owned();
+        info.granted.push(("SO_RCVBUF".into(), format!("{} bytes", self.granted_rcvbuf)));
+        info.granted.push(("UDP_GRO".into(), on(self.gro)));
+        info.granted.push(("SO_TIMESTAMPNS".into(), on(self.time)));
+        // The kernel caps at INT_MAX / 2, one byte less than the largest configurable value.
+        if self.granted_rcvbuf < self.rcvbuf.min(i32::MAX as u32 / 2) {
+            info.degraded.push(format!(
+                "SO_RCVBUF: asked for {} bytes, granted {}: raise net.core.rmem_max or give CAP_NET_ADMIN",
+                self.rcvbuf, self.granted_rcvbuf
+            ));
+        }
+        if !self.gro {
+            info.degraded
+                .push("UDP_GRO is not offered by this kernel: every datagram is received by itself".into());
+        }
+        if !self.time {
+            info.degraded.push("SO_TIMESTAMPNS was refused: times are those of the receive pass".into());
+        }
+    }
+}

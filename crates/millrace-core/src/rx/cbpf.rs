@@ -1,0 +1,200 @@
+//! Classic BPF (Documentation/networking/filter.rst): a small assembler with labels, and the programs' shared offsets.
+//!
+//! Only what the socket and packet backends need. Loads are big-endian by definition; a load outside the packet ends
+//! the program with 0, which a socket filter takes as "drop".
+
+use libc::sock_filter;
+
+/// Base of loads relative to the network header, whatever the socket's own data offset is (`SKF_NET_OFF`). Right for
+/// ingress and outgoing frames, with and without a link-layer header.
+pub(crate) const NET: u32 = libc::SKF_NET_OFF as u32;
+/// `skb->protocol`, host order: the EtherType behind the VLAN tag that the kernel moved into metadata.
+pub(crate) const AD_PROTOCOL: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PROTOCOL) as u32;
+/// `skb->pkt_type`: 0 host, 1 broadcast, 2 multicast, 3 other host, 4 outgoing, 5 loopback (if_packet.h).
+pub(crate) const AD_PKTTYPE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
+/// A filter result that keeps the whole packet: more than any IP packet plus link header.
+pub(crate) const KEEP_ALL: u32 = 0x0004_0000;
+/// The longest program the kernel takes (`BPF_MAXINSNS`).
+pub(crate) const MAX_INSNS: usize = 4096;
+
+const LD_W_ABS: u16 = 0x20;
+const LD_H_ABS: u16 = 0x28;
+const LD_B_ABS: u16 = 0x30;
+const LD_H_IND: u16 = 0x48;
+const LD_W_LEN: u16 = 0x80;
+const LDX_MSH: u16 = 0xb1;
+const ALU_AND_K: u16 = 0x54;
+const JMP_JA: u16 = 0x05;
+const JMP_JEQ_K: u16 = 0x15;
+const JMP_JGT_K: u16 = 0x25;
+const JMP_JSET_K: u16 = 0x45;
+const RET_K: u16 = 0x06;
+
+/// A place in the program, possibly not known yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Label(usize);
+
+/// The instruction after the branch.
+pub(crate) const NEXT: Label = Label(usize::MAX);
+
+enum Insn {
+    Plain(u16, u32),
+    Branch { code: u16, k: u32, yes: Label, no: Label },
+    Goto(Label),
+}
+
+/// A program being written.
+#[derive(Default)]
+pub(crate) struct Assembler {
+    insns: Vec<Insn>,
+    labels: Vec<Option<usize>>,
+}
+
+impl Assembler {
+    /// A label to be placed later.
+    pub(crate) fn label(&mut self) -> Label {
+        self.labels.push(None);
+        Label(self.labels.len() - 1)
+    }
+
+    /// Puts `label` here.
+    pub(crate) fn place(&mut self, label: Label) {
+        self.labels[label.0] = Some(self.insns.len());
+    }
+
+    /// A ← 32-bit word at `k`.
+    pub(crate) fn load_word(&mut self, k: u32) {
+        self.insns.push(Insn::Plain(LD_W_ABS, k));
+    }
+
+    /// A ← 16-bit word at `k`.
+    pub(crate) fn load_half(&mut self, k: u32) {
+        self.insns.push(Insn::Plain(LD_H_ABS, k));
+    }
+
+    /// A ← byte at `k`.
+    pub(crate) fn load_byte(&mut self, k: u32) {
+        self.insns.push(Insn::Plain(LD_B_ABS, k));
+    }
+
+    /// A ← 16-bit word at X + `k`.
+    pub(crate) fn load_half_x(&mut self, k: u32) {
+        self.insns.push(Insn::Plain(LD_H_IND, k));
+    }
+
+    /// A ← length of the packet, from the program's own offset 0 on.
+    pub(crate) fn load_len(&mut self) {
+        self.insns.push(Insn::Plain(LD_W_LEN, 0));
+    }
+
+    /// X ← 4 × (low nibble of the byte at `k`): the length of an IPv4 header.
+    pub(crate) fn load_x_ihl(&mut self, k: u32) {
+        self.insns.push(Insn::Plain(LDX_MSH, k));
+    }
+
+    /// A ← A & `k`.
+    pub(crate) fn and(&mut self, k: u32) {
+        self.insns.push(Insn::Plain(ALU_AND_K, k));
+    }
+
+    /// Branches on A == `k`.
+    pub(crate) fn if_eq(&mut self, k: u32, yes: Label, no: Label) {
+        self.insns.push(Insn::Branch { code: JMP_JEQ_K, k, yes, no });
+    }
+
+    /// Branches on A > `k`, unsigned.
+    pub(crate) fn if_gt(&mut self, k: u32, yes: Label, no: Label) {
+        self.insns.push(Insn::Branch { code: JMP_JGT_K, k, yes, no });
+    }
+
+    /// Branches on A & `k` != 0.
+    pub(crate) fn if_set(&mut self, k: u32, yes: Label, no: Label) {
+        self.insns.push(Insn::Branch { code: JMP_JSET_K, k, yes, no });
+    }
+
+    /// Jumps any distance.
+    pub(crate) fn goto(&mut self, to: Label) {
+        self.insns.push(Insn::Goto(to));
+    }
+
+    /// Ends with `k`.
+    pub(crate) fn ret(&mut self, k: u32) {
+        self.insns.push(Insn::Plain(RET_K, k));
+    }
+
+    /// The finished program; `None` when it is longer than the kernel takes, a conditional branch spans more than 255
+    /// instructions, or a label was never placed or lies behind its branch (classic BPF only jumps forward).
+    pub(crate) fn finish(self) -> Option<Vec<sock_filter>> {
+        if self.insns.len() > MAX_INSNS {
+            return None;
+        }
+        let distance = |at: usize, label: Label| -> Option<usize> {
+            if label == NEXT {
+                return Some(0);
+            }
+            self.labels.get(label.0).copied().flatten()?.checked_sub(at + 1)
+        };
+        let mut out = Vec::with_capacity(self.insns.len());
+        for (at, insn) in self.insns.iter().enumerate() {
+            out.push(match *insn {
+                Insn::Plain(code, k) => sock_filter { code, jt: 0, jf: 0, k },
+                Insn::Goto(to) => {
+                    sock_filter { code: JMP_JA, jt: 0, jf: 0, k: u32::try_from(distance(at, to)?).ok()? }
+                }
+                Insn::Branch { code, k, yes, no } => sock_filter {
+                    code,
+                    jt: u8::try_from(distance(at, yes)?).ok()?,
+                    jf: u8::try_from(distance(at, no)?).ok()?,
+                    k,
+                },
+            });
+        }
+        Some(out)
+    }
+}
+
+/// The program that drops everything: attached to stop the intake of a socket.
+pub(crate) fn drop_all() -> [sock_filter; 1] {
+    [sock_filter { code: RET_K, jt: 0, jf: 0, k: 0 }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branches_count_from_the_next_instruction() {
+        let mut a = Assembler::default();
+        let keep = a.label();
+        a.load_byte(NET);
+        a.if_eq(0x45, keep, NEXT);
+        a.ret(0);
+        a.place(keep);
+        a.ret(KEEP_ALL);
+        let p = a.finish().unwrap();
+        assert_eq!((p[1].jt, p[1].jf, p[0].k), (1, 0, 0xfff0_0000));
+    }
+
+    #[test]
+    fn far_backward_and_lost_labels_are_refused() {
+        let mut far = Assembler::default();
+        let end = far.label();
+        far.if_eq(1, end, NEXT);
+        (0..256).for_each(|_| far.ret(0));
+        far.place(end);
+        far.ret(0);
+        assert!(far.finish().is_none());
+
+        let mut back = Assembler::default();
+        let start = back.label();
+        back.place(start);
+        back.ret(0);
+        back.goto(start);
+        assert!(back.finish().is_none());
+
+        let mut lost = Assembler::default();
+        let nowhere = lost.label();
+        lost.goto(nowhere);
+        assert!(lost.finish().is_none());
+    }
+}

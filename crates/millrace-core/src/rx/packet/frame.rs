@@ -1,0 +1,131 @@
+//! One frame of a TPACKET_V3 block: header → metadata and bytes. Plain byte reading, every offset checked, so that
+//! nothing in here is unsafe whatever the block holds.
+//!
+//! Layout (Documentation/networking/packet_mmap.rst, if_packet.h), all in host order but the protocol:
+//! `tpacket3_hdr` (48 bytes) · `sockaddr_ll` (20) · … · `virtio_net_hdr` (10, just before `tp_mac`) · frame at `tp_mac`.
+
+use crate::datagram::Timestamp;
+
+/// `TPACKET_ALIGN(sizeof(struct tpacket3_hdr))`: where the address is.
+const SLL: usize = 48;
+/// Bytes read of every frame header: `tpacket3_hdr` and the address up to the packet type.
+const FIXED: usize = SLL + 12;
+/// Size of `struct virtio_net_hdr` (PACKET_VNET_HDR).
+const VNET: usize = 10;
+/// `VIRTIO_NET_HDR_GSO_UDP_L4`, and the bit that may be or-ed to it (ECN).
+const GSO_UDP_L4: u8 = 5;
+const GSO_ECN: u8 = 0x80;
+
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<libc::tpacket3_hdr>() == SLL && SLL.is_multiple_of(libc::TPACKET_ALIGNMENT));
+    assert!(offset_of!(libc::tpacket3_hdr, tp_snaplen) == 12 && offset_of!(libc::tpacket3_hdr, tp_len) == 16);
+    assert!(offset_of!(libc::tpacket3_hdr, tp_mac) == 24 && offset_of!(libc::tpacket3_hdr, tp_net) == 26);
+    assert!(
+        offset_of!(libc::sockaddr_ll, sll_protocol) == 2 && offset_of!(libc::sockaddr_ll, sll_hatype) == 8
+    );
+    assert!(offset_of!(libc::sockaddr_ll, sll_pkttype) == 10);
+};
+
+/// A frame in the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frame<'a> {
+    /// From the link-layer header on; the outermost VLAN tag is not in it.
+    pub(super) bytes: &'a [u8],
+    /// Bytes of link-layer header before the network header.
+    pub(super) link_header: usize,
+    /// EtherType of the network header, host order.
+    pub(super) ether_type: u16,
+    /// ARPHRD_* of the interface.
+    pub(super) hatype: u16,
+    /// PACKET_HOST, PACKET_OUTGOING, …
+    pub(super) pkttype: u8,
+    /// The kernel had to cut the frame.
+    pub(super) truncated: bool,
+    /// Size of the datagrams that make up this UDP super-packet, bytes; 0 for an ordinary frame.
+    pub(super) gso_size: usize,
+    /// Kernel time of arrival.
+    pub(super) time: Timestamp,
+}
+
+/// Reads the frame header at `offset` of a block; also returns the distance to the next one, 0 for the last.
+/// `vnet_hdr`: PACKET_VNET_HDR is on. `None` when the header points out of the block.
+#[inline]
+pub(super) fn read(block: &[u8], offset: usize, vnet_hdr: bool) -> Option<(Frame<'_>, usize)> {
+    let record = block.get(offset..)?;
+    let h: &[u8; FIXED] = record.first_chunk()?;
+    let (snaplen, length) = (u32_at(h, 12), u32_at(h, 16));
+    let (mac, net) = (usize::from(u16_at(h, 24)), usize::from(u16_at(h, 26)));
+    let bytes = record.get(mac..mac.checked_add(snaplen as usize)?)?;
+    let mut gso_size = 0;
+    if vnet_hdr {
+        // flags, gso_type, hdr_len, gso_size, csum_start, csum_offset; byte order of the host.
+        let v: &[u8; VNET] = record.get(mac.checked_sub(VNET)?..)?.first_chunk()?;
+        if v[1] & !GSO_ECN == GSO_UDP_L4 {
+            gso_size = usize::from(u16::from_ne_bytes([v[4], v[5]]));
+        }
+    }
+    let frame = Frame {
+        bytes,
+        link_header: net.checked_sub(mac)?,
+        ether_type: u16::from_be_bytes([h[SLL + 2], h[SLL + 3]]),
+        hatype: u16_at(h, SLL + 8),
+        pkttype: h[SLL + 10],
+        truncated: length > snaplen,
+        gso_size,
+        time: Timestamp { secs: u32_at(h, 4), nanos: u32_at(h, 8) },
+    };
+    Some((frame, u32_at(h, 0) as usize))
+}
+
+#[inline]
+fn u32_at(h: &[u8; FIXED], at: usize) -> u32 {
+    u32::from_ne_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]])
+}
+
+#[inline]
+fn u16_at(h: &[u8; FIXED], at: usize) -> u16 {
+    u16::from_ne_bytes([h[at], h[at + 1]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(snaplen: u32, length: u32, mac: u16, net: u16) -> Vec<u8> {
+        let mut b = vec![0u8; 256];
+        b[12..16].copy_from_slice(&snaplen.to_ne_bytes());
+        b[16..20].copy_from_slice(&length.to_ne_bytes());
+        b[24..26].copy_from_slice(&mac.to_ne_bytes());
+        b[26..28].copy_from_slice(&net.to_ne_bytes());
+        b[50..52].copy_from_slice(&0x0800u16.to_be_bytes());
+        b
+    }
+
+    #[test]
+    fn reads_metadata_and_gso_size() {
+        let mut b = record(60, 60, 82, 96);
+        b[73] = GSO_UDP_L4 | GSO_ECN;
+        b[76..78].copy_from_slice(&1000u16.to_ne_bytes());
+        let (f, next) = read(&b, 0, true).unwrap();
+        assert_eq!((f.bytes.len(), f.link_header, f.ether_type, f.gso_size), (60, 14, 0x0800, 1000));
+        assert!(!f.truncated && next == 0);
+        assert_eq!(read(&b, 0, false).unwrap().0.gso_size, 0);
+        assert!(read(&record(60, 61, 82, 96), 0, true).unwrap().0.truncated);
+    }
+
+    #[test]
+    fn headers_that_point_out_of_the_block_are_refused() {
+        for (b, offset) in [
+            (record(200, 200, 82, 96), 0),
+            (record(u32::MAX, 0, 82, 96), 0),
+            (record(10, 10, 82, 40), 0),
+            (record(10, 10, 3, 96), 0),
+            (record(10, 10, u16::MAX, u16::MAX), 0),
+            (record(10, 10, 82, 96), 200),
+            (record(10, 10, 82, 96), usize::MAX),
+        ] {
+            assert_eq!(read(&b, offset, true), None);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! One member of the fanout group: its ring, read by one thread.
+
+use std::{os::fd::OwnedFd, time::Duration};
+
+use super::{frame::Frame, interface, ring::Ring};
+use crate::{
+    config::ListenSet,
+    datagram::{Datagram, flags},
+    error::{Code, Error, Result},
+    packet::{parse_ethernet, parse_network},
+    rx::{FrameDrop, KernelCounters, Receiver, Sink, cbpf, socket::sys},
+};
+
+/// PACKET_MULTICAST, the last of the packet types that come in; see `filter`.
+const LAST_INCOMING_PKTTYPE: u8 = 2;
+/// Bytes of an Ethernet header.
+const ETHERNET: usize = 14;
+
+/// Reads one TPACKET_V3 ring.
+///
+/// The stack verifies UDP checksums, a ring does not: a datagram with a wrong checksum is delivered here and dropped by
+/// the socket backend.
+pub struct PacketReceiver {
+    // Before the socket, so that the ring is unmapped first.
+    ring: Ring,
+    fd: OwnedFd,
+    listen: ListenSet,
+    index: u16,
+    interface: String,
+    ifindex: u32,
+    stats: Stats,
+}
+
+/// PACKET_STATISTICS, summed up: reading clears the kernel's counters (packet(7)).
+#[derive(Default)]
+struct Stats {
+    /// Frames the filter let through, those dropped included.
+    packets: u64,
+    /// Frames for which the ring had no room.
+    drops: u64,
+    /// Times the kernel found the next block not given back.
+    freezes: u64,
+}
+
+impl PacketReceiver {
+    pub(super) fn new(
+        fd: OwnedFd,
+        ring: Ring,
+        listen: ListenSet,
+        index: u16,
+        interface: String,
+        ifindex: u32,
+    ) -> Self {
+        PacketReceiver { ring, fd, listen, index, interface, ifindex, stats: Stats::default() }
+    }
+
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+}
+
+impl Receiver for PacketReceiver {
+    /// Handles at most one block.
+    fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
+        let (listen, index) = (&self.listen, self.index);
+        let Some(block) = self.ring.take() else { return Ok(0) };
+        let (announced, unreadable) = block.for_each(|frame| deliver(sink, listen, index, frame));
+        drop(block);
+        for _ in 0..unreadable {
+            sink.frame_dropped(FrameDrop::Malformed);
+        }
+        // The kernel retires no block without frames, but "something happened" must not look idle.
+        Ok(announced.max(1))
+    }
+
+    fn wait(&mut self, timeout: Duration) -> Result<()> {
+        let mut fds = [sys::pollin(&self.fd)];
+        sys::poll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on a packet ring", e))?;
+        if fds[0].revents & libc::POLLERR != 0 {
+            // ENETDOWN, once for each time the link goes down; reading it clears it. The kernel hooks the socket in
+            // again when the link comes back, unless the interface is gone for good.
+            let _ = sys::get_int(&self.fd, libc::SOL_SOCKET, libc::SO_ERROR);
+            if !interface::exists(self.ifindex) {
+                let message = format!("interface {} was removed", self.interface);
+                return Err(Error::new(Code::Interface, message));
+            }
+        }
+        Ok(())
+    }
+
+    fn close_intake(&mut self) {
+        // Fails only without memory; then the final drain is merely not finite, and the engine bounds it in time.
+        let _ = sys::attach_cbpf(&self.fd, libc::SO_ATTACH_FILTER, &cbpf::drop_all());
+        self.ring.settle();
+    }
+
+    /// `lost`: `ring_full`. `notes`: `packets` (frames that passed the filter, lost ones included), `freezes` (times
+    /// the kernel ran into a block that was not given back yet).
+    fn counters(&mut self) -> KernelCounters {
+        // struct tpacket_stats_v3: packets (with drops), drops, freeze count.
+        if let Ok([packets, drops, freezes]) =
+            sys::get_words::<3>(&self.fd, libc::SOL_PACKET, libc::PACKET_STATISTICS)
+        {
+            self.stats.packets += u64::from(packets);
+            self.stats.drops += u64::from(drops);
+            self.stats.freezes += u64::from(freezes);
+        }
+        KernelCounters {
+            lost: vec![("ring_full", self.stats.drops)],
+            notes: vec![("packets", self.stats.packets), ("freezes", self.stats.freezes)],
+        }
+    }
+
+    fn rx_queue(&self) -> u16 {
+        self.index
+    }
+}
+
+/// One frame → its datagrams, or the reason why not.
+#[inline]
+fn deliver<S: Sink>(sink: &mut S, listen: &ListenSet, index: u16, frame: &Frame<'_>) {
+    // The filter drops these already; a frame may have come in before it was attached.
+    if frame.pkttype > LAST_INCOMING_PKTTYPE {
+        return;
+    }
+    if frame.truncated {
+        return sink.frame_dropped(FrameDrop::Truncated);
+    }
+    let ethernet = matches!(frame.hatype, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK);
+    let parsed = if ethernet && frame.link_header >= ETHERNET {
+        parse_ethernet(frame.bytes)
+    } else {
+        // Tunnels have no link-layer header, or one of their own.
+        frame
+            .bytes
+            .get(frame.link_header..)
+            .map_or(Err(FrameDrop::Malformed), |packet| parse_network(frame.ether_type, packet))
+    };
+    let udp = match parsed {
+        Ok(udp) if listen.accepts(udp.dst, udp.dst_port) => udp,
+        Ok(_) => return sink.frame_dropped(FrameDrop::Foreign),
+        Err(reason) => return sink.frame_dropped(reason),
+    };
+    let header = Datagram {
+        payload: udp.payload,
+        src: udp.src,
+        dst: udp.dst,
+        src_port: udp.src_port,
+        dst_port: udp.dst_port,
+        time: frame.time,
+        rx_queue: index,
+        flags: flags::KERNEL_TIME,
+    };
+    if frame.gso_size == 0 || udp.payload.len() <= frame.gso_size {
+        return sink.datagram(&header);
+    }
+    // A super-packet (a local sender's UDP_SEGMENT, or GRO): datagrams of gso_size bytes, the last one perhaps shorter.
+    for payload in udp.payload.chunks(frame.gso_size) {
+        sink.datagram(&Datagram { payload, flags: header.flags | flags::SPLIT, ..header });
+    }
+}

@@ -1,0 +1,104 @@
+//! Control messages of recvmsg(2), read as plain bytes: the kernel lays them out as `struct cmsghdr` + data, each
+//! aligned to the size of a long (cmsg(3)).
+
+use crate::datagram::{Addr, Timestamp};
+
+/// Room for all control messages one datagram can carry, in 8-byte words: SCM_TIMESTAMPNS 32, IPV6_PKTINFO 40,
+/// UDP_GRO 24, IPV6_RECVFRAGSIZE 24 bytes, and some to spare.
+pub(super) const CONTROL_WORDS: usize = 24;
+
+const HEADER: usize = size_of::<libc::cmsghdr>();
+const ALIGN: usize = size_of::<libc::c_long>();
+
+/// What the control messages of one datagram said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Control {
+    /// Kernel receive time (SO_TIMESTAMPNS).
+    pub(super) time: Option<Timestamp>,
+    /// Destination address of the datagram (IP_PKTINFO, IPV6_RECVPKTINFO).
+    pub(super) dst: Option<Addr>,
+    /// Size of the datagrams merged into this buffer, bytes (UDP_GRO).
+    pub(super) gso_size: usize,
+    /// Size of the largest IPv6 fragment this datagram was made of, with its headers, bytes (IPV6_RECVFRAGSIZE).
+    pub(super) fragment_size: Option<u32>,
+}
+
+/// Reads the control bytes of one datagram. Anything unknown or short is skipped.
+pub(super) fn parse(mut bytes: &[u8]) -> Control {
+    let mut control = Control::default();
+    while bytes.len() >= HEADER {
+        let length = word::<8>(bytes, 0).map_or(0, usize::from_ne_bytes);
+        let (level, kind) = (int(bytes, 8), int(bytes, 12));
+        let Some(data) = bytes.get(HEADER..length) else { break };
+        match (level.unwrap_or(-1), kind.unwrap_or(-1)) {
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                if let (Some(secs), Some(nanos)) = (word::<8>(data, 0), word::<8>(data, 8)) {
+                    control.time = Some(Timestamp {
+                        secs: i64::from_ne_bytes(secs) as u32,
+                        nanos: i64::from_ne_bytes(nanos) as u32,
+                    });
+                }
+            }
+            // struct in_pktinfo: interface index, routing destination, destination of the header.
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => control.dst = word::<4>(data, 8).map(Addr::from_v4),
+            // struct in6_pktinfo: destination (mapped for IPv4), interface index.
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => control.dst = word::<16>(data, 0).map(Addr),
+            (libc::SOL_UDP, libc::UDP_GRO) => {
+                control.gso_size = int(data, 0).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_RECVFRAGSIZE) => {
+                control.fragment_size = int(data, 0).map(|n| n as u32);
+            }
+            _ => {}
+        }
+        let Some(rest) = bytes.get(length.next_multiple_of(ALIGN)..) else { break };
+        bytes = rest;
+    }
+    control
+}
+
+fn word<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
+
+fn int(bytes: &[u8], at: usize) -> Option<i32> {
+    word::<4>(bytes, at).map(i32::from_ne_bytes)
+}
+
+const _: () = assert!(size_of::<usize>() == 8 && HEADER == 16, "cmsghdr of a 64-bit target");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
+        let mut out = (HEADER + data.len()).to_ne_bytes().to_vec();
+        out.extend(level.to_ne_bytes());
+        out.extend(kind.to_ne_bytes());
+        out.extend(data);
+        out.resize(out.len().next_multiple_of(ALIGN), 0);
+        out
+    }
+
+    #[test]
+    fn reads_what_it_knows_and_skips_the_rest() {
+        let mut bytes = message(99, 1, &[1, 2, 3]);
+        bytes.extend(message(libc::SOL_UDP, libc::UDP_GRO, &1000i32.to_ne_bytes()));
+        bytes.extend(message(libc::IPPROTO_IP, libc::IP_PKTINFO, &[0, 0, 0, 0, 9, 9, 9, 9, 192, 0, 2, 2]));
+        bytes.extend(message(libc::IPPROTO_IPV6, libc::IPV6_RECVFRAGSIZE, &1288i32.to_ne_bytes()));
+        let c = parse(&bytes);
+        assert_eq!(c.gso_size, 1000);
+        assert_eq!(c.dst, Some(Addr::from_v4([192, 0, 2, 2])));
+        assert_eq!((c.fragment_size, c.time), (Some(1288), None));
+    }
+
+    #[test]
+    fn absurd_lengths_end_the_walk() {
+        for length in [0usize, 3, 15, 17, 1 << 40, usize::MAX] {
+            let mut bytes = length.to_ne_bytes().to_vec();
+            bytes.resize(40, 0xff);
+            parse(&bytes);
+        }
+        assert_eq!(parse(&[]), Control::default());
+    }
+}

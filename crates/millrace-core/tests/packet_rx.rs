@@ -1,0 +1,362 @@
+//! The packet backend: rings and guard together deliver every datagram once, and nothing else.
+
+mod rig;
+#[path = "socket_support/mod.rs"]
+mod support;
+
+use std::{
+    net::UdpSocket,
+    time::{Duration, Instant},
+};
+
+use millrace_core::{
+    datagram::flags,
+    error::Code,
+    rx::{
+        FrameDrop, Opened, Receiver,
+        packet::{self, PacketReceiver},
+    },
+};
+use rig::{Pair, RawSender, V4, V6};
+use support::*;
+
+const ONE_PORT: &str = r#"{"port":9000}"#;
+
+fn open(pair: &Pair, listen: &str, threads: u16) -> Opened<PacketReceiver> {
+    open_in_b(pair, &config(listen, "vb", threads), packet::open).unwrap()
+}
+
+fn packets(opened: &mut Opened<PacketReceiver>) -> u64 {
+    opened.receivers.iter_mut().map(|r| r.counters().notes.iter().find(|n| n.0 == "packets").unwrap().1).sum()
+}
+
+#[test]
+fn twenty_thousand_datagrams_arrive_exactly() {
+    if !rig::privileged("twenty_thousand_datagrams_arrive_exactly (packet)") {
+        return;
+    }
+    let pair = Pair::new(2);
+    let mut opened = open(&pair, r#"{"port":9000},{"port":9001},{"port":9002}"#, 4);
+    assert!(opened.info.degraded.is_empty(), "{:?}", opened.info.degraded);
+    exact(&pair, &mut opened);
+    assert_eq!(packets(&mut opened), 20_000, "foreign traffic never enters the ring");
+}
+
+#[test]
+fn a_segmented_burst_is_split() {
+    if !rig::privileged("a_segmented_burst_is_split (packet)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut opened = open(&pair, ONE_PORT, 2);
+    for v6 in [false, true] {
+        let keep = segmented(&pair, &mut opened, v6);
+        assert!(
+            keep.got.iter().all(|g| g.flags & flags::SPLIT != 0),
+            "veth hands the super-packet over whole"
+        );
+    }
+    assert_eq!(packets(&mut opened), 2);
+}
+
+#[test]
+fn fragments_are_one_datagram() {
+    if !rig::privileged("fragments_are_one_datagram (packet)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut opened = open(&pair, ONE_PORT, 2);
+    let v4 = fragmented(&pair, &mut opened, false);
+    assert_eq!(v4.flags & flags::SLOW_PATH, 0, "IPv4 is put together for the ring");
+    let v6 = fragmented(&pair, &mut opened, true);
+    assert_ne!(v6.flags & flags::SLOW_PATH, 0, "IPv6 comes by the guard");
+    assert_eq!((v6.dst.to_ip().to_string().as_str(), v6.dst_port), (V6.1, 9000));
+    // The largest datagrams there are.
+    pair.in_a(|| {
+        assert_eq!(sender(false).send_to(&vec![4; 65_507], to(false, 9000)).unwrap(), 65_507);
+        assert_eq!(sender(true).send_to(&vec![6; 65_527], to(true, 9000)).unwrap(), 65_527);
+    });
+    let mut sizes = drain(&mut opened, 2).sizes();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [65_507, 65_527]);
+    assert_eq!(lost(&mut opened), 0);
+}
+
+/// What the guard's filter lets pass without being a fragment is ignored there.
+#[test]
+fn large_ipv6_datagrams_and_atomic_fragments_arrive_once() {
+    if !rig::privileged("large_ipv6_datagrams_and_atomic_fragments_arrive_once") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut opened = open(&pair, ONE_PORT, 1);
+    pair.in_a(|| {
+        for size in [1231, 1232, 1233, 1400, 1452] {
+            sender(true).send_to(&vec![2; size], to(true, 9000)).unwrap();
+        }
+        let mut atomic = Pair::v6(7, 9000);
+        atomic.ipv6_extensions = vec![(44, vec![0, 0, 0, 0, 0, 0, 0, 9])];
+        RawSender::new("va").send(&atomic.bytes(&[9; 1300]));
+        RawSender::new("va").send(&atomic.bytes(&[9; 20]));
+    });
+    let keep = drain(&mut opened, 7);
+    assert_eq!(keep.sizes(), [1231, 1232, 1233, 1400, 1452, 1300, 20]);
+    assert!(keep.got.iter().all(|g| g.flags & flags::SLOW_PATH == 0));
+}
+
+#[test]
+fn options_extension_headers_and_vlan_tags_are_read_by_the_ring() {
+    if !rig::privileged("options_extension_headers_and_vlan_tags_are_read_by_the_ring") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut opened = open(&pair, ONE_PORT, 1);
+    let mut frames = Vec::new();
+    for vlan in [vec![], vec![(0x8100, 5)], vec![(0x88a8, 7), (0x8100, 5)]] {
+        let mut options = Pair::v4(1, 9000);
+        options.ipv4_options = vec![1, 1, 1, 0];
+        let mut extended = Pair::v6(1, 9000);
+        extended.ipv6_extensions = vec![(60, vec![0, 0, 1, 4, 0, 0, 0, 0])];
+        for mut frame in [Pair::v4(1, 9000), Pair::v6(1, 9000), options, extended] {
+            frame.vlan.clone_from(&vlan);
+            frames.push(frame);
+        }
+    }
+    pair.in_a(|| {
+        let raw = RawSender::new("va");
+        for (i, frame) in frames.iter().enumerate() {
+            raw.send(&frame.bytes(&payload(i, 64)));
+            let other = rig_port(frame, 9001);
+            raw.send(&other.bytes(b"foreign"));
+        }
+    });
+    let keep = drain(&mut opened, 12);
+    let expected: Vec<_> = (0..12).map(|i| payload(i, 64)).collect();
+    assert_eq!(keep.got.into_iter().map(|g| g.payload).collect::<Vec<_>>(), expected);
+    // The filter cannot look behind extension headers, so these three come in and are refused here.
+    assert_eq!(keep.dropped.get(&FrameDrop::Foreign), Some(&3));
+}
+
+fn rig_port(frame: &millrace_core::packet::build::Frame, port: u16) -> millrace_core::packet::build::Frame {
+    millrace_core::packet::build::Frame { dst_port: port, ..frame.clone() }
+}
+
+#[test]
+fn what_does_not_fit_is_counted_exactly() {
+    if !rig::privileged("what_does_not_fit_is_counted_exactly (packet)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut small = config(ONE_PORT, "vb", 2);
+    (small.packet_block_bytes, small.packet_blocks) = (131_072, 4);
+    let mut opened = open_in_b(&pair, &small, packet::open).unwrap();
+    pair.in_a(|| {
+        let sockets: Vec<_> = (0..8).map(|_| sender(false)).collect();
+        for i in 0..6000 {
+            sockets[i % 8].send_to(&payload(i, 400), to(false, 9000)).unwrap();
+        }
+    });
+    std::thread::sleep(QUIET);
+    let keep = drain(&mut opened, 1);
+    let missing = 6000 - keep.got.len() as u64;
+    assert!(missing > 0 && !keep.got.is_empty());
+    assert_eq!(lost(&mut opened), missing);
+    assert_eq!(lost(&mut opened), missing, "the kernel clears its counter, we do not");
+    assert_eq!(packets(&mut opened), 6000);
+    pair.in_a(|| sender(false).send_to(b"again", to(false, 9000)).unwrap());
+    assert_eq!(drain(&mut opened, 1).sizes(), [5]);
+    assert_eq!(lost(&mut opened), missing);
+}
+
+#[test]
+fn a_frame_larger_than_a_block_is_counted_as_truncated() {
+    if !rig::privileged("a_frame_larger_than_a_block_is_counted_as_truncated") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut tiny = config(ONE_PORT, "vb", 1);
+    // Below what the configuration allows, which is made so that this cannot happen.
+    (tiny.packet_block_bytes, tiny.packet_blocks) = (8192, 8);
+    let mut opened = open_in_b(&pair, &tiny, packet::open).unwrap();
+    pair.in_a(|| {
+        sender(false).send_to(&[1; 20_000], to(false, 9000)).unwrap();
+        sender(false).send_to(&[1; 1000], to(false, 9000)).unwrap();
+    });
+    let keep = drain(&mut opened, 1);
+    assert_eq!((keep.sizes(), keep.dropped(FrameDrop::Truncated)), (vec![1000], 1));
+}
+
+#[test]
+fn outgoing_and_other_hosts_frames_are_not_seen() {
+    if !rig::privileged("outgoing_and_other_hosts_frames_are_not_seen") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut opened = open(&pair, ONE_PORT, 2);
+    pair.in_b(|| {
+        for _ in 0..10 {
+            sender(false).send_to(b"out", (V4.0, 9000)).unwrap();
+            sender(true).send_to(b"out", (V6.0, 9000)).unwrap();
+        }
+    });
+    pair.in_a(|| {
+        let mut other = Pair::v4(1, 9000);
+        other.dst_mac = [2, 9, 9, 9, 9, 9];
+        RawSender::new("va").send(&other.bytes(b"not for this host"));
+    });
+    let keep = drain(&mut opened, 0);
+    assert!(keep.got.is_empty() && keep.dropped.is_empty(), "{keep:?}");
+    assert_eq!(packets(&mut opened), 0);
+}
+
+#[test]
+fn loopback_delivers_once() {
+    if !rig::privileged("loopback_delivers_once (packet)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut opened = open_in_b(&pair, &config(ONE_PORT, "lo", 2), packet::open).unwrap();
+    pair.in_b(|| {
+        for i in 0..20 {
+            sender(false).send_to(&payload(i, 8), ("127.0.0.1", 9000)).unwrap();
+            sender(true).send_to(&payload(i, 2000), ("::1", 9000)).unwrap();
+        }
+    });
+    assert_eq!(drain(&mut opened, 40).got.len(), 40);
+    assert_eq!(lost(&mut opened), 0);
+}
+
+#[test]
+fn senders_get_no_port_unreachable_while_the_guard_is_open() {
+    if !rig::privileged("senders_get_no_port_unreachable_while_the_guard_is_open") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let refused = |v6| {
+        pair.in_a(|| {
+            let socket = sender(v6);
+            socket.set_read_timeout(Some(Duration::from_millis(150))).unwrap();
+            socket.connect(to(v6, 9000)).unwrap();
+            socket.send(b"?").unwrap();
+            socket.recv(&mut [0]).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+        })
+    };
+    assert!(refused(false) && refused(true), "without anybody the stack says so");
+    let opened = open(&pair, ONE_PORT, 1);
+    assert!(!refused(false) && !refused(true));
+    drop(opened);
+}
+
+#[test]
+fn a_second_owner_of_the_port_is_refused() {
+    if !rig::privileged("a_second_owner_of_the_port_is_refused (packet)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let first = open(&pair, ONE_PORT, 2);
+    let again = open_in_b(&pair, &config(ONE_PORT, "vb", 2), packet::open).err().expect("second instance");
+    assert_eq!(again.code, Code::Port);
+    assert!(again.message.contains(&format!("pid {}", std::process::id())), "{again}");
+    for address in ["0.0.0.0:9000", "192.0.2.2:9000"] {
+        let bound = pair.in_b(|| UdpSocket::bind(address));
+        assert_eq!(bound.err().map(|e| e.kind()), Some(std::io::ErrorKind::AddrInUse));
+    }
+    drop(first);
+    drop(open(&pair, ONE_PORT, 2));
+}
+
+#[test]
+fn refusals_name_the_cure() {
+    if !rig::privileged("refusals_name_the_cure (packet)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let missing = open_in_b(&pair, &config(ONE_PORT, "eth7", 1), packet::open).err().expect("no eth7");
+    assert_eq!(missing.code, Code::Interface);
+    assert!(missing.message.contains("eth7") && missing.message.contains("lo, vb"), "{missing}");
+    let config = config(ONE_PORT, "vb", 1);
+    let refused = pair.in_b(|| without_capabilities(|| packet::open(&config))).err().expect("no capability");
+    assert_eq!(refused.code, Code::Permission);
+    assert!(refused.message.contains("CAP_NET_RAW"), "{refused}");
+}
+
+#[test]
+fn a_link_flap_is_survived_and_a_removed_interface_is_not() {
+    if !rig::privileged("a_link_flap_is_survived_and_a_removed_interface_is_not") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut opened = open(&pair, ONE_PORT, 2);
+    let b = pair.b.clone();
+    for round in 0..2 {
+        rig::run(&format!("ip -n {b} link set vb down"));
+        for r in &mut opened.receivers {
+            r.wait(Duration::from_millis(10)).unwrap();
+            assert_eq!(r.receive(&mut Keep::default()).unwrap(), 0);
+        }
+        // Cleared: the next wait sleeps.
+        let start = Instant::now();
+        opened.receivers[0].wait(Duration::from_millis(30)).unwrap();
+        assert!(start.elapsed() >= Duration::from_millis(30), "wait would spin while the link is down");
+        rig::run(&format!("ip -n {b} link set vb up"));
+        rig::run(&format!("ip -n {b} neigh replace {} lladdr 02:00:00:00:0a:01 dev vb", V4.0));
+        pair.in_a(|| {
+            let raw = RawSender::new("va");
+            (0..20u16).for_each(|i| raw.send(&Pair::v4(1000 + i, 9000).bytes(&payload(i.into(), 50))));
+        });
+        assert_eq!(drain(&mut opened, 20).got.len(), 20, "round {round}");
+    }
+    rig::run(&format!("ip -n {b} link del vb"));
+    let error = pair.in_b(|| opened.receivers[0].wait(Duration::from_secs(1))).expect_err("removed");
+    assert_eq!(error.code, Code::Interface);
+}
+
+#[test]
+fn nothing_arrives_after_the_intake_is_closed() {
+    if !rig::privileged("nothing_arrives_after_the_intake_is_closed (packet)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut opened = open(&pair, ONE_PORT, 2);
+    let send = || {
+        pair.in_a(|| {
+            for i in 0..10 {
+                sender(false).send_to(&payload(i, 20), to(false, 9000)).unwrap();
+                sender(true).send_to(&payload(i, 3000), to(true, 9000)).unwrap();
+            }
+        });
+    };
+    send();
+    // No pause: what is in a block that the kernel has not handed over yet must come, too.
+    opened.receivers.iter_mut().for_each(Receiver::close_intake);
+    opened.guard.iter_mut().for_each(Receiver::close_intake);
+    send();
+    let mut keep = Keep::default();
+    for r in &mut opened.receivers {
+        while r.receive(&mut keep).unwrap() > 0 {}
+    }
+    let guard = opened.guard.as_mut().unwrap();
+    while guard.receive(&mut keep).unwrap() > 0 {}
+    assert_eq!(keep.got.len(), 20);
+    std::thread::sleep(QUIET);
+    assert_eq!(drain(&mut opened, 0).got.len(), 0);
+    assert_eq!(lost(&mut opened), 0);
+}
+
+/// The ring sees the frame before the stack checks it: delivered here, dropped by the socket backend.
+#[test]
+fn empty_datagrams_arrive_and_checksums_are_not_verified() {
+    if !rig::privileged("empty_datagrams_arrive_and_checksums_are_not_verified") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut opened = open(&pair, ONE_PORT, 1);
+    pair.in_a(|| {
+        sender(false).send_to(b"", to(false, 9000)).unwrap();
+        sender(true).send_to(b"", to(true, 9000)).unwrap();
+        let mut bytes = Pair::v4(5, 9000).bytes(b"spoilt");
+        *bytes.last_mut().unwrap() ^= 1;
+        RawSender::new("va").send(&bytes);
+    });
+    assert_eq!(drain(&mut opened, 3).sizes(), [0, 0, 6]);
+}

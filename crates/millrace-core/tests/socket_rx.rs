@@ -1,0 +1,263 @@
+//! The socket backend: what is sent to it in a namespace comes out, once, with the right bytes and metadata.
+
+mod rig;
+#[path = "socket_support/mod.rs"]
+mod support;
+
+use std::{net::UdpSocket, time::Duration};
+
+use millrace_core::{
+    datagram::flags,
+    error::Code,
+    rx::{
+        FrameDrop, Receiver,
+        socket::{
+            self,
+            guard::{GuardMode, open_guard},
+        },
+    },
+};
+use rig::{Pair, RawSender, V4, V6};
+use support::*;
+
+const THREE_PORTS: &str = r#"{"port":9000},{"port":9001},{"port":9002}"#;
+
+#[test]
+fn twenty_thousand_datagrams_arrive_exactly() {
+    if !rig::privileged("twenty_thousand_datagrams_arrive_exactly (socket)") {
+        return;
+    }
+    let pair = Pair::new(2);
+    let mut opened = open_in_b(&pair, &config(THREE_PORTS, "vb", 4), socket::open).unwrap();
+    assert!(opened.info.degraded.is_empty(), "{:?}", opened.info.degraded);
+    exact(&pair, &mut opened);
+}
+
+#[test]
+fn a_segmented_burst_is_split() {
+    if !rig::privileged("a_segmented_burst_is_split (socket)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 2), socket::open).unwrap();
+    for v6 in [false, true] {
+        let keep = segmented(&pair, &mut opened, v6);
+        assert!(
+            keep.got.iter().all(|g| g.flags & flags::SPLIT != 0),
+            "veth hands the super-packet over whole"
+        );
+    }
+}
+
+#[test]
+fn fragments_are_one_datagram() {
+    if !rig::privileged("fragments_are_one_datagram (socket)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 2), socket::open).unwrap();
+    for v6 in [false, true] {
+        fragmented(&pair, &mut opened, v6);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_counted_exactly() {
+    if !rig::privileged("what_does_not_fit_is_counted_exactly (socket)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut config = config(r#"{"port":9000},{"address":"192.0.2.2","port":9001}"#, "vb", 2);
+    config.socket_rcvbuf = 16_384;
+    let mut opened = open_in_b(&pair, &config, socket::open).unwrap();
+    pair.in_a(|| {
+        let sockets: Vec<_> = (0..8).map(|i| sender(i % 2 == 1)).collect();
+        for i in 0..2000 {
+            let v6 = i % 2 == 1;
+            sockets[i % 8].send_to(&payload(i, 200), to(v6, 9000)).unwrap();
+            sockets[0].send_to(&payload(i, 300), to(false, 9001)).unwrap();
+        }
+    });
+    std::thread::sleep(QUIET);
+    let keep = drain(&mut opened, 1);
+    let missing = 4000 - keep.got.len() as u64;
+    assert!(missing > 0 && !keep.got.is_empty());
+    assert_eq!(lost(&mut opened), missing);
+    assert_eq!(lost(&mut opened), missing, "reading the counter does not change it");
+    pair.in_a(|| sender(false).send_to(b"again", to(false, 9001)).unwrap());
+    assert_eq!(drain(&mut opened, 1).sizes(), [5]);
+    assert_eq!(lost(&mut opened), missing);
+}
+
+#[test]
+fn empty_and_largest_datagrams_arrive() {
+    if !rig::privileged("empty_and_largest_datagrams_arrive (socket)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 1), socket::open).unwrap();
+    pair.in_a(|| {
+        for (v6, size) in [(false, 0), (true, 0), (false, 65_507), (true, 65_527)] {
+            assert_eq!(sender(v6).send_to(&vec![3; size], to(v6, 9000)).unwrap(), size);
+        }
+    });
+    let keep = drain(&mut opened, 4);
+    let mut sizes = keep.sizes();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [0, 0, 65_507, 65_527]);
+}
+
+/// The stack drops it, and it is counted with the losses: the kernel keeps one counter for both (see `SocketReceiver`).
+#[test]
+fn a_wrong_checksum_is_a_loss() {
+    if !rig::privileged("a_wrong_checksum_is_a_loss (socket)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 1), socket::open).unwrap();
+    pair.in_a(|| {
+        let raw = RawSender::new("va");
+        for frame in [Pair::v4(5, 9000), Pair::v6(5, 9000)] {
+            let mut bytes = frame.bytes(b"spoilt");
+            *bytes.last_mut().unwrap() ^= 1;
+            raw.send(&bytes);
+            raw.send(&frame.bytes(b"sound!"));
+        }
+    });
+    let keep = drain(&mut opened, 2);
+    assert_eq!(keep.got.iter().filter(|g| g.payload == b"sound!").count(), 2);
+    assert_eq!((keep.got.len(), lost(&mut opened)), (2, 2));
+}
+
+#[test]
+fn listen_entries_open_what_they_say() {
+    if !rig::privileged("listen_entries_open_what_they_say (socket)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let listen = r#"{"address":"192.0.2.2","port":9000},{"address":"2001:db8::2","port":9001},
+        {"address":"0.0.0.0","port":9002},{"address":"::","port":9003}"#;
+    let mut opened = open_in_b(&pair, &config(listen, "vb", 2), socket::open).unwrap();
+    pair.in_a(|| {
+        for port in 9000..9004u16 {
+            for v6 in [false, true] {
+                sender(v6).send_to(&port.to_be_bytes(), to(v6, port)).unwrap();
+            }
+        }
+    });
+    let keep = drain(&mut opened, 5);
+    let mut got: Vec<_> = keep.got.iter().map(|g| (g.dst_port, g.dst.to_ip().to_string())).collect();
+    got.sort();
+    let expected: Vec<_> = [(9000, V4.1), (9001, V6.1), (9002, V4.1), (9003, V4.1), (9003, V6.1)]
+        .map(|(p, a)| (p, a.to_owned()))
+        .into();
+    assert_eq!(got, expected);
+}
+
+#[test]
+fn a_taken_port_names_its_owner() {
+    if !rig::privileged("a_taken_port_names_its_owner (socket)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let config = config(r#"{"port":9000}"#, "vb", 2);
+    let holder = pair.in_b(|| UdpSocket::bind((V4.1, 9000)).unwrap());
+    let error = open_in_b(&pair, &config, socket::open).err().expect("taken");
+    assert_eq!(error.code, Code::Port);
+    let me = format!("192.0.2.2:9000 is held by pid {} (", std::process::id());
+    assert!(error.message.contains("[::]:9000") && error.message.contains(&me), "{error}");
+    drop(holder);
+
+    // A second Millrace of the same user, whichever way either receives.
+    let first = open_in_b(&pair, &config, socket::open).unwrap();
+    for mode in [GuardMode::DeliverAll, GuardMode::Sink] {
+        assert_eq!(pair.in_b(|| open_guard(&config, mode)).err().map(|e| e.code), Some(Code::Port));
+    }
+    assert_eq!(open_in_b(&pair, &config, socket::open).err().map(|e| e.code), Some(Code::Port));
+    drop(first);
+    for mode in [GuardMode::DeliverAll, GuardMode::Sink] {
+        let _guard = pair.in_b(|| open_guard(&config, mode)).unwrap();
+        assert_eq!(open_in_b(&pair, &config, socket::open).err().map(|e| e.code), Some(Code::Port));
+    }
+}
+
+#[test]
+fn refusals_name_the_cure() {
+    if !rig::privileged("refusals_name_the_cure (socket)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let low = config(r#"{"port":53}"#, "vb", 1);
+    let error = pair.in_b(|| without_capabilities(|| socket::open(&low))).err().expect("no capability");
+    assert_eq!(error.code, Code::Permission);
+    assert!(error.message.contains("CAP_NET_BIND_SERVICE"), "{error}");
+    let elsewhere = config(r#"{"address":"198.51.100.7","port":9000}"#, "vb", 1);
+    let error = open_in_b(&pair, &elsewhere, socket::open).err().expect("not our address");
+    assert_eq!(error.code, Code::Config);
+    assert!(error.message.contains("198.51.100.7:9000"), "{error}");
+    // Without CAP_NET_ADMIN the buffer is clamped, and that is said.
+    let mut large = config(r#"{"port":9000}"#, "vb", 1);
+    large.socket_rcvbuf = 1 << 29;
+    let opened = pair.in_b(|| without_capabilities(|| socket::open(&large))).unwrap();
+    assert!(opened.info.degraded.iter().any(|d| d.contains("net.core.rmem_max")), "{:?}", opened.info);
+}
+
+#[test]
+fn nothing_arrives_after_the_intake_is_closed() {
+    if !rig::privileged("nothing_arrives_after_the_intake_is_closed (socket)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 2), socket::open).unwrap();
+    let send =
+        || pair.in_a(|| (0..10).for_each(|i| drop(sender(i % 2 == 0).send_to(b"x", to(i % 2 == 0, 9000)))));
+    send();
+    std::thread::sleep(QUIET);
+    opened.receivers.iter_mut().for_each(Receiver::close_intake);
+    send();
+    std::thread::sleep(QUIET);
+    let keep = drain(&mut opened, 10);
+    assert_eq!((keep.got.len(), lost(&mut opened)), (10, 0));
+    assert_eq!(keep.dropped(FrameDrop::Truncated), 0);
+    opened.receivers[0].wait(Duration::from_millis(1)).unwrap();
+}
+
+#[test]
+fn loopback_delivers_once() {
+    if !rig::privileged("loopback_delivers_once (socket)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "lo", 2), socket::open).unwrap();
+    pair.in_b(|| {
+        for i in 0..20 {
+            sender(false).send_to(&payload(i, 8), ("127.0.0.1", 9000)).unwrap();
+            sender(true).send_to(&payload(i, 8), ("::1", 9000)).unwrap();
+        }
+    });
+    assert_eq!(drain(&mut opened, 40).got.len(), 40);
+}
+
+/// The guard for xdp: everything the stack gets, fragments and options included, marked.
+#[test]
+fn the_delivering_guard_delivers_all() {
+    if !rig::privileged("the_delivering_guard_delivers_all") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let config = config(r#"{"port":9000}"#, "vb", 2);
+    let mut guard = pair.in_b(|| open_guard(&config, GuardMode::DeliverAll)).unwrap();
+    pair.in_a(|| {
+        for v6 in [false, true] {
+            for size in [0, 100, 1400, 4000] {
+                sender(v6).send_to(&vec![1; size], to(v6, 9000)).unwrap();
+            }
+        }
+    });
+    std::thread::sleep(QUIET);
+    let mut keep = Keep::default();
+    while guard.receive(&mut keep).unwrap() > 0 {}
+    assert_eq!(keep.sizes(), [0, 100, 1400, 4000, 0, 100, 1400, 4000]);
+    assert!(keep.got.iter().all(|g| g.flags & flags::SLOW_PATH != 0));
+    assert_eq!(guard.counters().lost, [("guard_rcvbuf", 0)]);
+}

@@ -1,0 +1,281 @@
+//! What the socket and the packet backend have in common, tested by the same code: numbered datagrams, a sink that
+//! keeps everything, and cases that hold for both.
+#![allow(dead_code, unreachable_pub)]
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::AsRawFd,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use millrace_core::{
+    config::EngineConfig,
+    datagram::{Addr, Datagram, Timestamp, flags},
+    error::Result,
+    rx::{FrameDrop, Opened, Receiver, Sink, socket::SocketReceiver},
+};
+
+use crate::rig::{Pair, RawSender, V4, V6};
+
+/// No test waits longer than this for something that should come.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Nothing for this long means that nothing more comes.
+pub const QUIET: Duration = Duration::from_millis(60);
+
+/// A configuration for `listen` (JSON entries) on interface `dev`.
+pub fn config(listen: &str, dev: &str, threads: u16) -> EngineConfig {
+    EngineConfig::from_json(&format!(
+        r#"{{"backend":"auto","interface":"{dev}","listen":[{listen}],"queues":1,"rxThreads":{threads},"rules":"",
+        "busyPoll":"off","busyPollUs":0,"laneSlots":64,"laneBytes":65536,"wakeMin":1,"wakeMaxUs":1,"xdpMode":"auto",
+        "xdpFrames":512,"packetBlockBytes":1048576,"packetBlocks":8,"socketRcvbuf":8388608}}"#
+    ))
+    .unwrap()
+}
+
+/// One datagram, kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Got {
+    pub payload: Vec<u8>,
+    pub src: Addr,
+    pub dst: Addr,
+    pub src_port: u16,
+    pub dst_port: u16,
+    pub time: Timestamp,
+    pub rx_queue: u16,
+    pub flags: u16,
+}
+
+/// Keeps all datagrams and counts the drops.
+#[derive(Debug, Default)]
+pub struct Keep {
+    pub got: Vec<Got>,
+    pub dropped: HashMap<FrameDrop, usize>,
+}
+
+impl Sink for Keep {
+    fn datagram(&mut self, d: &Datagram<'_>) {
+        self.got.push(Got {
+            payload: d.payload.to_vec(),
+            src: d.src,
+            dst: d.dst,
+            src_port: d.src_port,
+            dst_port: d.dst_port,
+            time: d.time,
+            rx_queue: d.rx_queue,
+            flags: d.flags,
+        });
+    }
+
+    fn frame_dropped(&mut self, reason: FrameDrop) {
+        *self.dropped.entry(reason).or_default() += 1;
+    }
+}
+
+impl Keep {
+    pub fn sizes(&self) -> Vec<usize> {
+        self.got.iter().map(|g| g.payload.len()).collect()
+    }
+
+    pub fn dropped(&self, reason: FrameDrop) -> usize {
+        self.dropped.get(&reason).copied().unwrap_or(0)
+    }
+}
+
+/// Reads all receivers and the guard until `expected` datagrams are there and then nothing more comes for [`QUIET`].
+pub fn drain<R: Receiver>(opened: &mut Opened<R>, expected: usize) -> Keep {
+    let mut keep = Keep::default();
+    let (start, mut last) = (Instant::now(), Instant::now());
+    while (keep.got.len() < expected || last.elapsed() < QUIET) && start.elapsed() < PATIENCE {
+        let mut seen = 0;
+        for r in &mut opened.receivers {
+            seen += r.receive(&mut keep).unwrap();
+        }
+        if let Some(guard) = &mut opened.guard {
+            seen += guard.receive(&mut keep).unwrap();
+        }
+        if seen > 0 {
+            last = Instant::now();
+        } else {
+            opened.receivers[0].wait(Duration::from_millis(1)).unwrap();
+        }
+    }
+    keep
+}
+
+/// Sum of all `lost` of receivers and guard.
+pub fn lost<R: Receiver>(opened: &mut Opened<R>) -> u64 {
+    let own: u64 = opened.receivers.iter_mut().flat_map(|r| r.counters().lost).map(|(_, n)| n).sum();
+    let guard: u64 = opened.guard.iter_mut().flat_map(|g| g.counters().lost).map(|(_, n)| n).sum();
+    own + guard
+}
+
+/// A UDP socket of the sending namespace.
+pub fn sender(v6: bool) -> UdpSocket {
+    UdpSocket::bind(if v6 { "[::]:0" } else { "0.0.0.0:0" }).unwrap()
+}
+
+/// The receiving end's address.
+pub fn to(v6: bool, port: u16) -> SocketAddr {
+    SocketAddr::new(if v6 { V6.1 } else { V4.1 }.parse::<IpAddr>().unwrap(), port)
+}
+
+/// Bytes that depend on the number and on the position.
+pub fn payload(number: usize, size: usize) -> Vec<u8> {
+    (0..size).map(|i| if i < 4 { (number >> (8 * i)) as u8 } else { (number * 31 + i * 7) as u8 }).collect()
+}
+
+type Key = (bool, u16, Vec<u8>);
+
+/// 20,000 numbered datagrams of all sizes, both families, three ports, 16 flows each, with foreign traffic between;
+/// every receiver on a thread of its own. The set and the bytes must be exact.
+pub fn exact<R: Receiver>(pair: &Pair, opened: &mut Opened<R>) {
+    const COUNT: usize = 20_000;
+    let (done, arrived) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let mut sent: HashMap<Key, usize> = HashMap::new();
+    let mut keeps = Vec::new();
+    thread::scope(|s| {
+        let (done, arrived) = (&done, &arrived);
+        let threads: Vec<_> = opened
+            .receivers
+            .iter_mut()
+            .map(|r| s.spawn(move || read_until(r, done, arrived)))
+            .chain(std::iter::empty())
+            .collect();
+        let guard = opened.guard.as_mut().map(|g| s.spawn(move || read_until(g, done, arrived)));
+        sent = pair.in_a(|| send_numbered(COUNT, arrived));
+        let start = Instant::now();
+        while arrived.load(Ordering::Relaxed) < COUNT && start.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(5));
+        }
+        thread::sleep(QUIET);
+        done.store(true, Ordering::Relaxed);
+        keeps = threads.into_iter().chain(guard).map(|t| t.join().unwrap()).collect();
+    });
+    assert_eq!(lost(opened), 0, "the test is paced: nothing should overflow");
+    let busy = keeps.iter().filter(|k| !k.got.is_empty()).count();
+    assert!(busy > 1, "48 flows should reach more than one of the receivers");
+    for got in keeps.into_iter().flat_map(|k| k.got) {
+        let v6 = !got.dst.is_v4();
+        let (src, dst) = if v6 { V6 } else { V4 };
+        assert_eq!((got.src.to_ip(), got.dst.to_ip()), (src.parse().unwrap(), dst.parse().unwrap()));
+        assert!(got.flags & flags::KERNEL_TIME != 0 && got.flags & flags::SLOW_PATH == 0);
+        assert!(got.time.secs.abs_diff(Timestamp::now().secs) < 60);
+        let key = (v6, got.dst_port, got.payload);
+        let left = sent.get_mut(&key).unwrap_or_else(|| panic!("never sent: {key:?}"));
+        *left = left.checked_sub(1).unwrap_or_else(|| panic!("too often: {key:?}"));
+    }
+    let missing: usize = sent.values().sum();
+    assert_eq!(missing, 0, "of {COUNT} datagrams");
+}
+
+fn read_until<R: Receiver>(r: &mut R, done: &AtomicBool, arrived: &AtomicUsize) -> Keep {
+    let mut keep = Keep::default();
+    while !done.load(Ordering::Relaxed) {
+        let before = keep.got.len();
+        if r.receive(&mut keep).unwrap() == 0 {
+            r.wait(Duration::from_millis(2)).unwrap();
+        }
+        arrived.fetch_add(keep.got.len() - before, Ordering::Relaxed);
+    }
+    keep
+}
+
+/// Sends with at most a few hundred under way, so that no queue of the kernel's overflows.
+fn send_numbered(count: usize, arrived: &AtomicUsize) -> HashMap<Key, usize> {
+    let v4: Vec<_> = (0..16).map(|_| sender(false)).collect();
+    let v6: Vec<_> = (0..16).map(|_| sender(true)).collect();
+    let raw = RawSender::new("va");
+    let mut sent = HashMap::new();
+    for i in 0..count {
+        let is_v6 = i % 3 == 0;
+        let port = 9000 + (i % 3) as u16;
+        // 1472 bytes fill an Ethernet frame with IPv4, 1452 with IPv6.
+        let bytes = payload(i, (i * 37) % if is_v6 { 1453 } else { 1473 });
+        let socket = &if is_v6 { &v6 } else { &v4 }[i % 16];
+        socket.send_to(&bytes, to(is_v6, port)).unwrap();
+        *sent.entry((is_v6, port, bytes)).or_default() += 1;
+        match i % 50 {
+            0 => raw.send(&Pair::v4(1, 9003).bytes(b"a port nobody listens on")),
+            1 => raw.send(&[[0xff; 12].as_slice(), &[0x88, 0xb5], &[7; 46]].concat()),
+            2 => {
+                let mut tcp = Pair::v4(9000, 9000).bytes(&[0; 40]);
+                tcp[23] = 6;
+                raw.send(&tcp);
+            }
+            _ => {}
+        }
+        let start = Instant::now();
+        while i - arrived.load(Ordering::Relaxed).min(i) > 300 && start.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_micros(200));
+        }
+    }
+    sent
+}
+
+/// A 10 × 1000 byte UDP_SEGMENT burst is ten datagrams. Returns what came.
+pub fn segmented<R: Receiver>(pair: &Pair, opened: &mut Opened<R>, v6: bool) -> Keep {
+    let bytes = payload(77, 9_500);
+    pair.in_a(|| {
+        let socket = sender(v6);
+        let size: libc::c_int = 1000;
+        // SAFETY: pointer and length describe `size`.
+        let rc = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_UDP,
+                libc::UDP_SEGMENT,
+                (&raw const size).cast(),
+                size_of_val(&size) as libc::socklen_t,
+            )
+        };
+        assert_eq!(rc, 0, "UDP_SEGMENT: {}", io::Error::last_os_error());
+        assert_eq!(socket.send_to(&bytes, to(v6, 9000)).unwrap(), bytes.len());
+    });
+    let keep = drain(opened, 10);
+    assert_eq!(keep.sizes(), [vec![1000; 9], vec![500]].concat(), "v6 {v6}");
+    assert_eq!(keep.got.iter().flat_map(|g| g.payload.clone()).collect::<Vec<_>>(), bytes);
+    keep
+}
+
+/// A 4,000 byte datagram, fragmented by its sender, is one datagram.
+pub fn fragmented<R: Receiver>(pair: &Pair, opened: &mut Opened<R>, v6: bool) -> Got {
+    let bytes = payload(5, 4000);
+    pair.in_a(|| {
+        let socket = sender(v6);
+        assert_eq!(socket.send_to(&bytes, to(v6, 9000)).unwrap(), bytes.len());
+    });
+    let mut keep = drain(opened, 1);
+    assert_eq!(keep.sizes(), [4000], "v6 {v6}");
+    assert_eq!(keep.got[0].payload, bytes);
+    keep.got.remove(0)
+}
+
+/// Opens in the receiving namespace.
+pub fn open_in_b<R: Receiver>(
+    pair: &Pair,
+    config: &EngineConfig,
+    open: impl Fn(&EngineConfig) -> Result<Opened<R>> + Send + Sync,
+) -> Result<Opened<R>> {
+    pair.in_b(|| open(config))
+}
+
+/// Runs `f` on a thread without any capability.
+pub fn without_capabilities<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    f_on_bare_thread(f)
+}
+
+fn f_on_bare_thread<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    // _LINUX_CAPABILITY_VERSION_3, pid 0: the calling thread; two triples of zeroes.
+    let (header, none) = ([0x2008_0522u32, 0], [0u32; 6]);
+    // SAFETY: the layouts are those of capset(2), version 3; the kernel only reads them.
+    let rc = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+    assert_eq!(rc, 0, "capset: {}", io::Error::last_os_error());
+    f()
+}
+
+/// The guard's own type, for tests that look at it alone.
+pub type Guard = SocketReceiver;
