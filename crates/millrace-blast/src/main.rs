@@ -1,1 +1,9 @@
-fn main() {}
+//! The `millrace-blast` command.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,0 +1,122 @@
+//! What a run did.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{Sizes, Via};
+
+/// Sends the kernel refused. Each was tried again; none is counted as sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Retries {
+    /// The device or its queue dropped the frame and said so (ENOBUFS; EBUSY on the XDP path).
+    pub enobufs: u64,
+    /// No room in the socket or the ring at the moment (EAGAIN).
+    pub eagain: u64,
+    /// An ICMP error about an earlier datagram (ECONNREFUSED and unreachables). The earlier datagram was sent.
+    pub refused: u64,
+}
+
+impl std::ops::AddAssign for Retries {
+    fn add_assign(&mut self, other: Self) {
+        self.enobufs += other.enobufs;
+        self.eagain += other.eagain;
+        self.refused += other.refused;
+    }
+}
+
+/// Numbers that a thread had drawn but could not send before the run was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// First number not sent.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+}
+
+/// The account of a run. Sent are exactly the numbers `first .. next`, without those in `unsent`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// As given.
+    pub target: String,
+    /// Path taken.
+    pub via: Via,
+    /// Interface whose drops are reported.
+    pub interface: String,
+    /// Datagrams the kernel took.
+    pub sent: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// From the first datagram's due time to the end of the last send, seconds.
+    pub seconds: f64,
+    /// `sent / seconds`.
+    pub rate_pps: f64,
+    /// Number of the first datagram.
+    pub first: u64,
+    /// Number of the last datagram; `None` when nothing was sent.
+    pub last: Option<u64>,
+    /// The number a following run should start with.
+    pub next: u64,
+    /// Refused sends.
+    pub retries: Retries,
+    /// Datagrams counted as sent that the interface dropped afterwards: what its `tx_dropped` grew by, less the drops
+    /// the kernel told us about (those frames were sent again). Other senders on the interface count too.
+    pub interface_tx_dropped: u64,
+    /// What `tx_dropped` of the interface grew by, told or untold.
+    pub interface_tx_dropped_raw: u64,
+    /// Flows.
+    pub flows: u32,
+    /// Threads.
+    pub threads: u32,
+    /// Datagrams a GSO send; 1 without GSO.
+    pub gso: u32,
+    /// Payload sizes, bytes.
+    pub sizes: Sizes,
+    /// Normally empty: see [`Gap`].
+    pub unsent: Vec<Gap>,
+}
+
+/// A glance at a running run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// Since the start, seconds.
+    pub seconds: f64,
+    /// Datagrams so far.
+    pub sent: u64,
+    /// Datagrams a second since the last glance.
+    pub rate_pps: f64,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:6.1} s  {:>12} sent  {:>12.0} /s", self.seconds, self.sent, self.rate_pps)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut row = |name: &str, value: String| writeln!(f, "{name:<22}{value}");
+        row("target", format!("{} via {} on {}", self.target, self.via, self.interface))?;
+        row("sent", format!("{} datagrams, {} payload bytes", self.sent, self.bytes))?;
+        let numbers = match self.last {
+            Some(last) => format!("{} to {last}, next {}", self.first, self.next),
+            None => format!("none, next {}", self.next),
+        };
+        row("numbers", numbers)?;
+        for gap in &self.unsent {
+            row("not sent", format!("{} from number {}", gap.count, gap.first))?;
+        }
+        row("time", format!("{:.3} s", self.seconds))?;
+        let bits = if self.seconds > 0.0 { self.bytes as f64 * 8.0 / self.seconds / 1e6 } else { 0.0 };
+        row("rate", format!("{:.0} datagrams/s, {bits:.1} Mbit/s of payload", self.rate_pps))?;
+        let r = self.retries;
+        row("retries", format!("{} enobufs, {} eagain, {} refused", r.enobufs, r.eagain, r.refused))?;
+        row(
+            "interface tx_dropped",
+            format!("{} ({} raw)", self.interface_tx_dropped, self.interface_tx_dropped_raw),
+        )?;
+        let shape =
+            format!("{} flows, {} threads, sizes {}, gso {}", self.flows, self.threads, self.sizes, self.gso);
+        row("shape", shape)
+    }
+}

@@ -1,0 +1,145 @@
+//! The kernel interface: the only place of this crate with `unsafe`.
+
+use std::{
+    io, mem,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+pub(crate) mod mmsg;
+pub(crate) mod netlink;
+pub(crate) mod xsk;
+
+/// CLOCK_MONOTONIC in nanoseconds.
+#[inline]
+pub(crate) fn now_ns() -> u64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `t` is a valid, writable timespec for the call. CLOCK_MONOTONIC always exists, so it cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut t) };
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}
+
+/// Sleeps until CLOCK_MONOTONIC reaches `ns`, or a signal comes.
+pub(crate) fn sleep_until_ns(ns: u64) {
+    let t = libc::timespec {
+        tv_sec: (ns / 1_000_000_000) as libc::time_t,
+        tv_nsec: (ns % 1_000_000_000) as libc::c_long,
+    };
+    // SAFETY: `t` is a valid timespec with tv_nsec below 10^9; TIMER_ABSTIME ignores the null remainder pointer.
+    unsafe {
+        libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const t, std::ptr::null_mut())
+    };
+}
+
+/// Asks for wake-ups on the dot: the default slack of 50 µs is half a burst. Affects the calling thread only.
+pub(crate) fn exact_timers() {
+    // SAFETY: PR_SET_TIMERSLACK takes one integer and touches no memory of ours.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };
+}
+
+/// socket(2), close-on-exec.
+pub(crate) fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    // SAFETY: three integers; the result is checked before it is owned.
+    let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` is a fresh descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Plain old C data: no pointers, no padding that matters, any bit pattern valid.
+///
+/// # Safety
+/// Implementors must be `repr(C)` integers-only data.
+pub(crate) unsafe trait Plain: Copy {}
+// SAFETY: a C integer.
+unsafe impl Plain for libc::c_int {}
+// SAFETY: `repr(C)` structure of integers.
+unsafe impl Plain for libc::sockaddr_in {}
+// SAFETY: `repr(C)` structure of integers.
+unsafe impl Plain for libc::sockaddr_in6 {}
+// SAFETY: `repr(C)` structure of integers.
+unsafe impl Plain for libc::sockaddr_ll {}
+// SAFETY: `repr(C)` structure of integers.
+unsafe impl Plain for libc::sockaddr_xdp {}
+// SAFETY: `repr(C)` structure of integers (the address is passed as a number).
+unsafe impl Plain for libc::xdp_umem_reg {}
+
+/// setsockopt(2).
+pub(crate) fn set_option<T: Plain>(fd: RawFd, level: i32, name: i32, value: &T) -> io::Result<()> {
+    // SAFETY: pointer and length describe `value`, which outlives the call; the kernel only reads it. `T` is plain data.
+    // An address inside an xdp_umem_reg is checked by the kernel, which pins the pages; the owner of that area
+    // (xsk::Umem) keeps it mapped for as long as the socket lives.
+    let rc = unsafe {
+        libc::setsockopt(fd, level, name, (&raw const *value).cast(), mem::size_of::<T>() as libc::socklen_t)
+    };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// SO_BINDTODEVICE.
+pub(crate) fn bind_to_device(fd: RawFd, name: &str) -> io::Result<()> {
+    // SAFETY: pointer and length describe `name`; the kernel reads at most IFNAMSIZ bytes of it.
+    let rc = unsafe {
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            name.as_ptr().cast(),
+            name.len() as libc::socklen_t,
+        )
+    };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// bind(2) to a plain socket address.
+pub(crate) fn bind<T: Plain>(fd: RawFd, address: &T) -> io::Result<()> {
+    // SAFETY: pointer and length describe `address`, which outlives the call; the kernel only reads it.
+    let rc = unsafe { libc::bind(fd, (&raw const *address).cast(), mem::size_of::<T>() as libc::socklen_t) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// An AF_PACKET socket bound to an interface. Protocol 0: it never receives, so nothing taps the traffic.
+pub(crate) fn packet_socket(ifindex: u32, bypass: bool) -> io::Result<OwnedFd> {
+    let fd = socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
+    let sll = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: 0,
+        sll_ifindex: ifindex as i32,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    bind(fd.as_raw_fd(), &sll)?;
+    if bypass {
+        set_option(fd.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1)?;
+    }
+    Ok(fd)
+}
+
+/// Waits up to `ms` milliseconds until `fd` is writable.
+pub(crate) fn wait_writable(fd: RawFd, ms: i32) {
+    let mut p = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one valid pollfd. Any outcome is fine: the caller tries again.
+    unsafe { libc::poll(&raw mut p, 1, ms) };
+}
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn on_signal(_: libc::c_int) {
+    STOP.store(true, Ordering::Relaxed);
+}
+
+/// Lets SIGINT and SIGTERM set the returned flag; the second one kills (the handler resets itself).
+pub(crate) fn stop_on_signals() -> &'static AtomicBool {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: all-zero is a valid sigaction (empty mask, no flags).
+        let mut action: libc::sigaction = unsafe { mem::zeroed() };
+        action.sa_sigaction = on_signal as extern "C" fn(libc::c_int) as usize;
+        action.sa_flags = libc::SA_RESETHAND;
+        // SAFETY: `action` is valid for the call; the handler only stores to an atomic, which is async-signal-safe.
+        unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+    }
+    &STOP
+}
