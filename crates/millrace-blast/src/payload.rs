@@ -195,7 +195,7 @@ impl FromStr for Part {
 fn unhex(digits: &str) -> Option<Vec<u8>> {
     let d: Vec<u8> =
         digits.chars().filter(|c| !matches!(c, ' ' | ':' | '_')).map(nibble).collect::<Option<_>>()?;
-    (!d.is_empty() && d.len() % 2 == 0).then(|| d.chunks(2).map(|p| p[0] << 4 | p[1]).collect())
+    (!d.is_empty() && d.len().is_multiple_of(2)).then(|| d.chunks(2).map(|p| p[0] << 4 | p[1]).collect())
 }
 
 fn nibble(c: char) -> Option<u8> {

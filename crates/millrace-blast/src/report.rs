@@ -15,6 +15,8 @@ pub struct Retries {
     pub eagain: u64,
     /// An ICMP error about an earlier datagram (ECONNREFUSED and unreachables). The earlier datagram was sent.
     pub refused: u64,
+    /// A batch the kernel stopped early; sendmmsg(2) hides the reason then, which is one of the three above.
+    pub partial: u64,
 }
 
 impl std::ops::AddAssign for Retries {
@@ -22,6 +24,7 @@ impl std::ops::AddAssign for Retries {
         self.enobufs += other.enobufs;
         self.eagain += other.eagain;
         self.refused += other.refused;
+        self.partial += other.partial;
     }
 }
 
@@ -110,7 +113,13 @@ impl fmt::Display for Report {
         let bits = if self.seconds > 0.0 { self.bytes as f64 * 8.0 / self.seconds / 1e6 } else { 0.0 };
         row("rate", format!("{:.0} datagrams/s, {bits:.1} Mbit/s of payload", self.rate_pps))?;
         let r = self.retries;
-        row("retries", format!("{} enobufs, {} eagain, {} refused", r.enobufs, r.eagain, r.refused))?;
+        row(
+            "retries",
+            format!(
+                "{} enobufs, {} eagain, {} refused, {} partial",
+                r.enobufs, r.eagain, r.refused, r.partial
+            ),
+        )?;
         row(
             "interface tx_dropped",
             format!("{} ({} raw)", self.interface_tx_dropped, self.interface_tx_dropped_raw),

@@ -14,7 +14,7 @@ use millrace_core::error::{Code, Error, Result};
 
 use crate::{
     pace::Schedule,
-    path::{self, Path, Refusal},
+    path::{self, Path, Refusal, Taken},
     plan::{Plan, Sizes},
     report::{Gap, Progress, Report, Retries},
     route::Way,
@@ -143,7 +143,7 @@ pub fn run(plan: &Plan, stop: &AtomicBool, mut progress: impl FnMut(&Progress)) 
         last: (sum.sent > 0).then(|| next - 1),
         next,
         retries: sum.retries,
-        interface_tx_dropped: raw.saturating_sub(sum.retries.enobufs),
+        interface_tx_dropped: raw.saturating_sub(sum.retries.enobufs + sum.retries.partial),
         interface_tx_dropped_raw: raw,
         flows: plan.effective_flows(),
         threads: plan.threads,
@@ -196,9 +196,14 @@ impl Worker<'_> {
         let mut left = self.path.left();
         let mut stuck: Option<(u64, u32)> = None;
         while left > 0 {
+            let mut dropped = false;
             match self.path.push() {
-                Ok(()) => {}
-                Err(Refusal::Device) => self.outcome.retries.enobufs += 1,
+                Ok(Taken::All) => {}
+                Ok(Taken::Partly) => self.outcome.retries.partial += 1,
+                Err(Refusal::Device) => {
+                    self.outcome.retries.enobufs += 1;
+                    dropped = true;
+                }
                 Err(Refusal::Full) => self.outcome.retries.eagain += 1,
                 Err(Refusal::Icmp) => self.outcome.retries.refused += 1,
                 Err(Refusal::Fatal(e)) => return Err(e),
@@ -223,7 +228,12 @@ impl Worker<'_> {
                 ));
             }
             // The receiver may need this very CPU to make room.
-            if *tries < 4 { thread::yield_now() } else { self.path.wait() }
+            match *tries {
+                0..4 => thread::yield_now(),
+                // A socket whose device is full still polls as writable, so a short sleep it is.
+                _ if dropped => thread::sleep(Duration::from_micros(20)),
+                _ => self.path.wait(),
+            }
         }
         self.account(block);
         Ok(())

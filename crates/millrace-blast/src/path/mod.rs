@@ -15,6 +15,15 @@ mod packet;
 mod socket;
 mod xdp;
 
+/// How much of an offer the kernel took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// All of it, or as much as one call takes.
+    All,
+    /// It stopped early, and sendmmsg(2) then hides the reason.
+    Partly,
+}
+
 /// Why the kernel did not take what it was offered.
 #[derive(Debug)]
 pub(crate) enum Refusal {
@@ -53,8 +62,8 @@ pub(crate) trait Path: Send {
     fn block(&self) -> u64;
     /// Takes on a block; only when nothing is left of the one before.
     fn begin(&mut self, numbers: Range<u64>);
-    /// Offers once what is left. `Ok` means progress.
-    fn push(&mut self) -> Result<(), Refusal>;
+    /// Offers once what is left.
+    fn push(&mut self) -> Result<Taken, Refusal>;
     /// Datagrams of the block not taken yet.
     fn left(&self) -> u64;
     /// Their numbers, for a run that is given up.

@@ -7,7 +7,7 @@ use std::{
 
 use millrace_core::error::Result;
 
-use super::{Path, Refusal, frame::Frames, opening};
+use super::{Path, Refusal, Taken, frame::Frames, opening};
 use crate::{
     plan::Plan,
     report::Gap,
@@ -51,11 +51,12 @@ impl Path for PacketPath {
         self.left = numbers;
     }
 
-    fn push(&mut self) -> Result<(), Refusal> {
+    fn push(&mut self) -> Result<Taken, Refusal> {
         let from = (self.left.start - self.written.start) as usize;
         let to = (self.left.end - self.written.start) as usize;
-        self.left.start += self.batch.send(self.fd.as_raw_fd(), from, to)? as u64;
-        Ok(())
+        let taken = self.batch.send(self.fd.as_raw_fd(), from, to)?;
+        self.left.start += taken as u64;
+        Ok(if taken < to - from { Taken::Partly } else { Taken::All })
     }
 
     fn left(&self) -> u64 {

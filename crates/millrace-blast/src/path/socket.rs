@@ -9,7 +9,7 @@ use std::{
 
 use millrace_core::error::{Code, Error, Result};
 
-use super::{Path, Refusal, destination};
+use super::{Path, Refusal, Taken, destination};
 use crate::{
     payload::Payload,
     plan::{Gso, MAX_SEGMENTS, Plan, Sizes},
@@ -154,7 +154,7 @@ impl Path for SocketPath {
         self.left = numbers;
     }
 
-    fn push(&mut self) -> Result<(), Refusal> {
+    fn push(&mut self) -> Result<Taken, Refusal> {
         let from = ((self.left.start - self.written.start) / self.segments) as usize;
         let to = (self.written.end - self.written.start).div_ceil(self.segments) as usize;
         let to = to.min(from + self.run_left);
@@ -166,7 +166,7 @@ impl Path for SocketPath {
             self.turn = (self.turn + 1) % self.sockets.len();
             self.run_left = self.run;
         }
-        Ok(())
+        Ok(if taken < to - from { Taken::Partly } else { Taken::All })
     }
 
     fn left(&self) -> u64 {

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, ops::Range};
 
 use millrace_core::error::{Code, Error, Result};
 
-use super::{Path, Refusal, frame::Frames, opening};
+use super::{Path, Refusal, Taken, frame::Frames, opening};
 use crate::{
     plan::Plan,
     report::Gap,
@@ -98,14 +98,14 @@ impl Path for XdpPath {
         self.fresh = numbers;
     }
 
-    fn push(&mut self) -> Result<(), Refusal> {
+    fn push(&mut self) -> Result<Taken, Refusal> {
         self.load();
         if self.ring.is_empty() {
             return Err(Refusal::Full);
         }
         let result = self.xsk.kick();
         let taken = self.ring.len() - self.xsk.pending() as usize;
-        let last = self.ring.drain(..taken).last();
+        let last = self.ring.drain(..taken).next_back();
         match result.map_err(Refusal::from) {
             // EBUSY: the kernel took a descriptor, the device dropped its frame, and the kernel stopped there. So it is
             // the last one taken.
@@ -114,8 +114,9 @@ impl Path for XdpPath {
                 Err(Refusal::Device)
             }
             // EAGAIN after progress: the share of one call (32 frames) is used up.
-            Err(Refusal::Full) if taken > 0 => Ok(()),
-            other => other,
+            Err(Refusal::Full) if taken > 0 => Ok(Taken::All),
+            Err(other) => Err(other),
+            Ok(()) => Ok(Taken::All),
         }
     }
 
@@ -130,6 +131,7 @@ impl Path for XdpPath {
     }
 
     fn wait(&self) {
-        sys::wait_writable(self.xsk.fd(), 1);
+        // Not poll(2): in copy mode that sends too, and hides the EBUSY of a frame that was dropped.
+        std::thread::sleep(std::time::Duration::from_micros(20));
     }
 }
