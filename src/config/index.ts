@@ -1,0 +1,13 @@
+export type {
+  Config,
+  EngineConfigJson,
+  NatsConfig,
+  PublisherConfig,
+  Setting,
+  WorkersConfig,
+} from './config.js'
+export { type Facts, readFacts } from './facts.js'
+export { addressPort, type HttpAddress, type Listen } from './kinds.js'
+export { loadConfig } from './load.js'
+export { ConfigError, type Problem } from './problems.js'
+export { helpText, redactedConfig, referenceMarkdown, settingsTable } from './reference.js'

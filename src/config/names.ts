@@ -1,0 +1,87 @@
+import { isIP } from 'node:net'
+import { ENTRIES } from './variables.js'
+
+const PREFIX = 'MILLRACE_'
+
+/** Names with our prefix that belong to tests and tools, not to the service. */
+const TOOL_NAMES: ReadonlySet<string> = new Set(['MILLRACE_SKIP_LOG'])
+
+/** What an environment has under our prefix that is no variable of ours. */
+export interface Strangers {
+  readonly unknown: readonly { readonly name: string; readonly suggestion: string | undefined }[]
+  /** Variables Kubernetes injects for a Service named `millrace` or `millrace-…`. */
+  readonly serviceLinks: readonly string[]
+}
+
+/** Sorts the names that start with MILLRACE_ and are not in the table. */
+export function strangers(env: Readonly<Record<string, string>>): Strangers {
+  const known = ENTRIES.map(([name]) => name as string)
+  const names = Object.keys(env).filter(
+    (name) => name.startsWith(PREFIX) && !known.includes(name) && !TOOL_NAMES.has(name),
+  )
+  const isLink = (name: string) => isServiceLink(name, env[name]!)
+  return {
+    serviceLinks: names.filter(isLink),
+    unknown: names
+      .filter((name) => !isLink(name))
+      .map((name) => ({ name, suggestion: nearest(name, known) })),
+  }
+}
+
+const TRANSPORT = '(?:TCP|UDP|SCTP)'
+const URL_VALUE = /^(?:tcp|udp|sctp):\/\//
+const NUMBER = /^\d+$/
+const LINKS: readonly (readonly [RegExp, (value: string) => boolean])[] = [
+  [/_SERVICE_HOST$/, (v) => isIP(v) !== 0],
+  [/_SERVICE_PORT(?:_[A-Z0-9_]+)?$/, (v) => NUMBER.test(v)],
+  [new RegExp(`_PORT_\\d+_${TRANSPORT}$`), (v) => URL_VALUE.test(v)],
+  [new RegExp(`_PORT_\\d+_${TRANSPORT}_PROTO$`), (v) => /^(?:tcp|udp|sctp)$/.test(v)],
+  [new RegExp(`_PORT_\\d+_${TRANSPORT}_PORT$`), (v) => NUMBER.test(v)],
+  [new RegExp(`_PORT_\\d+_${TRANSPORT}_ADDR$`), (v) => isIP(v) !== 0],
+  [/_PORT$/, (v) => URL_VALUE.test(v)],
+]
+
+/**
+ * True for the variables the kubelet makes for a Service whose name starts with `millrace` (enableServiceLinks). Name and
+ * value must both fit, so that a mistyped variable of ours such as `MILLRACE_HTTP_PORT=9180` stays an error.
+ */
+export function isServiceLink(name: string, value: string): boolean {
+  return name.startsWith(PREFIX) && LINKS.some(([shape, fits]) => shape.test(name) && fits(value))
+}
+
+/** The known name with the fewest edits, if few enough that it is likely what was meant. */
+function nearest(name: string, known: readonly string[]): string | undefined {
+  const ranked = known
+    .map((candidate) => ({ candidate, edits: distance(name, candidate) }))
+    .sort((a, b) => a.edits - b.edits)
+  const best = ranked[0]
+  // The prefix always agrees; allow one edit in three of what follows it.
+  if (best && best.edits <= Math.max(2, (name.length - PREFIX.length) / 3)) return best.candidate
+  // Or with a word too many, or too few: MILLRACE_NATS_URL, MILLRACE_HTTP_PORT, MILLRACE_LANE.
+  return (
+    known.find((k) => k === name.slice(PREFIX.length)) ??
+    known.find((k) => name.startsWith(`${k}_`)) ??
+    known.find((k) => k.startsWith(`${name}_`))
+  )
+}
+
+/** Edits (insert, delete, replace, swap of neighbours) that turn `a` into `b`. */
+export function distance(a: string, b: string): number {
+  const width = b.length + 1
+  const cost = new Uint16Array((a.length + 1) * width)
+  for (let i = 0; i <= a.length; i++) {
+    for (let j = 0; j <= b.length; j++) {
+      const at = i * width + j
+      if (i === 0 || j === 0) {
+        cost[at] = i + j
+        continue
+      }
+      const same = a[i - 1] === b[j - 1] ? 0 : 1
+      cost[at] = Math.min(cost[at - width]! + 1, cost[at - 1]! + 1, cost[at - width - 1]! + same)
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) {
+        cost[at] = Math.min(cost[at]!, cost[at - 2 * width - 2]! + 1)
+      }
+    }
+  }
+  return cost[cost.length - 1]!
+}

@@ -1,0 +1,304 @@
+import {
+  boolean,
+  choice,
+  cpuList,
+  httpAddress,
+  integer,
+  type Kind,
+  listenList,
+  natsServers,
+  powerOfTwo,
+  size,
+  subject,
+  text,
+} from './kinds.js'
+
+/** Headings of the reference, in its order. */
+export const GROUPS = {
+  receive: 'Receiving',
+  queues: 'Queues and CPUs',
+  rules: 'Rules and handler',
+  publish: 'Publishing',
+  nats: 'NATS connection',
+  lanes: 'Lanes and wake-up',
+  backends: 'Backends',
+  service: 'Service',
+} as const
+
+/** One environment variable: everything the schema, the help and docs/configuration.md say about it. */
+export interface Variable<T = unknown> {
+  readonly group: keyof typeof GROUPS
+  readonly kind: Kind<T>
+  /** The value when unset, as a user would write it. */
+  readonly default?: string
+  /** Where the default depends on the machine: in words. */
+  readonly computed?: string
+  readonly help: string
+  readonly example: string
+  /** Its value never appears in a message, a log or a listing. */
+  readonly secret?: true
+}
+
+type Rest = Omit<Variable, 'kind' | 'default'>
+
+/** A variable that always has a value. */
+function set<T>(kind: Kind<T>, fallback: string, rest: Rest): Variable<T> & { readonly default: string } {
+  return { kind, default: fallback, ...rest }
+}
+
+/** A variable that may be absent. */
+function optional<T>(kind: Kind<T>, rest: Rest): Variable<T> & { readonly default?: never } {
+  return { kind, ...rest }
+}
+
+const path = text('a path of a readable file')
+const KiB = 1024
+const MiB = 1024 * KiB
+const GiB = 1024 * MiB
+
+/** Every environment variable Millrace reads: the one place where names, ranges, defaults and help text live. */
+export const VARIABLES = {
+  MILLRACE_BACKEND: set(choice(['auto', 'xdp', 'packet', 'socket']), 'auto', {
+    group: 'receive',
+    help: 'How datagrams are received. auto tries xdp, packet and socket in this order and logs why one was refused; a named backend works or fails with the reason.',
+    example: 'packet',
+  }),
+  MILLRACE_INTERFACE: optional(text('an interface name of 1..15 characters', /^[^\s/]{1,15}$/), {
+    group: 'receive',
+    computed: 'the interface of the default route',
+    help: 'Interface for xdp and packet; socket ignores it.',
+    example: 'eth0',
+  }),
+  MILLRACE_LISTEN: set(listenList, '9000', {
+    group: 'receive',
+    help: 'Addresses and ports to receive on, separated by commas. A port alone, or [::], means both families; 0.0.0.0 means IPv4 only.',
+    example: '9000-9003,192.0.2.2:5000,[2001:db8::2]:5000',
+  }),
+  MILLRACE_BUSY_POLL: set(choice(['adaptive', 'always', 'off']), 'adaptive', {
+    group: 'receive',
+    help: 'How a receive thread waits: adaptive spins while traffic flows and then sleeps, always never sleeps (one whole CPU a thread), off sleeps whenever there is nothing to read.',
+    example: 'always',
+  }),
+  MILLRACE_BUSY_POLL_US: set(integer(0, 1_000_000, 'µs'), '50', {
+    group: 'receive',
+    help: 'With adaptive: spin this long after the last frame before sleeping, in microseconds.',
+    example: '100',
+  }),
+
+  MILLRACE_QUEUES: optional(integer(1, 256), {
+    group: 'queues',
+    computed: 'the number of CPUs this process may use',
+    help: 'Queues, and so workers. More than there are CPUs is MILLRACE_E_QUEUES unless MILLRACE_OVERSUBSCRIBE is true.',
+    example: '4',
+  }),
+  MILLRACE_OVERSUBSCRIBE: set(boolean, 'false', {
+    group: 'queues',
+    help: 'Allows more queues than CPUs.',
+    example: 'true',
+  }),
+  MILLRACE_RX_THREADS: optional(integer(1, 256), {
+    group: 'queues',
+    computed: 'as many as queues',
+    help: 'Receive threads of packet and socket; xdp always has one for each rx queue of the interface.',
+    example: '2',
+  }),
+  MILLRACE_PIN: set(choice(['auto', 'on', 'off']), 'auto', {
+    group: 'queues',
+    help: 'Pins threads to CPUs. auto pins when there are at least as many CPUs as workers. Receive threads take the CPUs from the first on, workers those after them, round and round.',
+    example: 'off',
+  }),
+  MILLRACE_RX_CPUS: optional(cpuList, {
+    group: 'queues',
+    computed: 'by MILLRACE_PIN',
+    help: 'CPUs of the receive threads, in thread order, repeated when there are fewer than threads.',
+    example: '0,2-3',
+  }),
+  MILLRACE_WORKER_CPUS: optional(cpuList, {
+    group: 'queues',
+    computed: 'by MILLRACE_PIN',
+    help: 'CPUs of the workers, in queue order, repeated when there are fewer than queues.',
+    example: '4-7',
+  }),
+
+  MILLRACE_RULES: optional(text('rules; see docs/rules.md', /\S/), {
+    group: 'rules',
+    computed: '`else => hash(flow)`',
+    help: 'The rule set as text, rules separated by ; or line ends. Not together with MILLRACE_RULES_FILE.',
+    example: 'u8[0] == 1 => queue(0); else => hash(flow)',
+  }),
+  MILLRACE_RULES_FILE: optional(path, {
+    group: 'rules',
+    help: 'File with the rule set. Not together with MILLRACE_RULES.',
+    example: '/etc/millrace/rules',
+  }),
+  MILLRACE_HANDLER: set(text('forward, or the path of a handler module', /\S/), 'forward', {
+    group: 'rules',
+    help: 'Handler module (ESM, a path relative to the working directory), or forward.',
+    example: './build/my-handler.js',
+  }),
+  MILLRACE_BATCH: set(integer(1, 65_536), '1024', {
+    group: 'rules',
+    help: 'Most datagrams a handler gets in one batch.',
+    example: '256',
+  }),
+
+  MILLRACE_FORMAT: set(choice(['raw', 'records', 'columns']), 'records', {
+    group: 'publish',
+    help: 'What a forwarded datagram becomes: raw is one message each, records a msgpack array of records, columns a columnar envelope.',
+    example: 'columns',
+  }),
+  MILLRACE_SUBJECT: set(subject, 'millrace.{node}.{port}.{queue}', {
+    group: 'publish',
+    help: 'Subject to publish to. {node} is MILLRACE_NODE with everything but letters, digits, - and _ replaced by _; {port} is the destination port.',
+    example: 'udp.{port}',
+  }),
+  MILLRACE_NODE: optional(text('a name without white space', /^[^\s\p{Cc}]+$/u), {
+    group: 'publish',
+    computed: 'NODE_NAME, else the host name',
+    help: 'Name of this node in subjects and logs.',
+    example: 'edge-1',
+  }),
+  MILLRACE_WINDOW_BYTES: set(size(64 * KiB, GiB), '4MiB', {
+    group: 'publish',
+    help: 'Most bytes a worker has unconfirmed at the NATS server; beyond it the worker stops draining its queue.',
+    example: '16MiB',
+  }),
+  MILLRACE_ENVELOPE_BYTES: set(size(512, MiB), '16KiB', {
+    group: 'publish',
+    help: 'An envelope of records or columns is sent when it has this many bytes …',
+    example: '32KiB',
+  }),
+  MILLRACE_ENVELOPE_MS: set(integer(1, 60_000, 'ms'), '5', {
+    group: 'publish',
+    help: '… or when its first datagram is this old, in milliseconds.',
+    example: '20',
+  }),
+  MILLRACE_NATS_DOWN: set(choice(['hold', 'drop']), 'hold', {
+    group: 'publish',
+    help: 'While NATS is away: hold fills the window, then lets queues fill (counted queue_full); drop drops results (counted disconnected).',
+    example: 'drop',
+  }),
+
+  NATS_URL: set(natsServers, 'nats://127.0.0.1:4222', {
+    group: 'nats',
+    help: 'Servers, separated by commas. tls:// demands TLS; user:password@ or token@ may stand before the host.',
+    example: 'nats://nats-0:4222,nats://nats-1:4222',
+  }),
+  NATS_USER: optional(text('a user name'), { group: 'nats', help: 'User name.', example: 'edge' }),
+  NATS_PASSWORD: optional(text('a password'), {
+    group: 'nats',
+    help: 'Password of NATS_USER.',
+    example: '…',
+    secret: true,
+  }),
+  NATS_TOKEN: optional(text('a token'), { group: 'nats', help: 'Token.', example: '…', secret: true }),
+  NATS_CREDS: optional(path, {
+    group: 'nats',
+    help: 'Credentials file (JWT and seed).',
+    example: '/etc/nats/edge.creds',
+  }),
+  NATS_NKEY: optional(text('an nkey seed, or a path of a file with one'), {
+    group: 'nats',
+    help: 'File with an nkey seed, or the seed itself.',
+    example: '/etc/nats/edge.nk',
+    secret: true,
+  }),
+  NATS_CA: optional(path, {
+    group: 'nats',
+    help: 'File with the certificate authority (PEM) that signed the server’s certificate; turns TLS on.',
+    example: '/etc/nats/ca.pem',
+  }),
+  NATS_CERT: optional(path, {
+    group: 'nats',
+    help: 'File with the client certificate (PEM); needs NATS_KEY; turns TLS on.',
+    example: '/etc/nats/tls.crt',
+  }),
+  NATS_KEY: optional(path, {
+    group: 'nats',
+    help: 'File with the key (PEM) of NATS_CERT.',
+    example: '/etc/nats/tls.key',
+  }),
+
+  MILLRACE_LANE_SLOTS: set(powerOfTwo(64, 1 << 20), '16384', {
+    group: 'lanes',
+    help: 'Datagrams a lane holds; there is one lane for each receive thread and queue.',
+    example: '65536',
+  }),
+  MILLRACE_LANE_BYTES: set(size(64 * KiB, GiB, 'power of two'), '8MiB', {
+    group: 'lanes',
+    help: 'Payload bytes a lane holds.',
+    example: '32MiB',
+  }),
+  MILLRACE_WAKE_MIN: set(integer(1, 1 << 20), '64', {
+    group: 'lanes',
+    help: 'A sleeping worker is woken when this many datagrams are pending in a lane …',
+    example: '1',
+  }),
+  MILLRACE_WAKE_MAX_US: set(integer(1, 1_000_000, 'µs'), '200', {
+    group: 'lanes',
+    help: '… or when the oldest has waited this long, in microseconds.',
+    example: '1000',
+  }),
+
+  MILLRACE_XDP_MODE: set(choice(['auto', 'native', 'generic']), 'auto', {
+    group: 'backends',
+    help: 'XDP attach mode: in the driver (native), after skb allocation (generic), or the first that works.',
+    example: 'native',
+  }),
+  MILLRACE_XDP_FRAMES: set(powerOfTwo(512, 1 << 20), '4096', {
+    group: 'backends',
+    help: 'UMEM frames (2 KiB each) for each rx queue; the rings hold half as many.',
+    example: '16384',
+  }),
+  MILLRACE_PACKET_BLOCK_BYTES: set(size(128 * KiB, 4 * MiB, 'power of two'), '1MiB', {
+    group: 'backends',
+    help: 'Size of a TPACKET_V3 block.',
+    example: '256KiB',
+  }),
+  MILLRACE_PACKET_BLOCKS: set(integer(4, 4096), '16', {
+    group: 'backends',
+    help: 'TPACKET_V3 blocks in each ring.',
+    example: '64',
+  }),
+  MILLRACE_SOCKET_RCVBUF: set(size(4096, GiB), '8MiB', {
+    group: 'backends',
+    help: 'Receive buffer asked for on each socket; the start line says what the kernel granted.',
+    example: '32MiB',
+  }),
+
+  MILLRACE_HTTP: set(httpAddress, '127.0.0.1:9180', {
+    group: 'service',
+    help: 'Where /metrics, /healthz and /readyz are served, or off. Port 0 lets the kernel choose; the log says which.',
+    example: '0.0.0.0:9180',
+  }),
+  MILLRACE_LOG_LEVEL: set(choice(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']), 'info', {
+    group: 'service',
+    help: 'Least severe log lines to write.',
+    example: 'debug',
+  }),
+  MILLRACE_DRAIN_MS: set(integer(0, 600_000, 'ms'), '20000', {
+    group: 'service',
+    help: 'Deadline of the drain after SIGTERM, in milliseconds. Keep it below terminationGracePeriodSeconds.',
+    example: '25000',
+  }),
+  MILLRACE_DEBUG_POISON: set(boolean, 'false', {
+    group: 'service',
+    help: 'Overwrites released batch memory so that a handler that keeps a view sees it. Costs speed; for tests.',
+    example: 'true',
+  }),
+} as const
+
+/** Name of a variable Millrace reads. */
+export type VariableName = keyof typeof VARIABLES
+
+/** The parsed values by variable name; those without a literal default may be absent. */
+export type Values = {
+  readonly [N in VariableName]: (typeof VARIABLES)[N] extends Variable<infer T> & { readonly default: string }
+    ? T
+    : (typeof VARIABLES)[N] extends Variable<infer T>
+      ? T | undefined
+      : never
+}
+
+/** The table as pairs, in its order. */
+export const ENTRIES = Object.entries(VARIABLES) as [VariableName, Variable][]

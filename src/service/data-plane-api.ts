@@ -1,0 +1,16 @@
+import type { Snapshot } from '../stats.js'
+
+/** What the service needs of the data plane (native engine, workers, publishers). */
+export interface DataPlane {
+  /** Opens the backend, starts workers and receive threads; rejects with MillraceError. */
+  start(): Promise<void>
+  /**
+   * Ordered drain: receive stops, queues empty, handlers tear down, publishers confirm. Resolves within `deadlineMs`
+   * milliseconds; `clean` is false if anything was left or the deadline passed. May be called while `start` is pending.
+   */
+  stop(deadlineMs: number): Promise<{ clean: boolean }>
+  /** One reading of every counter; the last one stays readable after `stop`. */
+  snapshot(): Snapshot
+  /** Called when it cannot go on (all receive threads dead, a worker keeps crashing …). */
+  onFatal(listener: (error: Error) => void): void
+}

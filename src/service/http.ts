@@ -1,0 +1,87 @@
+import { createServer, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { addressPort, type HttpAddress } from '../config/index.js'
+import { MillraceError } from '../errors.js'
+import type { Verdict } from './health.js'
+
+/** What the HTTP server answers with; each is asked at every request. */
+export interface Probes {
+  metrics(): Promise<string>
+  healthy(): Verdict
+  ready(): Verdict
+}
+
+/** A listening HTTP server. */
+export interface HttpServer {
+  /** Where it listens, the kernel's choice of port filled in. */
+  readonly address: string
+  close(): Promise<void>
+}
+
+/** Nobody needs more at once to scrape and probe; beyond it a client that leaks connections only hurts itself. */
+const MOST_CONNECTIONS = 64
+
+/**
+ * Serves /metrics, /healthz and /readyz on the main thread.
+ * @throws MILLRACE_E_PORT when the address is taken or may not be bound.
+ */
+export async function serve(at: HttpAddress, probes: Probes): Promise<HttpServer> {
+  const server = createServer((request, response) => {
+    const path = new URL(request.url ?? '/', 'http://localhost').pathname
+    if (request.method !== 'GET' && request.method !== 'HEAD') {
+      response.setHeader('allow', 'GET, HEAD')
+      return json(response, 405, { error: 'only GET and HEAD' })
+    }
+    if (path === '/healthz') return verdict(response, probes.healthy())
+    if (path === '/readyz') return verdict(response, probes.ready())
+    if (path !== '/metrics') return json(response, 404, { error: 'try /metrics, /healthz or /readyz' })
+    probes.metrics().then(
+      (text) => send(response, 200, 'text/plain; version=0.0.4; charset=utf-8', text),
+      (error: unknown) => json(response, 500, { error: String(error) }),
+    )
+  })
+  server.maxConnections = MOST_CONNECTIONS
+  await listen(server, at)
+  const { address, port } = server.address() as AddressInfo
+  return {
+    address: addressPort(address, port),
+    close: async () => {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+      server.closeAllConnections()
+      await closed
+    },
+  }
+}
+
+function listen(server: Server, { host, port }: HttpAddress): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      const why =
+        {
+          EADDRINUSE: 'taken by another process',
+          EADDRNOTAVAIL: 'no address of this host',
+          EACCES: 'not allowed',
+        }[error.code ?? ''] ?? error.message
+      const message = `MILLRACE_HTTP=${JSON.stringify(addressPort(host, port))}: ${why}; expected a free TCP port, or off`
+      reject(new MillraceError('MILLRACE_E_PORT', message, { cause: error }))
+    })
+    server.listen({ host, port, exclusive: true }, () => resolve())
+  })
+}
+
+function verdict(response: ServerResponse, { ok, phase, reasons }: Verdict): void {
+  json(response, ok ? 200 : 503, { ok, phase, reasons })
+}
+
+function json(response: ServerResponse, status: number, body: object): void {
+  send(response, status, 'application/json', `${JSON.stringify(body)}\n`)
+}
+
+function send(response: ServerResponse, status: number, type: string, body: string): void {
+  response.writeHead(status, {
+    'content-type': type,
+    'content-length': Buffer.byteLength(body),
+    'cache-control': 'no-store',
+  })
+  response.end(response.req.method === 'HEAD' ? undefined : body)
+}

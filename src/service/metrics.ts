@@ -1,0 +1,76 @@
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import type { Snapshot } from '../stats.js'
+import { FAMILIES, type Family } from './families.js'
+import { VERSION } from './version.js'
+
+/** Prefix of every metric, those of the process and of its event loop included. */
+export const PREFIX = 'millrace_'
+
+// prom-client's default of 10 ms means 100 timer events a second of a main thread that is otherwise asleep.
+const EVENT_LOOP_PRECISION_MS = 100
+
+/** Everything `/metrics` shows. */
+export class Metrics {
+  readonly registry = new Registry()
+  #snapshot: Snapshot | null = null
+
+  constructor() {
+    collectDefaultMetrics({
+      register: this.registry,
+      prefix: PREFIX,
+      eventLoopMonitoringPrecision: EVENT_LOOP_PRECISION_MS,
+    })
+    new Gauge({
+      name: `${PREFIX}build_info`,
+      help: 'Version of Millrace and of Node; always 1.',
+      labelNames: ['version', 'node', 'arch'],
+      registers: [this.registry],
+    }).set({ version: VERSION, node: process.version, arch: process.arch }, 1)
+    for (const family of FAMILIES) this.#register(family)
+  }
+
+  /** The text form (version 0.0.4) of one reading; without a snapshot only the process is shown. */
+  async scrape(snapshot: Snapshot | null): Promise<string> {
+    this.#snapshot = snapshot
+    return await this.registry.metrics()
+  }
+
+  #register({ name, type, help, labels, read }: Family): void {
+    const samples = () => (this.#snapshot ? read(this.#snapshot) : [])
+    const options = { name: PREFIX + name, help, labelNames: labels, registers: [this.registry] }
+    // The data plane keeps the counts; at scrape they replace whatever was here, so a series that is gone disappears.
+    if (type === 'counter') {
+      new Counter({
+        ...options,
+        collect() {
+          clear(this, labels)
+          for (const [sampleLabels, value] of samples()) this.inc(sampleLabels, value)
+        },
+      })
+    } else {
+      new Gauge({
+        ...options,
+        collect() {
+          clear(this, labels)
+          for (const [sampleLabels, value] of samples()) this.set(sampleLabels, value)
+        },
+      })
+    }
+  }
+}
+
+/** Like `reset()`, but without the zero that reset leaves behind for a metric without labels. */
+function clear(metric: Counter | Gauge, labels: readonly string[]): void {
+  metric.reset()
+  if (labels.length === 0) metric.remove()
+}
+
+/** The generated part of docs/metrics.md. */
+export function metricsMarkdown(metrics: Metrics): string {
+  const rows = metrics.registry.getMetricsAsArray().map((metric) => {
+    const { name, help, type, labelNames } = metric as typeof metric & { labelNames?: string[] }
+    const labels = (labelNames ?? []).map((label) => `\`${label}\``).join(', ')
+    return `| \`${name}\` | ${String(type)} | ${labels} | ${help.replaceAll('|', '\\|')} |`
+  })
+  return ['| Metric | Type | Labels | Meaning |', '| --- | --- | --- | --- |', ...rows].join('\n')
+}
