@@ -1,0 +1,72 @@
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { type Namespace, spawnIn } from './netns.js'
+
+/** The load generator's binary (this file runs from build/test/rig). */
+export const BLAST = fileURLToPath(new URL('../../../target/release/millrace-blast', import.meta.url))
+
+/** What to send; absent fields take millrace-blast's defaults. */
+export interface BlastOptions {
+  /** `HOST:PORT`. */
+  readonly to: string
+  /** Datagrams per second; absent: as fast as it can. */
+  readonly rate?: number
+  readonly count?: number
+  readonly seconds?: number
+  /** One size, or `LOW..HIGH` to cycle through. */
+  readonly size?: string
+  readonly flows?: number
+  readonly via?: 'socket' | 'packet' | 'xdp'
+  readonly interface?: string
+}
+
+/** The part of its report that tests and the demo read. */
+export interface BlastReport {
+  /** Datagrams handed to the kernel. */
+  readonly sent: number
+  /** Frames the sender's own veth dropped after the send call succeeded. */
+  readonly interface_tx_dropped: number
+  readonly [more: string]: unknown
+}
+
+/** A running sender. */
+export interface Blast {
+  readonly pid: number
+  /** Ends it early; the report still comes. */
+  stop(): void
+  readonly done: Promise<BlastReport>
+}
+
+/** Starts the load generator in a namespace. */
+export function blast(ns: Namespace, options: BlastOptions): Blast {
+  const args = [options.to, '--payload', 'counter@0', '--json', '--quiet']
+  for (const name of ['rate', 'count', 'seconds', 'size', 'flows', 'via', 'interface'] as const) {
+    const value = options[name]
+    if (value !== undefined) args.push(`--${name}`, String(value))
+  }
+  const child = spawnIn(ns, [BLAST, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const out: string[] = []
+  const errors: string[] = []
+  createInterface(child.stdout!).on('line', (line) => out.push(line))
+  createInterface(child.stderr!).on('line', (line) => errors.push(line))
+  const done = new Promise<BlastReport>((resolve, reject) => {
+    child.once('error', reject)
+    // `close` comes after the last line was read, `exit` may not.
+    child.once('close', (code, signal) => {
+      if (code !== 0) {
+        reject(
+          new Error(`millrace-blast ${args.join(' ')}: ${signal ?? `exit ${code}`}\n${errors.join('\n')}`),
+        )
+        return
+      }
+      try {
+        resolve(JSON.parse(out.join('\n')) as BlastReport)
+      } catch {
+        reject(new Error(`millrace-blast: its report is no JSON object:\n${out.join('\n')}`))
+      }
+    })
+  })
+  // Whoever never awaits it (a test that failed earlier) must not die of an unhandled rejection.
+  done.catch(() => {})
+  return { pid: child.pid!, stop: () => child.kill('SIGINT'), done }
+}

@@ -1,0 +1,126 @@
+import { type ChildProcess, execFileSync, type SpawnOptions, spawn } from 'node:child_process'
+import { onCleanup } from './cleanup.js'
+
+/** IPv4 addresses of the sending and the receiving end; the same as the Rust rig's. */
+export const V4 = ['192.0.2.1', '192.0.2.2'] as const
+/** IPv6 addresses of the ends. */
+export const V6 = ['2001:db8::1', '2001:db8::2'] as const
+/** MAC addresses of the ends. */
+export const MAC = ['02:00:00:00:0a:01', '02:00:00:00:0b:01'] as const
+
+/** True when namespaces may be made; otherwise the whole test is skipped, and says why. */
+export function privileged(t: { plan(n: number, reason: string): unknown }): boolean {
+  if (process.geteuid?.() === 0) return true
+  t.plan(0, 'needs root (CAP_NET_ADMIN, CAP_SYS_ADMIN) to make network namespaces')
+  return false
+}
+
+/** Where a command runs: in a namespace, or (null) where we are. */
+export type Namespace = string | null
+
+/** Puts `ip netns exec` before a command when it is to run in a namespace. `ip` execs, so the pid is the command's. */
+export function inside(ns: Namespace, command: readonly string[]): [string, string[]] {
+  const [program, ...args] = ns === null ? command : ['ip', 'netns', 'exec', ns, ...command]
+  return [program!, args]
+}
+
+/** Runs a command to its end, returns its stdout; throws with its stderr when it fails. */
+export function runIn(ns: Namespace, ...command: string[]): string {
+  const [program, args] = inside(ns, command)
+  return execFileSync(program, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
+}
+
+/** Starts a command; it is killed at clean-up if it still runs by then. */
+export function spawnIn(ns: Namespace, command: readonly string[], options: SpawnOptions): ChildProcess {
+  const [program, args] = inside(ns, command)
+  const child = spawn(program, args, options)
+  const forget = onCleanup(() => child.kill('SIGKILL'))
+  child.once('exit', forget)
+  return child
+}
+
+let next = 0
+
+/** Two namespaces joined by a veth pair, `va` in `a` (sends) and `vb` in `b` (receives), with `queues` queues each. */
+export class Pair {
+  readonly a: string
+  readonly b: string
+  /** Removes both namespaces (and with them the veth pair) now. */
+  readonly close: () => void
+
+  constructor(queues: number) {
+    const id = `mr${process.pid}t${next++}`
+    this.a = `${id}a`
+    this.b = `${id}b`
+    this.close = onCleanup(() => {
+      for (const ns of [this.a, this.b]) {
+        try {
+          runIn(null, 'ip', 'netns', 'del', ns)
+        } catch {
+          // It was never made: the constructor failed half-way.
+        }
+      }
+    })
+    try {
+      this.#make(queues)
+    } catch (error) {
+      this.close()
+      throw error
+    }
+  }
+
+  #make(queues: number): void {
+    const ip = (...words: string[]) => runIn(null, 'ip', ...words.join(' ').split(' '))
+    const many = `numtxqueues ${queues} numrxqueues ${queues}`
+    ip('netns add', this.a)
+    ip('netns add', this.b)
+    ip(
+      `link add va netns ${this.a} address ${MAC[0]} ${many} type veth`,
+      `peer name vb netns ${this.b} address ${MAC[1]} ${many}`,
+    )
+    const ends = [
+      { ns: this.a, dev: 'va', self: 0, peer: 1 },
+      { ns: this.b, dev: 'vb', self: 1, peer: 0 },
+    ] as const
+    for (const { ns, dev, self } of ends) {
+      // The only frames on the wire are to be the test's own: no duplicate-address detection, no router solicitation.
+      const quiet = ['accept_dad=0', 'router_solicitations=0', 'addr_gen_mode=1']
+        .map((knob) => knob.split('='))
+        .map(([name, value]) => `echo ${value} > /proc/sys/net/ipv6/conf/${dev}/${name}`)
+      runIn(ns, 'sh', '-c', quiet.join(' && '))
+      ip('-n', ns, `addr add ${V4[self]}/24 dev ${dev}`)
+      ip('-n', ns, `addr add ${V6[self]}/64 dev ${dev} nodad`)
+      ip('-n', ns, 'link set lo up')
+      ip('-n', ns, `link set ${dev} up`)
+    }
+    for (const { ns, dev, peer } of ends) {
+      for (const address of [V4[peer], V6[peer]]) {
+        ip('-n', ns, `neigh replace ${address} lladdr ${MAC[peer]} dev ${dev}`)
+      }
+    }
+    this.#untilUp()
+  }
+
+  /** A link that was just set up drops everything until the kernel's link watcher has given it its queueing discipline. */
+  #untilUp(): void {
+    const deadline = Date.now() + 5000
+    for (const [ns, dev] of [
+      [this.a, 'va'],
+      [this.b, 'vb'],
+    ] as const) {
+      for (;;) {
+        const [link] = JSON.parse(runIn(null, 'ip', '-n', ns, '-j', 'link', 'show', dev))
+        if (link.operstate === 'UP') break
+        if (Date.now() > deadline)
+          throw new Error(`${dev} in ${ns} is ${link.operstate} after 5 s, expected UP`)
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10)
+      }
+    }
+  }
+
+  /** True when an XDP program is attached to `vb`. */
+  xdpAttached(): boolean {
+    const [link] = JSON.parse(runIn(null, 'ip', '-n', this.b, '-j', 'link', 'show', 'vb'))
+    return link.xdp !== undefined
+  }
+}

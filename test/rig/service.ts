@@ -1,0 +1,141 @@
+import { readFileSync } from 'node:fs'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { type Namespace, spawnIn } from './netns.js'
+
+/** The command line of the service (this file runs from build/test/rig). */
+export const CLI = fileURLToPath(new URL('../../src/cli.js', import.meta.url))
+
+/** One line of the service's log. */
+export type LogLine = Readonly<Record<string, unknown>> & { readonly msg?: string }
+
+/** How the service ended. */
+export interface Ended {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+  /** The closing line's `books`, or null when it printed none. */
+  readonly books: Readonly<Record<string, unknown>> | null
+  /** What it wrote that was no JSON: for example a start-up error. */
+  readonly text: readonly string[]
+  readonly log: readonly LogLine[]
+}
+
+/** Where and how to start it. */
+export interface ServiceOptions {
+  readonly ns?: Namespace
+  /** MILLRACE_* and NATS_URL; nothing of those is inherited from our own environment. */
+  readonly env: Readonly<Record<string, string | number>>
+  /** Words before `node`, e.g. `setpriv --reuid 65534 …`. */
+  readonly prefix?: readonly string[]
+}
+
+/** The service under test. */
+export class Service {
+  readonly pid: number
+  /** Settles when the process has ended and everything it wrote was read. */
+  readonly ended: Promise<Ended>
+  readonly #log: LogLine[] = []
+  readonly #text: string[] = []
+  readonly #watchers = new Set<(line: LogLine | null) => void>()
+  readonly #kill: (signal: NodeJS.Signals) => void
+
+  constructor(options: ServiceOptions) {
+    const inherited = Object.entries(process.env).filter(([k]) => !/^(MILLRACE_|NATS_|TAP)/.test(k))
+    const own = Object.entries(options.env).map(([k, v]) => [k, String(v)])
+    const command = [...(options.prefix ?? []), process.execPath, CLI]
+    const child = spawnIn(options.ns ?? null, command, {
+      env: Object.fromEntries([...inherited, ...own]),
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    this.pid = child.pid!
+    this.#kill = (signal) => child.kill(signal)
+    createInterface(child.stdout!).on('line', (line) => this.#read(line))
+    createInterface(child.stderr!).on('line', (line) => this.#read(line))
+    this.ended = new Promise((resolve) => {
+      child.once('error', (error) => this.#text.push(error.message))
+      child.once('close', (code, signal) => {
+        const books = this.#log.findLast((l) => typeof l['books'] === 'object')?.['books'] ?? null
+        resolve({ code, signal, books: books as Ended['books'], text: this.#text, log: this.#log })
+        for (const watch of [...this.#watchers]) watch(null)
+      })
+    })
+  }
+
+  /** Starts it and waits until it receives and is connected. */
+  static async start(options: ServiceOptions): Promise<Service> {
+    const service = new Service(options)
+    await service.ready()
+    return service
+  }
+
+  /** Waits for the line that says `ready`. */
+  ready(timeoutMs = 20_000): Promise<LogLine> {
+    return this.line(
+      (l) => /\bready\b/.test(l.msg ?? '') && !/not ready/.test(l.msg ?? ''),
+      'ready',
+      timeoutMs,
+    )
+  }
+
+  /** Waits for the first log line, past or future, that `wanted` accepts. */
+  line(wanted: (line: LogLine) => boolean, name: string, timeoutMs = 20_000): Promise<LogLine> {
+    const past = this.#log.find(wanted)
+    if (past) return Promise.resolve(past)
+    return new Promise((resolve, reject) => {
+      const finish = (act: () => void) => {
+        clearTimeout(timer)
+        this.#watchers.delete(watch)
+        act()
+      }
+      const fail = (why: string) =>
+        finish(() => reject(new Error(`service: no line "${name}" ${why}; it said:\n${this.said()}`)))
+      const watch = (line: LogLine | null) => {
+        if (line === null) fail('before it ended')
+        else if (wanted(line)) finish(() => resolve(line))
+      }
+      const timer = setTimeout(() => fail(`within ${timeoutMs} ms`), timeoutMs)
+      this.#watchers.add(watch)
+    })
+  }
+
+  /** SIGTERM, then how it ended; SIGKILL when it has not ended in time. */
+  async stop(timeoutMs = 30_000): Promise<Ended> {
+    const timer = setTimeout(() => this.kill9(), timeoutMs)
+    this.#kill('SIGTERM')
+    const ended = await this.ended
+    clearTimeout(timer)
+    return ended
+  }
+
+  kill9(): Promise<Ended> {
+    this.#kill('SIGKILL')
+    return this.ended
+  }
+
+  /** Resident set in bytes, now and at its highest. */
+  memory(): { rss: number; peak: number } {
+    const status = readFileSync(`/proc/${this.pid}/status`, 'utf8')
+    const kib = (name: string) =>
+      Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(status)?.[1] ?? Number.NaN)
+    return { rss: kib('VmRSS') * 1024, peak: kib('VmHWM') * 1024 }
+  }
+
+  /** Its last words, for messages. */
+  said(): string {
+    return [...this.#text, ...this.#log.map((l) => JSON.stringify(l))].slice(-30).join('\n')
+  }
+
+  #read(line: string): void {
+    if (!line.startsWith('{')) {
+      if (line.trim() !== '') this.#text.push(line)
+      return
+    }
+    try {
+      const parsed = JSON.parse(line) as LogLine
+      this.#log.push(parsed)
+      for (const watch of [...this.#watchers]) watch(parsed)
+    } catch {
+      this.#text.push(line)
+    }
+  }
+}
