@@ -6,15 +6,18 @@ import { type Namespace, spawnIn } from './netns.js'
 /** The command line of the service (this file runs from build/test/rig). */
 export const CLI = fileURLToPath(new URL('../../src/cli.js', import.meta.url))
 
+/** The closing line's numbers, in whatever shape the service prints them; test/rig/books.ts reads them. */
+export type Books = Readonly<Record<string, unknown>>
+
 /** One line of the service's log. */
-export type LogLine = Readonly<Record<string, unknown>> & { readonly msg?: string }
+export type LogLine = Readonly<Record<string, unknown>> & { readonly msg?: string; readonly books?: Books }
 
 /** How the service ended. */
 export interface Ended {
   readonly code: number | null
   readonly signal: NodeJS.Signals | null
   /** The closing line's `books`, or null when it printed none. */
-  readonly books: Readonly<Record<string, unknown>> | null
+  readonly books: Books | null
   /** What it wrote that was no JSON: for example a start-up error. */
   readonly text: readonly string[]
   readonly log: readonly LogLine[]
@@ -54,8 +57,8 @@ export class Service {
     this.ended = new Promise((resolve) => {
       child.once('error', (error) => this.#text.push(error.message))
       child.once('close', (code, signal) => {
-        const books = this.#log.findLast((l) => typeof l['books'] === 'object')?.['books'] ?? null
-        resolve({ code, signal, books: books as Ended['books'], text: this.#text, log: this.#log })
+        const books = this.#log.findLast((l) => typeof l.books === 'object')?.books ?? null
+        resolve({ code, signal, books, text: this.#text, log: this.#log })
         for (const watch of [...this.#watchers]) watch(null)
       })
     })

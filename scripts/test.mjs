@@ -1,0 +1,165 @@
+// `npm test`: everything that can be wrong, one after the other, and one line at the end: `N passed, N failed, N skipped`.
+// Options: --only lint|rust|ts, --filter TEXT (test files whose name, or Rust tests whose path, contains it).
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, relative } from 'node:path'
+import { parseArgs } from 'node:util'
+import { RUN_VARIABLE, watchLeftovers } from './lib/leftovers.mjs'
+import { libtest } from './lib/libtest.mjs'
+import { ltsNode } from './lib/lts-node.mjs'
+import { ROOT, run } from './lib/run.mjs'
+import { tapReader } from './lib/tap.mjs'
+import { PATH } from './lib/tools.mjs'
+
+const { values: options } = parseArgs({
+  options: { only: { type: 'string' }, filter: { type: 'string', default: '' } },
+})
+if (options.only !== undefined && !['lint', 'rust', 'ts'].includes(options.only)) {
+  console.error(`test: --only ${options.only}: expected lint, rust or ts`)
+  process.exit(2)
+}
+const wants = (part) => (options.only ?? part) === part
+const runId = `${process.pid}-${Date.now()}`
+process.env[RUN_VARIABLE] = runId
+process.env.PATH = PATH
+const scratch = mkdtempSync(join(tmpdir(), 'millrace-test-'))
+const leftovers = watchLeftovers(runId)
+const total = { passed: 0, failed: 0, skipped: 0 }
+const failures = []
+const skips = []
+
+/** Adds one part's counts and prints its line. */
+function report(name, start, counts, note = '') {
+  for (const key of Object.keys(total)) total[key] += counts[key] ?? 0
+  const mark = counts.failed > 0 ? 'FAIL' : 'ok'
+  const skipped = counts.skipped > 0 ? `, ${counts.skipped} skipped` : ''
+  const seconds = ((Date.now() - start) / 1000).toFixed(1)
+  console.log(
+    `${mark.padEnd(5)}${name}: ${counts.passed} passed, ${counts.failed} failed${skipped} (${seconds} s)${note}`,
+  )
+}
+
+/** Shows the end of a failed command's output and where the rest is. */
+function show({ log, tail }) {
+  console.log(tail.map((l) => `     | ${l}`).join('\n'))
+  console.log(`     the whole output: ${relative(process.cwd(), log)}`)
+}
+
+/** A check that is one test: it passes or it does not. */
+async function check(name, ...command) {
+  const start = Date.now()
+  const result = await run(`test-${name.replaceAll(' ', '-')}`, command)
+  report(name, start, { passed: result.code === 0 ? 1 : 0, failed: result.code === 0 ? 0 : 1 })
+  if (result.code === 0) return
+  failures.push(name)
+  show(result)
+}
+
+async function rust() {
+  const start = Date.now()
+  const skipLog = join(scratch, 'rust-skips')
+  const reader = libtest()
+  const command = [
+    'cargo',
+    'test',
+    '--workspace',
+    '--no-fail-fast',
+    ...(options.filter ? ['--', options.filter] : []),
+  ]
+  const result = await run('test-rust', command, { env: { MILLRACE_SKIP_LOG: skipLog }, onLine: reader.see })
+  const { passed, failed, ignored } = reader.counts
+  // A test that skipped itself returned early, which libtest can only call passed.
+  const skipped = existsSync(skipLog) ? readFileSync(skipLog, 'utf8').trim().split('\n') : []
+  skips.push(...skipped.map((line) => line.replace(/^SKIP /, '')))
+  if (ignored > 0) skips.push(`${ignored} Rust tests marked #[ignore]`)
+  failures.push(...reader.failures)
+  const broke = result.code !== 0 && failed === 0
+  if (broke) failures.push(`cargo test ended with ${result.code} before every test had run`)
+  report('cargo test', start, {
+    passed: passed - skipped.length,
+    failed: failed + (broke ? 1 : 0),
+    skipped: skipped.length + ignored,
+  })
+  if (result.code !== 0) show(result)
+}
+
+/** Test files below build/test whose name `wanted` accepts. */
+function testFiles(wanted) {
+  const folder = join(ROOT, 'build', 'test')
+  if (!existsSync(folder)) return []
+  return readdirSync(folder, { recursive: true })
+    .filter((f) => f.endsWith('.test.js') && f.includes(options.filter) && wanted(f))
+    .sort()
+    .map((f) => join('build', 'test', f))
+}
+
+/** `jobs`: how many files at once. Tests that move datagrams run alone, or they would starve each other of CPU. */
+async function tap(name, files, jobs, node = process.execPath) {
+  if (files.length === 0) return
+  const start = Date.now()
+  const progress = (file, ok, ms) => console.log(`  ${ok ? '·' : 'x'} ${file} (${(ms / 1000).toFixed(1)} s)`)
+  const reader = tapReader(progress)
+  const bin = join('node_modules', 'tap', 'dist', 'esm', 'run.mjs')
+  const flags = ['--reporter=tap', `--jobs=${jobs}`, '--timeout=240']
+  const result = await run(`test-${name.replaceAll(' ', '-')}`, [node, bin, ...flags, ...files], {
+    onLine: reader.see,
+  })
+  reader.end()
+  const { counts } = reader
+  if (result.code !== 0 && counts.failed === 0) {
+    counts.failed = 1
+    failures.push(`${name}: tap ended with ${result.code}`)
+  }
+  failures.push(...reader.failures)
+  skips.push(...reader.skips)
+  report(name, start, counts)
+  if (result.code !== 0) show(result)
+}
+
+async function typescript() {
+  const e2e = (f) => f.startsWith('e2e')
+  await tap(
+    'tap',
+    testFiles((f) => !e2e(f)),
+    2,
+  )
+  await tap('tap e2e', testFiles(e2e), 1)
+  const lts = await ltsNode()
+  if ('path' in lts)
+    await tap(
+      'tap on LTS Node',
+      testFiles((f) => !e2e(f) || f.startsWith('e2e-smoke')),
+      1,
+      lts.path,
+    )
+  else {
+    total.skipped++
+    skips.push(`the suite on LTS Node: ${lts.reason}`)
+  }
+}
+
+if (wants('lint')) {
+  await check('biome', 'npx', 'biome', 'check', '.')
+  await check('tsc', 'npx', 'tsc', '--noEmit')
+  await check('cargo fmt', 'cargo', 'fmt', '--check')
+  await check('cargo clippy', 'cargo', 'clippy', '--workspace', '--all-targets', '--', '-D', 'warnings')
+}
+if (wants('rust')) await rust()
+if (wants('ts')) await typescript()
+
+rmSync(scratch, { recursive: true, force: true })
+// A killed process needs a moment to be gone.
+await new Promise((resolve) => setTimeout(resolve, 200))
+const left = leftovers()
+if (left.length > 0) {
+  total.failed++
+  failures.push(...left.map((l) => `left behind: ${l}`))
+}
+
+if (skips.length > 0) console.log(`\nskipped:\n${skips.map((s) => `  ${s}`).join('\n')}`)
+if (failures.length > 0) console.log(`\nfailed:\n${failures.map((f) => `  ${f}`).join('\n')}`)
+const ci = process.env.CI === 'true'
+if (ci && total.skipped > 0) console.log('\nCI must run everything: a skipped test fails it')
+if (total.passed + total.failed === 0) console.log('\nno test matched')
+console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`)
+process.exitCode = total.failed > 0 || total.passed === 0 || (ci && total.skipped > 0) ? 1 : 0
