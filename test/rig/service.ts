@@ -6,18 +6,21 @@ import { type Namespace, spawnIn } from './netns.js'
 /** The command line of the service (this file runs from build/test/rig). */
 export const CLI = fileURLToPath(new URL('../../src/cli.js', import.meta.url))
 
-/** The closing line's numbers, in whatever shape the service prints them; test/rig/books.ts reads them. */
-export type Books = Readonly<Record<string, unknown>>
-
-/** One line of the service's log. */
-export type LogLine = Readonly<Record<string, unknown>> & { readonly msg?: string; readonly books?: Books }
+/** One line of the service's log; the named fields are those the rig reads. */
+export interface LogLine {
+  readonly msg?: string
+  readonly backend?: string
+  readonly mode?: string
+  /** The closing line's numbers; test/rig/books.ts reads them. */
+  readonly books?: object
+}
 
 /** How the service ended. */
 export interface Ended {
   readonly code: number | null
   readonly signal: NodeJS.Signals | null
   /** The closing line's `books`, or null when it printed none. */
-  readonly books: Books | null
+  readonly books: object | null
   /** What it wrote that was no JSON: for example a start-up error. */
   readonly text: readonly string[]
   readonly log: readonly LogLine[]
@@ -71,13 +74,9 @@ export class Service {
     return service
   }
 
-  /** Waits for the line that says `ready`. */
+  /** Waits for the line that says it receives. */
   ready(timeoutMs = 20_000): Promise<LogLine> {
-    return this.line(
-      (l) => /\bready\b/.test(l.msg ?? '') && !/not ready/.test(l.msg ?? ''),
-      'ready',
-      timeoutMs,
-    )
+    return this.line((l) => /^(receiving|ready)\b/.test(l.msg ?? ''), 'receiving', timeoutMs)
   }
 
   /** Waits for the first log line, past or future, that `wanted` accepts. */

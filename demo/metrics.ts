@@ -1,0 +1,47 @@
+import { get } from 'node:http'
+
+/** One sample of a Prometheus text page. */
+export interface Sample {
+  readonly name: string
+  readonly labels: Readonly<Record<string, string>>
+  readonly value: number
+}
+
+/** Reads the Prometheus text format (what our own /metrics writes: no time stamps). */
+export function parseMetrics(text: string): Sample[] {
+  const samples: Sample[] = []
+  for (const line of text.split('\n')) {
+    const [, name, labels = '', value] = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$/.exec(line) ?? []
+    if (name === undefined) continue
+    const pairs = [...labels.matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, k, v]) => [k!, v!] as const)
+    samples.push({ name, labels: Object.fromEntries(pairs), value: Number(value) })
+  }
+  return samples
+}
+
+/** Drops by reason: every counter of ours that counts dropped or lost datagrams and names a reason. */
+export function dropsOf(samples: readonly Sample[]): Record<string, number> {
+  const drops: Record<string, number> = {}
+  for (const { name, labels, value } of samples) {
+    const { reason } = labels
+    if (!/^millrace_\w*(dropped|lost)\w*_total$/.test(name) || reason === undefined || value === 0) continue
+    drops[reason] = (drops[reason] ?? 0) + value
+  }
+  return drops
+}
+
+/** Fetches a page; null when nobody answers. */
+export function fetchText(url: string): Promise<string | null> {
+  return new Promise((resolve) => {
+    const request = get(url, { timeout: 2000 }, (response) => {
+      let text = ''
+      response.setEncoding('utf8')
+      response.on('data', (part) => {
+        text += part
+      })
+      response.on('end', () => resolve(response.statusCode === 200 ? text : null))
+    })
+    request.once('timeout', () => request.destroy())
+    request.once('error', () => resolve(null))
+  })
+}
