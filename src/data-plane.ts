@@ -1,6 +1,8 @@
-import type { Config } from './config/config.js'
+import type { Config } from './config/index.js'
 import { fromNative, MillraceError } from './errors.js'
+import type { Log } from './log.js'
 import { type Native, native } from './native.js'
+import type { PublisherConfig } from './publisher/config.js'
 import type { DataPlane } from './service/data-plane-api.js'
 import type { BackendInfo, EngineStats, Snapshot } from './stats.js'
 import { SupervisedWorker } from './supervisor.js'
@@ -13,12 +15,6 @@ interface Plan {
   readonly backend: BackendInfo
   readonly refused: readonly { backend: string; code: string; message: string }[]
   readonly rules: readonly string[]
-}
-
-interface Log {
-  info(fields: object, message: string): void
-  warn(fields: object, message: string): void
-  error(fields: object, message: string): void
 }
 
 /** How often the main thread looks whether the receive threads are alive, ms. */
@@ -38,6 +34,7 @@ class NativeDataPlane implements DataPlane {
   #last: EngineStats | undefined
   #watch: NodeJS.Timeout | undefined
   #fatal: (error: Error) => void = () => {}
+  #starting: Promise<void> | undefined
 
   constructor(config: Config, log: Log) {
     this.#config = config
@@ -49,7 +46,12 @@ class NativeDataPlane implements DataPlane {
     this.#fatal = listener
   }
 
-  async start(): Promise<void> {
+  start(): Promise<void> {
+    this.#starting = this.#start()
+    return this.#starting
+  }
+
+  async #start(): Promise<void> {
     const plan = this.#open()
     for (const { backend, code, message } of plan.refused) {
       this.#log.warn({ backend, code }, `backend ${backend} refused: ${message}`)
@@ -70,6 +72,8 @@ class NativeDataPlane implements DataPlane {
   }
 
   async stop(deadlineMs: number): Promise<{ clean: boolean }> {
+    // A start in progress is let finish, one way or the other: then there is one state to leave.
+    await this.#starting?.catch(() => {})
     clearInterval(this.#watch)
     if (this.#engine === 0) return { clean: true }
     const deadline = performance.now() + deadlineMs
@@ -93,7 +97,7 @@ class NativeDataPlane implements DataPlane {
   }
 
   #worker(plan: Plan, queuePlan: QueuePlan, queue: number): SupervisedWorker {
-    const { engine, workers, publisher, log } = this.#config
+    const { engine, workers, node, log } = this.#config
     const memory = new SharedArrayBuffer(queuePlan.bytes)
     this.#call(() => this.#addon.attachQueue(this.#engine, queue, new Uint8Array(memory)))
     const { cpus } = workers
@@ -105,12 +109,12 @@ class NativeDataPlane implements DataPlane {
       plan: queuePlan,
       counters: new SharedArrayBuffer(Counters.BYTES),
       rules: plan.rules,
-      node: publisher.node,
+      node,
       handler: workers.handler,
       batch: workers.batch,
       cpu: cpus.length > 0 ? cpus[queue % cpus.length]! : null,
-      poison: workers.poison,
-      publisher: { ...publisher, queue },
+      poison: workers.debugPoison,
+      publisher: publisherConfig(this.#config, queue),
       logLevel: log.level,
     }
     return new SupervisedWorker(birth, this.#log, (error) => this.#fatal(error))
@@ -151,4 +155,27 @@ class NativeDataPlane implements DataPlane {
       throw fromNative(error)
     }
   }
+}
+
+/** One publisher's configuration. It travels to the worker, which opens the connection. */
+function publisherConfig(config: Config, queue: number): PublisherConfig {
+  const { nats, natsDown, ...publisher } = config.publisher
+  const { user, password, token, creds, nkeySeed, tls } = nats
+  return {
+    ...publisher,
+    servers: nats.servers,
+    auth: present({ user, password, token, creds, nkeySeed }),
+    ...(tls ? { tls: present(tls) } : {}),
+    name: `millrace ${config.node} queue ${queue}`,
+    node: config.node,
+    queue,
+    whenDown: natsDown,
+  }
+}
+
+type Present<T> = { [K in keyof T]?: NonNullable<T[K]> }
+
+/** Leaves out what is null. */
+function present<T extends object>(fields: T): Present<T> {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null)) as Present<T>
 }
