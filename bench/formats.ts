@@ -1,0 +1,110 @@
+/**
+ * Cost of each format's encoder, one thread, 100-byte payloads unless told otherwise: nanoseconds per datagram, the
+ * median of five rounds. No server is involved. `node build/bench/formats.js [payload bytes]`
+ */
+import { pack } from 'msgpackr'
+import { ColumnsEnvelope } from '../src/publisher/columns.js'
+import type { Envelope } from '../src/publisher/envelope.js'
+import { RecordsEnvelope } from '../src/publisher/records.js'
+import { newChunk } from '../src/wire/chunk.js'
+import { copyPayload } from '../src/wire/copy.js'
+import type { Batch } from '../src/worker/batch.js'
+import { FakeLane } from '../test/rig/lane.js'
+
+const SIZE = Number(process.argv[2] ?? 100)
+const LIMIT = 16 << 10
+const BATCH = 256
+const ROUND_MS = 300
+
+function filled(sources: number): Batch {
+  const rig = new FakeLane(BATCH, 1 << Math.ceil(Math.log2(BATCH * SIZE + 1)))
+  for (let i = 0; i < BATCH; i++) {
+    const s = i % sources
+    const payload = new Uint8Array(SIZE).fill(i)
+    rig.put({ payload, src: [10, 0, s >> 8, s & 255], sport: 4000 + s, nanos: i * 1000, rule: i % 3 })
+  }
+  return rig.take()
+}
+
+/** Bytes of messages produced by one pass over a batch; the sink keeps the work from being optimised away. */
+let sink = 0
+
+function envelope(make: () => Envelope): (batch: Batch) => void {
+  const target = make()
+  const chunk = newChunk(Math.max(LIMIT, SIZE + 512))
+  target.start(chunk, chunk.bytes.length)
+  return (batch) => {
+    for (let i = 0; i < batch.length; ) {
+      i = target.add(batch, i, batch.length)
+      if (i === batch.length) break
+      sink += target.seal().length
+      target.start(chunk, chunk.bytes.length)
+    }
+  }
+}
+
+function raw(): (batch: Batch) => void {
+  const chunk = newChunk(128 << 10)
+  let at = 0
+  return (batch) => {
+    for (let i = 0; i < batch.length; i++) {
+      const size = batch.size(i)
+      if (at + size > chunk.bytes.length) at = 0
+      copyPayload(chunk, at, batch.slab, batch.offset(i), size)
+      sink += chunk.bytes.subarray(at, at + size).length
+      at += size
+    }
+  }
+}
+
+/** What one would write without an encoder of one's own: objects, and msgpackr for the array. */
+function objects(batch: Batch): void {
+  const list = []
+  for (let i = 0; i < batch.length; i++) {
+    list.push({
+      t: batch.receivedAt(i),
+      sport: batch.srcPort(i),
+      dport: batch.dstPort(i),
+      rule: batch.rule(i),
+      src: batch.srcAddress(i),
+      payload: batch.payload(i),
+    })
+  }
+  sink += pack(list).length
+}
+
+function measure(work: (batch: Batch) => void, batch: Batch): number {
+  const rounds: number[] = []
+  for (let round = 0; round < 6; round++) {
+    const begin = process.hrtime.bigint()
+    const until = begin + BigInt(ROUND_MS) * 1_000_000n
+    let passes = 0
+    let now = begin
+    while (now < until) {
+      for (let k = 0; k < 50; k++) work(batch)
+      passes += 50
+      now = process.hrtime.bigint()
+    }
+    if (round > 0) rounds.push(Number(now - begin) / passes / batch.length)
+  }
+  return rounds.sort((a, b) => a - b)[2]!
+}
+
+const cases: [string, (batch: Batch) => void][] = [
+  ['raw: copy and view', raw()],
+  ['records: plain maps, written in place', envelope(() => new RecordsEnvelope(RecordsEnvelope.addresses()))],
+  ['columns', envelope(() => new ColumnsEnvelope('node', 0, LIMIT))],
+  ['(objects and msgpackr, for comparison)', objects],
+]
+console.log(
+  `${SIZE} B payloads, batch of ${BATCH}, envelope ${LIMIT >> 10} KiB; ns per datagram, median of 5`,
+)
+for (const sources of [1, 256]) {
+  const batch = filled(sources)
+  for (const [name, work] of cases) {
+    console.log(
+      `${String(sources).padStart(4)} sources  ${name.padEnd(40)} ${measure(work, batch).toFixed(1).padStart(8)}`,
+    )
+  }
+}
+if (sink === 0) console.log('nothing was encoded')
