@@ -14,8 +14,8 @@ export interface PublisherConfig {
     readonly token?: string
     /** Path of a `.creds` file (JWT and seed); read again at every connection attempt. */
     readonly creds?: string
-    /** Path of a file that holds an nkey seed; read again at every connection attempt. */
-    readonly nkey?: string
+    /** An nkey seed (`SU…`). */
+    readonly nkeySeed?: string
   }
   /** Paths of PEM files. An empty object asks for TLS with the system's authorities. */
   readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string }
@@ -61,8 +61,8 @@ export function resolveConfig(config: PublisherConfig): ResolvedConfig {
   if (!(resolved.envelopeBytes >= 512)) throw bad('envelopeBytes', 'must be at least 512')
   if (!(resolved.envelopeMs >= 1)) throw bad('envelopeMs', 'must be at least 1')
   const { auth } = resolved
-  if (auth?.creds !== undefined && auth.nkey !== undefined)
-    throw bad('auth', 'creds and nkey exclude each other')
+  if (auth?.creds !== undefined && auth.nkeySeed !== undefined)
+    throw bad('auth', 'creds and nkeySeed exclude each other')
   checkSubject(expandSubject(resolved.subject, { port: 0, queue: resolved.queue, node: resolved.node }))
   return resolved
 }

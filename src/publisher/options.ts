@@ -22,9 +22,8 @@ export async function connectionOptions(
   if (auth?.password !== undefined) options.pass = auth.password
   if (auth?.token !== undefined) options.token = auth.token
   if (auth?.creds !== undefined) options.authenticator = credsAuthenticator(await readFile(auth.creds))
-  if (auth?.nkey !== undefined) {
-    const seed = (await readFile(auth.nkey, 'utf8')).trim()
-    options.authenticator = nkeyAuthenticator(new TextEncoder().encode(seed))
+  if (auth?.nkeySeed !== undefined) {
+    options.authenticator = nkeyAuthenticator(new TextEncoder().encode(auth.nkeySeed))
   }
   if (tls !== undefined || servers.some((server) => server.startsWith('tls://'))) {
     options.tls = {

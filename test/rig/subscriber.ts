@@ -40,7 +40,7 @@ nc.subscribe(`${options.prefix}.>`, {
       accounts.take(queue, message.data)
       return
     }
-    for (const d of decode(message)) {
+    for (const d of decode(message.data)) {
       accounts.take(queue, d.payload, d.payload.length < 4 ? `${d.src} ${d.sport}` : undefined)
     }
   },
