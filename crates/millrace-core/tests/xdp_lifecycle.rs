@@ -6,10 +6,7 @@ mod xdp_support;
 
 use std::{
     collections::HashSet,
-    io::{BufRead, BufReader},
-    net::UdpSocket,
-    os::fd::AsRawFd,
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::atomic::{AtomicU16, Ordering},
     thread,
     time::{Duration, Instant},
@@ -30,36 +27,9 @@ use millrace_core::{
     },
 };
 use rig::{Pair, RawSender, V4, run};
-use xdp_support::{Collector, PATIENCE, config, drain, drain_until, lost, open, program_on};
-
-/// Environment variable that turns [`helper_holds_the_interface`] into a process that holds `vb`.
-const HELPER: &str = "MILLRACE_TEST_XDP_HELPER";
-
-fn send(pair: &Pair, range: std::ops::Range<u16>) {
-    pair.in_a(|| {
-        let sender = RawSender::new("va");
-        range.for_each(|i| sender.send(&Pair::v4(1000 + i, 9000).bytes(&i.to_be_bytes())));
-    });
-}
-
-/// A socket of the host's stack for port 9000, with room for all a test sends.
-fn udp_socket(pair: &Pair) -> UdpSocket {
-    let socket = pair.in_b(|| UdpSocket::bind((V4.1, 9000)).unwrap());
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let bytes: libc::c_int = 32 << 20;
-    // SAFETY: pointer and length describe `bytes`, which outlives the call.
-    let rc = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVBUFFORCE,
-            (&raw const bytes).cast(),
-            size_of_val(&bytes) as libc::socklen_t,
-        )
-    };
-    assert_eq!(rc, 0, "SO_RCVBUFFORCE: {}", std::io::Error::last_os_error());
-    socket
-}
+use xdp_support::{
+    Collector, PATIENCE, await_detached, config, drain, drain_until, lost, open, program_on, send, udp_socket,
+};
 
 /// A program that passes everything, attached as somebody else would.
 fn foreign(pair: &Pair, mode: AttachMode) -> (XdpLink, u32) {
@@ -68,16 +38,6 @@ fn foreign(pair: &Pair, mode: AttachMode) -> (XdpLink, u32) {
     let program = Program::load("foreign", &a.finish().unwrap(), 0).unwrap();
     let link = pair.in_b(|| XdpLink::attach(&program, &Interface::by_name("vb").unwrap(), mode)).unwrap();
     (link, program.id())
-}
-
-/// Waits until `vb` has no program. Closing the link takes it off at once, except that a child another test is forking
-/// right now holds copies of all our descriptors until its execve.
-fn await_detached(pair: &Pair) {
-    let start = Instant::now();
-    while let Some(id) = program_on(&pair.b) {
-        assert!(start.elapsed() < PATIENCE, "program {id} is still attached");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]
@@ -337,83 +297,38 @@ fn closing_under_traffic_loses_nothing() {
     }
 }
 
-/// Not a test by itself: the process that gets killed. Started by `kill_leaves_nothing_behind` in the namespace.
 #[test]
-fn helper_holds_the_interface() {
-    let Some(mode) = std::env::var_os(HELPER) else { return };
-    match open(mode.to_str().unwrap(), 512) {
-        Ok(opened) => {
-            println!("\nheld by program {}", opened.receivers[0].program_id());
-            thread::sleep(Duration::from_secs(60));
-        }
-        Err(e) => println!("\nrefused: {e}"),
-    }
-}
-
-/// Starts the helper in the receiving namespace, through `wrapper` (a command that ends in execve). Returns it and the
-/// line it says; it is gone by itself after a minute.
-fn start_helper(pair: &Pair, mode: &str, wrapper: &str) -> (Child, String) {
-    let exe = std::env::current_exe().unwrap();
-    // `ip netns exec` becomes the helper by execve, so the child's process id is the helper's.
-    let mut child = Command::new("ip")
-        .args(["netns", "exec", &pair.b])
-        .args(wrapper.split_whitespace())
-        .arg(exe)
-        .args(["--exact", "helper_holds_the_interface", "--nocapture"])
-        .env(HELPER, mode)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let said = lines.find(|l| l.contains("held by program") || l.contains("refused: "));
-    (child, said.expect("the helper says how it went"))
-}
-
-#[test]
-fn missing_capabilities_are_named() {
-    if !rig::privileged("missing_capabilities_are_named") {
+fn the_number_of_rx_queues_changes() {
+    if !rig::privileged("the_number_of_rx_queues_changes") {
         return;
     }
-    let pair = Pair::new(1);
-    for (capabilities, memlock, want) in [
-        ("-all,+net_raw", "8388608", &["E_PERMISSION", "CAP_BPF and CAP_NET_ADMIN"][..]),
-        ("-all,+net_admin,+bpf", "8388608", &["E_PERMISSION", "CAP_NET_RAW"]),
-        ("-all,+net_raw,+net_admin,+bpf", "65536", &["E_PERMISSION", "RLIMIT_MEMLOCK", "CAP_IPC_LOCK"]),
-        ("-all,+net_raw,+net_admin,+bpf", "8388608", &["held by program"]),
-    ] {
-        let wrapper = format!("prlimit --memlock={memlock} setpriv --bounding-set {capabilities}");
-        let (mut child, said) = start_helper(&pair, "auto", &wrapper);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(want.iter().all(|w| said.contains(w)), "{capabilities} {memlock}: {said}");
-        eprintln!("{capabilities} memlock {memlock}: {said}");
-        assert_eq!(program_on(&pair.b), None);
-    }
-}
+    let pair = Pair::new(4);
+    let channels = |namespace: &str, change: &str| {
+        let args = ["netns", "exec", namespace, "ethtool", "-L"];
+        let out = Command::new("ip").args(args).args(change.split(' ')).output().unwrap();
+        out.status.success()
+    };
+    // veth's own rule: native XDP wants as many rx queues as the peer has tx queues.
+    assert!(channels(&pair.b, "vb rx 2"));
+    let e = pair.in_b(|| open("native", 1024)).err().unwrap();
+    assert_eq!(e.code, Code::Unsupported);
+    assert!(e.message.contains("more queues") && e.message.contains("ethtool -l vb"), "{e}");
 
-#[test]
-fn kill_leaves_nothing_behind() {
-    if !rig::privileged("kill_leaves_nothing_behind") {
-        return;
+    assert!(channels(&pair.a, "va tx 2"));
+    let mut receivers = pair.in_b(|| open("native", 1024)).unwrap().receivers;
+    assert_eq!(receivers.len(), 2);
+    assert!(!channels(&pair.b, "vb rx 1"), "the kernel keeps queues that AF_XDP sockets are bound to");
+
+    // New queues have no socket: what they carry goes up the stack, and nothing is lost.
+    assert!(channels(&pair.b, "vb rx 4") && channels(&pair.a, "va tx 4"));
+    let (socket, mut sink) = (udp_socket(&pair), Collector::default());
+    socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    send(&pair, 0..400);
+    let (mut by_stack, start) = (0, Instant::now());
+    while sink.datagrams + by_stack < 400 {
+        assert!(start.elapsed() < PATIENCE, "{} by us, {by_stack} by the stack", sink.datagrams);
+        drain(&mut receivers, &mut sink);
+        by_stack += usize::from(socket.recv(&mut [0; 8]).is_ok());
     }
-    for mode in ["native", "generic"] {
-        let pair = Pair::new(2);
-        let socket = udp_socket(&pair);
-        let (mut child, held) = start_helper(&pair, mode, "");
-        let before = program_on(&pair.b);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let id: u32 = held.rsplit(' ').next().unwrap().parse().unwrap();
-        assert_eq!(before, Some(id));
-        assert_eq!(program_on(&pair.b), None, "{mode}: the program outlived its process");
-        let start = Instant::now();
-        let mut receivers = pair.in_b(|| open(mode, 512)).unwrap().receivers;
-        eprintln!("{mode}: re-opened {:?} after the kill", start.elapsed());
-        let mut sink = Collector::default();
-        send(&pair, 0..20);
-        drain_until(&mut receivers, &mut sink, |_, s| s.datagrams == 20);
-        drop(receivers);
-        send(&pair, 20..21);
-        assert_eq!(socket.recv_from(&mut [0; 8]).unwrap().0, 2);
-    }
+    assert!(sink.datagrams > 0 && by_stack > 0, "{} by us, {by_stack} by the stack", sink.datagrams);
 }

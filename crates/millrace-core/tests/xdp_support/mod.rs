@@ -3,6 +3,9 @@
 
 use std::{
     collections::HashMap,
+    net::UdpSocket,
+    os::fd::AsRawFd,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -16,7 +19,7 @@ use millrace_core::{
     },
 };
 
-use crate::rig::run;
+use crate::rig::{Pair, RawSender, V4, run};
 
 /// No single wait in these tests is longer.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -122,4 +125,41 @@ pub fn program_on(namespace: &str) -> Option<u32> {
     let text = run(&format!("ip -n {namespace} -j link show dev vb"));
     let links: serde_json::Value = serde_json::from_str(&text).unwrap();
     links[0]["xdp"]["prog"]["id"].as_u64().map(|id| id as u32)
+}
+
+/// Sends datagrams to port 9000; number `i` has source port 1000 + `i` and `i` as its payload.
+pub fn send(pair: &Pair, range: std::ops::Range<u16>) {
+    pair.in_a(|| {
+        let sender = RawSender::new("va");
+        range.for_each(|i| sender.send(&Pair::v4(1000 + i, 9000).bytes(&i.to_be_bytes())));
+    });
+}
+
+/// A socket of the host's stack for port 9000, with room for all a test sends.
+pub fn udp_socket(pair: &Pair) -> UdpSocket {
+    let socket = pair.in_b(|| UdpSocket::bind((V4.1, 9000)).unwrap());
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let bytes: libc::c_int = 32 << 20;
+    // SAFETY: pointer and length describe `bytes`, which outlives the call.
+    let rc = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const bytes).cast(),
+            size_of_val(&bytes) as libc::socklen_t,
+        )
+    };
+    assert_eq!(rc, 0, "SO_RCVBUFFORCE: {}", std::io::Error::last_os_error());
+    socket
+}
+
+/// Waits until `vb` has no program. Closing the link takes it off at once, except that a child another test is forking
+/// right now holds copies of all our descriptors until its execve.
+pub fn await_detached(pair: &Pair) {
+    let start = Instant::now();
+    while let Some(id) = program_on(&pair.b) {
+        assert!(start.elapsed() < PATIENCE, "program {id} is still attached");
+        thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -9,7 +9,10 @@ use crate::{
     config::{Listen, XdpMode},
     error::{Code, Error, Result},
     net::Interface,
-    rx::xdp::umem::{FRAME_BYTES, KERNEL_HEADROOM},
+    rx::xdp::{
+        LINK_HEADER,
+        umem::{FRAME_BYTES, KERNEL_HEADROOM},
+    },
 };
 
 /// Owned by the receivers together; the last one gone, the link's descriptor closes and the kernel takes the program
@@ -19,6 +22,8 @@ pub(super) struct Attachment {
     pub(super) program: Program,
     pub(super) map: XskMap,
     pub(super) mode: AttachMode,
+    /// Longer frames pass, bytes from the Ethernet header on.
+    pub(super) max_frame: u32,
 }
 
 impl Attachment {
@@ -30,32 +35,43 @@ impl Attachment {
         mode: XdpMode,
         degraded: &mut Vec<String>,
     ) -> Result<Self> {
-        let map = XskMap::new(interface.max_rx_queues())?;
-        let code = xdp_program::generate(&Spec {
-            listen,
-            map_fd: map.raw_fd(),
-            empty_slot: action::PASS,
-            max_frame: FRAME_BYTES - KERNEL_HEADROOM,
-        })?;
-        let program = Program::load("millrace", &code, 0)?;
-        let attach = |mode| XdpLink::attach(&program, interface, mode);
-        let (link, mode) = match mode {
-            XdpMode::Native => (attach(AttachMode::Native)?, AttachMode::Native),
-            XdpMode::Generic => (attach(AttachMode::Generic)?, AttachMode::Generic),
+        let attach = |mode| Self::attach(interface, listen, mode);
+        match mode {
+            XdpMode::Native => attach(AttachMode::Native),
+            XdpMode::Generic => attach(AttachMode::Generic),
             XdpMode::Auto => match attach(AttachMode::Native) {
-                Ok(link) => (link, AttachMode::Native),
                 // Whoever owns the interface, owns it in both modes; and what is forbidden is so in both.
-                Err(e) if matches!(e.code, Code::Busy | Code::Permission | Code::Interface) => return Err(e),
+                Err(e) if matches!(e.code, Code::Busy | Code::Permission | Code::Interface) => Err(e),
                 Err(native) => {
-                    let link = attach(AttachMode::Generic).map_err(|generic| Error {
+                    let attached = attach(AttachMode::Generic).map_err(|generic| Error {
                         message: format!("{}; and before that, {}", generic.message, native.message),
                         ..generic
                     })?;
                     degraded.push(format!("native XDP was refused: {}", native.message));
-                    (link, AttachMode::Generic)
+                    Ok(attached)
                 }
+                attached => attached,
             },
-        };
-        Ok(Attachment { _link: link, program, map, mode })
+        }
+    }
+
+    fn attach(interface: &Interface, listen: &[Listen], mode: AttachMode) -> Result<Self> {
+        let max_frame = max_frame(mode, interface.link()?.mtu);
+        let map = XskMap::new(interface.max_rx_queues())?;
+        let spec = Spec { listen, map_fd: map.raw_fd(), empty_slot: action::PASS, max_frame };
+        let program = Program::load("millrace", &xdp_program::generate(&spec)?, 0)?;
+        let link = XdpLink::attach(&program, interface, mode)?;
+        Ok(Attachment { _link: link, program, map, mode, max_frame })
+    }
+}
+
+/// A UMEM frame's room, and in generic mode not more than the wire could carry: what is longer is a UDP GSO
+/// super-packet of a sender on this host. The stack splits those for the guard socket; read as one frame, several
+/// datagrams would look like one. (In native mode the kernel splits them before the program runs.)
+fn max_frame(mode: AttachMode, mtu: u32) -> u32 {
+    let room = FRAME_BYTES - KERNEL_HEADROOM;
+    match mode {
+        AttachMode::Native => room,
+        AttachMode::Generic => room.min(mtu.saturating_add(LINK_HEADER)),
     }
 }

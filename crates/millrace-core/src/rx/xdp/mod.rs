@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use crate::{
+    bpf::link::AttachMode,
     config::{EngineConfig, ListenSet},
     error::{Code, Error, Result},
     net::Interface,
@@ -24,7 +25,7 @@ pub mod umem;
 
 use attachment::Attachment;
 pub use receiver::XdpReceiver;
-use umem::{FRAME_BYTES, KERNEL_HEADROOM};
+use umem::FRAME_BYTES;
 
 /// Ethernet header and two VLAN tags.
 const LINK_HEADER: u32 = 14 + 2 * 4;
@@ -74,12 +75,18 @@ fn describe(
     queues: u32,
 ) -> Result<BackendInfo> {
     let link = interface.link()?;
-    let room = FRAME_BYTES - KERNEL_HEADROOM;
+    let driver = interface.driver().unwrap_or_else(|| "unknown".into());
     let mut degraded = Vec::new();
-    if link.mtu + LINK_HEADER > room {
+    if link.mtu.saturating_add(LINK_HEADER) > attachment.max_frame {
         degraded.push(format!(
-            "{} has an MTU of {} bytes: frames longer than {room} bytes take the slow path through the kernel",
-            interface.name, link.mtu
+            "{} has an MTU of {} bytes: frames longer than {} bytes take the slow path through the kernel",
+            interface.name, link.mtu, attachment.max_frame
+        ));
+    }
+    if attachment.mode == AttachMode::Generic && ["veth", "tun"].contains(&driver.as_str()) {
+        degraded.push(format!(
+            "generic XDP on a virtual interface ({driver}): datagrams that a sender on this host sends with UDP_SEGMENT \
+             and that fit one MTU together arrive as one"
         ));
     }
     if link.operstate == "down" || link.operstate == "lowerlayerdown" {
@@ -87,11 +94,12 @@ fn describe(
     }
     let ring = config.xdp_frames / 2;
     let granted = [
-        ("driver", interface.driver().unwrap_or_else(|| "unknown".into())),
+        ("driver", driver),
         ("mtu", link.mtu.to_string()),
         ("rx queues", queues.to_string()),
         ("frames per rx queue", config.xdp_frames.to_string()),
         ("frame bytes", FRAME_BYTES.to_string()),
+        ("longest frame", attachment.max_frame.to_string()),
         ("rx ring", ring.to_string()),
         ("fill ring", ring.to_string()),
         ("need_wakeup", "on".into()),
