@@ -42,7 +42,7 @@ impl Interface {
         let Ok(c_name) = CString::new(name) else { return Err(missing(None)) };
         // SAFETY: `c_name` is NUL-terminated and lives through the call, which only reads it.
         let index = unsafe { libc::if_nametoindex(c_name.as_ptr()) };
-        if index == 0 || name.len() >= libc::IFNAMSIZ {
+        if index == 0 {
             return Err(missing(Some(io::Error::last_os_error())));
         }
         Ok(Interface { name: name.into(), index })

@@ -1,5 +1,4 @@
-//! AF_XDP on an interface that belongs to the whole host: what stays behind (nothing), what is touched of others
-//! (nothing), what is said when it cannot be had.
+//! AF_XDP from opening to closing: what the interface is, what it refuses, what happens when it changes meanwhile.
 
 mod rig;
 mod xdp_support;
@@ -13,11 +12,6 @@ use std::{
 };
 
 use millrace_core::{
-    bpf::{
-        asm::{Assembler, Reg},
-        link::{AttachMode, XdpLink},
-        sys::{Program, action},
-    },
     config::EngineConfig,
     error::Code,
     net::Interface,
@@ -27,18 +21,7 @@ use millrace_core::{
     },
 };
 use rig::{Pair, RawSender, V4, run};
-use xdp_support::{
-    Collector, PATIENCE, await_detached, config, drain, drain_until, lost, open, program_on, send, udp_socket,
-};
-
-/// A program that passes everything, attached as somebody else would.
-fn foreign(pair: &Pair, mode: AttachMode) -> (XdpLink, u32) {
-    let mut a = Assembler::new();
-    a.mov_imm(Reg::R0, action::PASS as i32).exit();
-    let program = Program::load("foreign", &a.finish().unwrap(), 0).unwrap();
-    let link = pair.in_b(|| XdpLink::attach(&program, &Interface::by_name("vb").unwrap(), mode)).unwrap();
-    (link, program.id())
-}
+use xdp_support::{Collector, PATIENCE, config, drain, drain_until, lost, open, send, udp_socket};
 
 #[test]
 fn interface_facts_come_from_the_threads_namespace() {
@@ -71,66 +54,6 @@ fn an_unknown_interface_is_an_error_that_names_the_known_ones() {
     let e = pair.in_b(|| xdp::open(&wrong)).err().unwrap();
     assert_eq!(e.code, Code::Interface);
     assert!(e.message.contains("eth77") && e.message.contains("lo, vb"), "{e}");
-}
-
-#[test]
-fn a_second_open_is_refused_and_the_first_goes_on() {
-    if !rig::privileged("a_second_open_is_refused_and_the_first_goes_on") {
-        return;
-    }
-    let pair = Pair::new(2);
-    let mut first = pair.in_b(|| open("auto", 512)).unwrap().receivers;
-    let id = first[0].program_id();
-    assert_eq!(program_on(&pair.b), Some(id));
-    for mode in ["auto", "native", "generic"] {
-        let e = pair.in_b(|| open(mode, 512)).err().unwrap();
-        assert_eq!(e.code, Code::Busy, "{e}");
-        assert!(e.message.contains(&format!("id {id} (native)")), "{e}");
-    }
-    assert_eq!(program_on(&pair.b), Some(id));
-    let mut sink = Collector::default();
-    send(&pair, 0..100);
-    drain_until(&mut first, &mut sink, |_, s| s.datagrams == 100);
-    // The last receiver takes the program with it, and not the last but one.
-    first.pop();
-    assert_eq!(program_on(&pair.b), Some(id));
-    drop(first);
-    await_detached(&pair);
-}
-
-#[test]
-fn a_foreign_program_is_never_touched() {
-    if !rig::privileged("a_foreign_program_is_never_touched") {
-        return;
-    }
-    for theirs in [AttachMode::Native, AttachMode::Generic] {
-        let pair = Pair::new(1);
-        let (link, id) = foreign(&pair, theirs);
-        for mode in ["auto", "native", "generic"] {
-            let e = pair.in_b(|| open(mode, 512)).err().unwrap();
-            assert_eq!(e.code, Code::Busy, "{e}");
-            assert!(e.message.contains(&format!("id {id} ({theirs})")), "{e}");
-            assert_eq!(program_on(&pair.b), Some(id));
-        }
-        drop(link);
-        await_detached(&pair);
-        drop(pair.in_b(|| open("auto", 512)).unwrap());
-    }
-}
-
-#[test]
-fn a_link_update_swaps_the_program_in_place() {
-    if !rig::privileged("a_link_update_swaps_the_program_in_place") {
-        return;
-    }
-    let pair = Pair::new(1);
-    let (link, old) = foreign(&pair, AttachMode::Native);
-    let mut a = Assembler::new();
-    a.mov_imm(Reg::R0, action::DROP as i32).exit();
-    let new = Program::load("new", &a.finish().unwrap(), 0).unwrap();
-    link.update(&new).unwrap();
-    assert_ne!(old, new.id());
-    assert_eq!(program_on(&pair.b), Some(new.id()));
 }
 
 #[test]

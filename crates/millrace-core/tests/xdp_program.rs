@@ -112,7 +112,8 @@ fn frames() -> Vec<Frame> {
                 all.push(Frame { vlan, ..plain.clone() });
             }
             all.push(Frame { vlan: vec![(ETH_P_8021Q, 5); 3], ..plain.clone() });
-            all.push(Frame { ipv4_options: vec![1; 4], ..plain.clone() });
+            // Options that read as port 9000, should anybody take them for the UDP header.
+            all.push(Frame { ipv4_options: vec![1, 1, 0x23, 0x28], ..plain.clone() });
             for header in [0, 43, 60, 44] {
                 let ipv6_extensions = vec![(header, vec![0, 0, 0, 0, 0, 0, 0, 0])];
                 all.push(Frame { ipv6_extensions, ..plain.clone() });

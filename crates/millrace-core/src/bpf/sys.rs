@@ -5,7 +5,7 @@
 
 use std::{
     io, mem,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use crate::error::{Code, Error, Result};
@@ -297,6 +297,12 @@ impl Program {
         bpf(BPF_PROG_TEST_RUN, &mut attr)
             .map_err(|e| explain(&format!("test run of the XDP program on {} bytes", frame.len()), e))?;
         Ok(attr.retval)
+    }
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -110,8 +110,12 @@ pub struct ProducerRing<T> {
 }
 
 impl<T: Copy> ProducerRing<T> {
-    /// Takes the producing end. The memory must really hold such a ring, and nobody else may produce.
-    pub fn new(memory: Arc<Mapping>, offsets: Offsets, size: u32) -> Self {
+    /// Takes the producing end.
+    ///
+    /// # Safety
+    /// The memory holds a ring of `size` entries of type `T` laid out as `offsets` say, whose other end keeps to the
+    /// protocol of `af_xdp.rst`, and nobody else has this end.
+    pub unsafe fn new(memory: Arc<Mapping>, offsets: Offsets, size: u32) -> Self {
         let ring = Ring::new(memory, offsets, size);
         let produced = ring.producer().load(Ordering::Relaxed);
         let consumed = ring.consumer().load(Ordering::Acquire);
@@ -174,8 +178,12 @@ pub struct ConsumerRing<T> {
 }
 
 impl<T: Copy> ConsumerRing<T> {
-    /// Takes the consuming end. The memory must really hold such a ring, and nobody else may consume.
-    pub fn new(memory: Arc<Mapping>, offsets: Offsets, size: u32) -> Self {
+    /// Takes the consuming end.
+    ///
+    /// # Safety
+    /// The memory holds a ring of `size` entries of type `T` laid out as `offsets` say, whose other end keeps to the
+    /// protocol of `af_xdp.rst`, and nobody else has this end.
+    pub unsafe fn new(memory: Arc<Mapping>, offsets: Offsets, size: u32) -> Self {
         let ring = Ring::new(memory, offsets, size);
         let consumed = ring.consumer().load(Ordering::Relaxed);
         ConsumerRing { ring, consumed, produced: consumed }
@@ -234,7 +242,10 @@ mod tests {
         let ring = Ring::<u64>::new(Arc::clone(&memory), OFFSETS, size);
         ring.producer().store(start, Ordering::Relaxed);
         ring.consumer().store(start, Ordering::Relaxed);
-        (ProducerRing::new(Arc::clone(&memory), OFFSETS, size), ConsumerRing::new(memory, OFFSETS, size))
+        // SAFETY: the memory was made for exactly this, and these are its only two ends.
+        unsafe {
+            (ProducerRing::new(Arc::clone(&memory), OFFSETS, size), ConsumerRing::new(memory, OFFSETS, size))
+        }
     }
 
     #[test]

@@ -89,11 +89,15 @@ impl XskSocket {
         }
         let rx_map = map_ring::<libc::xdp_desc>(&fd, &offsets.rx, entries, libc::XDP_PGOFF_RX_RING as u64)?;
         let fill_map = map_ring::<u64>(&fd, &offsets.fr, entries, libc::XDP_UMEM_PGOFF_FILL_RING)?;
-        Ok(XskSocket {
-            rx: ConsumerRing::new(rx_map, offsets_of(&offsets.rx), entries),
-            fill: ProducerRing::new(fill_map, offsets_of(&offsets.fr), entries),
-            fd,
-        })
+        // SAFETY: the kernel just made these rings of `entries` entries of these types, at these offsets, for this
+        // socket; the mappings are ours alone.
+        let (rx, fill) = unsafe {
+            (
+                ConsumerRing::new(rx_map, offsets_of(&offsets.rx), entries),
+                ProducerRing::new(fill_map, offsets_of(&offsets.fr), entries),
+            )
+        };
+        Ok(XskSocket { rx, fill, fd })
     }
 
     /// Binds to one rx queue, copy mode, and says so: with flags 0 the kernel would choose, and on some drivers choose
