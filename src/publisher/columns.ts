@@ -212,5 +212,5 @@ export class ColumnsEnvelope implements Envelope {
 }
 
 function saturate(nanos: number): number {
-  return nanos < MIN_TIME ? MIN_TIME : nanos > MAX_TIME ? MAX_TIME : nanos
+  return Math.max(MIN_TIME, Math.min(nanos, MAX_TIME))
 }

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -12,7 +12,7 @@ export interface NatsOptions {
   user?: string
   password?: string
   maxPayload?: number
-  /** Further lines of the server's configuration file's syntax are not supported: further arguments are. */
+  /** Further arguments of the command line. */
   args?: readonly string[]
   /** Path or name of the server. Default `nats-server`. */
   binary?: string
@@ -22,7 +22,7 @@ export interface NatsServer {
   readonly port: number
   readonly url: string
   readonly pid: number | undefined
-  /** Sends a signal to the server; after SIGKILL or SIGTERM waits until it is gone. */
+  /** Sends a signal to the server; waits until it is gone after SIGKILL or SIGTERM, until it stands still after SIGSTOP. */
   kill(signal: NodeJS.Signals): Promise<void>
   /** Starts it again, on the same port, after a kill. */
   start(): Promise<void>
@@ -54,7 +54,6 @@ export async function startNats(options: NatsOptions = {}): Promise<NatsServer> 
   if (options.token !== undefined) args.push('--auth', options.token)
   if (options.user !== undefined) args.push('--user', options.user, '--pass', options.password ?? '')
   if (options.maxPayload !== undefined) {
-    const { writeFileSync } = await import('node:fs')
     const file = join(directory, 'conf')
     writeFileSync(file, `max_payload: ${options.maxPayload}\n`)
     args.push('-c', file)
@@ -90,6 +89,8 @@ export async function startNats(options: NatsOptions = {}): Promise<NatsServer> 
     const exit = signal === 'SIGKILL' || signal === 'SIGTERM' ? once(target, 'exit') : undefined
     target.kill(signal)
     await exit
+    if (signal === 'SIGSTOP')
+      while (!stopped(target.pid!)) await new Promise((resolve) => setTimeout(resolve, 1))
   }
 
   async function stop(): Promise<void> {
@@ -113,6 +114,12 @@ export async function startNats(options: NatsOptions = {}): Promise<NatsServer> 
     start,
     stop,
   }
+}
+
+/** Whether every thread of a process stands still: the signal has been sent long before they do. */
+function stopped(pid: number): boolean {
+  const tasks = `/proc/${pid}/task`
+  return readdirSync(tasks).every((task) => /\) T /u.test(readFileSync(`${tasks}/${task}/stat`, 'latin1')))
 }
 
 function notInstalled(): Error {
