@@ -62,6 +62,7 @@ export async function startNats(options: NatsOptions = {}): Promise<NatsServer> 
 
   async function start(): Promise<void> {
     const started = spawn(options.binary ?? 'nats-server', args, { stdio: 'ignore' })
+    let ended = false
     const failed = new Promise<never>((_, reject) => {
       started.once('error', (error: NodeJS.ErrnoException) => {
         reject(error.code === 'ENOENT' ? notInstalled() : error)
@@ -70,12 +71,14 @@ export async function startNats(options: NatsOptions = {}): Promise<NatsServer> 
         reject(new Error(`nats-server ended at once: ${code ?? signal}`)),
       )
     })
-    failed.catch(() => undefined)
+    failed.catch(() => {
+      ended = true
+    })
     running.add(started)
     started.once('exit', () => running.delete(started))
     child = started
     try {
-      await Promise.race([greets(port), failed])
+      await Promise.race([greets(port, () => ended), failed])
     } catch (error) {
       running.delete(started)
       started.kill('SIGKILL')
@@ -129,9 +132,9 @@ function notInstalled(): Error {
   )
 }
 
-/** Resolves when something on the port sends INFO. */
-async function greets(port: number): Promise<void> {
-  for (let attempt = 0; attempt < 400; attempt++) {
+/** Resolves when something on the port sends INFO, or there is no use in waiting. */
+async function greets(port: number, ended: () => boolean): Promise<void> {
+  for (let attempt = 0; attempt < 400 && !ended(); attempt++) {
     const socket = connect(port, '127.0.0.1')
     try {
       const greeted = await new Promise<boolean>((resolve) => {
@@ -145,5 +148,5 @@ async function greets(port: number): Promise<void> {
     }
     await new Promise((resolve) => setTimeout(resolve, 25))
   }
-  throw new Error(`nats-server does not greet on port ${port} within 10 s`)
+  if (!ended()) throw new Error(`nats-server does not greet on port ${port} within 10 s`)
 }
