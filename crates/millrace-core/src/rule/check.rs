@@ -497,8 +497,8 @@ impl Checker<'_> {
             Kind::Number => {
                 let subject = short(value);
                 let value = self.value(value)?;
-                let ranges: Vec<_> =
-                    items.iter().map(|i| self.number_item(i, &subject, value.max())).collect();
+                let max = if matches!(value, Value::Const(_)) { u64::MAX } else { value.max() };
+                let ranges: Vec<_> = items.iter().map(|i| self.number_item(i, &subject, max)).collect();
                 let ranges = merge(ranges.into_iter().collect::<Option<Vec<_>>>()?, |n| n.checked_add(1));
                 match value {
                     Value::Const(c) => {

@@ -183,7 +183,7 @@ impl Lexer<'_> {
             .count();
         let run = &rest[..len];
         let looks = run.windows(2).any(|w| w == b"::") || run.iter().filter(|&&b| b == b':').count() > 2;
-        if looks && !rest.get(len).copied().is_some_and(is_word) { len } else { 0 }
+        if looks && len <= LONGEST_V6 && !rest.get(len).copied().is_some_and(is_word) { len } else { 0 }
     }
 
     fn v6(&mut self) -> Tok {

@@ -1,11 +1,12 @@
 //! Payload rules: text → program → verdict.
 //!
 //! The language is described in `docs/rules.md`. A text passes through one stage per file:
-//! [`lex`] → [`parse`] ([`ast`]) → [`check`] → [`lower`] ([`program`]) → [`eval`]; [`report`] renders what went wrong
+//! [`lex`] → [`parse`] ([`ast`]) → [`check`] → [`lower`] ([`program`]) → [`decide`] → [`eval`]; [`report`] renders what went wrong
 //! on the way. The program is the meeting point: whatever else is to run rules starts from it.
 
 mod ast;
 mod check;
+mod decide;
 mod eval;
 pub mod hash;
 mod lex;
@@ -100,8 +101,10 @@ impl RuleSet {
         if !report.is_empty() {
             return fail(report.render(text));
         }
+        let mut program = lower::lower(&checked);
+        decide::decide(&mut program);
         Ok(RuleSet {
-            program: lower::lower(&checked),
+            program,
             warnings: warnings(&checked),
             rules: checked.into_iter().map(|rule| (rule.name, rule.text)).collect(),
         })

@@ -139,7 +139,7 @@ fn program_agrees_with_the_definition() {
     );
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         failure_persistence: None,
-        ..ProptestConfig::with_cases(cases(1500))
+        ..ProptestConfig::with_cases(cases(600))
     });
     let outcome = runner.run(&strategy, |(text, queues, samples)| {
         let Ok(set) = RuleSet::compile(&text, queues) else {
