@@ -6,6 +6,7 @@ mod hostile;
 mod random;
 mod recipes;
 mod reference;
+mod speed;
 
 use super::*;
 
