@@ -38,7 +38,7 @@ fn twenty_thousand_datagrams_arrive_exactly() {
     let pair = Pair::new(2);
     let mut opened = open(&pair, r#"{"port":9000},{"port":9001},{"port":9002}"#, 4);
     assert!(opened.info.degraded.is_empty(), "{:?}", opened.info.degraded);
-    exact(&pair, &mut opened);
+    exact(&pair, &mut opened, true);
     assert_eq!(packets(&mut opened), 20_000, "foreign traffic never enters the ring");
 }
 

@@ -130,7 +130,7 @@ fn refused((target, port): Place, address: IpAddr, e: io::Error) -> Error {
     let at = name(address, port);
     match e.raw_os_error() {
         Some(libc::EADDRINUSE) => {
-            let owner = owner::describe(port);
+            let owner = owner::describe(address, port);
             Error::os(Code::Port, format!("UDP {at} is taken: {owner}"), e)
         }
         Some(libc::EACCES) => Error::os(

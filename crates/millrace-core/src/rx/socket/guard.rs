@@ -3,7 +3,7 @@
 //! It keeps the host from answering with ICMP port unreachable, makes a second owner of the port visible as an error,
 //! and receives what the fast path cannot read.
 
-use super::{Options, SocketReceiver, bind, receiver::Wanted, sys};
+use super::{Options, SocketReceiver, Time, bind, receiver::Wanted, sys};
 use crate::{
     config::EngineConfig,
     error::{Code, Error, Result},
@@ -40,7 +40,8 @@ pub fn open_guard(config: &EngineConfig, mode: GuardMode) -> Result<SocketReceiv
         GuardMode::DeliverAll => config.socket_rcvbuf,
         GuardMode::Sink => SINK_RCVBUF.min(config.socket_rcvbuf),
     };
-    let mut options = Options::new(rcvbuf);
+    // Kernel times on any one socket make the stack stamp every packet of the host: not worth it for the slow path.
+    let mut options = Options::new(rcvbuf, Time::OfPass);
     let (mut readers, mut holders) = (Vec::new(), Vec::new());
     for place in bind::plan(&config.listen) {
         let exact = matches!(place.0, bind::Target::Exact(_));

@@ -2,9 +2,9 @@
 
 use std::{fs, net::IpAddr, os::unix::fs::MetadataExt};
 
-/// Names the owner of a local UDP port for an error message, e.g. `held by pid 812 (coredns)`.
-pub(super) fn describe(port: u16) -> String {
-    let Some((inode, uid, local)) = find_socket(port) else {
+/// Names who keeps us from binding `address`:`port`, e.g. `0.0.0.0:53 is held by pid 812 (coredns)`.
+pub(super) fn describe(address: IpAddr, port: u16) -> String {
+    let Some((inode, uid, local)) = find_socket(address, port) else {
         return "no socket of this network namespace shows it in /proc/net/udp".into();
     };
     match find_process(inode) {
@@ -16,23 +16,27 @@ pub(super) fn describe(port: u16) -> String {
     }
 }
 
-/// First UDP socket on `port`: inode, uid, printed local address. /proc/thread-self, because /proc/net is the main
+/// First UDP socket that conflicts with `address`:`port`: inode, uid, printed local address. /proc/thread-self, because /proc/net is the main
 /// thread's namespace.
-fn find_socket(port: u16) -> Option<(u64, u32, String)> {
+fn find_socket(address: IpAddr, port: u16) -> Option<(u64, u32, String)> {
     ["udp", "udp6"].iter().find_map(|table| {
         let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).ok()?;
-        text.lines().skip(1).find_map(|line| parse_line(line, port))
+        text.lines().skip(1).find_map(|line| parse_line(line, address, port))
     })
 }
 
 /// One line of /proc/net/udp{,6}: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`.
-fn parse_line(line: &str, port: u16) -> Option<(u64, u32, String)> {
+fn parse_line(line: &str, wanted: IpAddr, port: u16) -> Option<(u64, u32, String)> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let (address, hex_port) = words.get(1)?.split_once(':')?;
+    let (hex_address, hex_port) = words.get(1)?.split_once(':')?;
     if u16::from_str_radix(hex_port, 16).ok()? != port {
         return None;
     }
-    let local = match parse_address(address)? {
+    let local = parse_address(hex_address)?;
+    if local != wanted && !local.is_unspecified() && !wanted.is_unspecified() {
+        return None;
+    }
+    let local = match local {
         IpAddr::V4(a) => format!("{a}:{port}"),
         IpAddr::V6(a) => format!("[{a}]:{port}"),
     };
@@ -79,10 +83,12 @@ mod tests {
     #[test]
     fn reads_the_lines_of_both_tables() {
         let v4 = "  12: 0100007F:2328 00000000:0000 07 00000000:00000000 00:00000000 00000000  1000        0 4711 2 0 0";
-        assert_eq!(parse_line(v4, 9000), Some((4711, 1000, "127.0.0.1:9000".into())));
-        assert_eq!(parse_line(v4, 9001), None);
+        let any = IpAddr::from([0; 16]);
+        assert_eq!(parse_line(v4, any, 9000), Some((4711, 1000, "127.0.0.1:9000".into())));
+        assert_eq!(parse_line(v4, any, 9001), None);
+        assert_eq!(parse_line(v4, IpAddr::from([10, 0, 0, 1]), 9000), None);
         let v6 = "  1: 00000000000000000000000001000000:2328 00000000000000000000000000000000:0000 07 0:0 0:0 0 0 0 99 2";
-        assert_eq!(parse_line(v6, 9000), Some((99, 0, "[::1]:9000".into())));
-        assert_eq!(parse_line("header", 9000), None);
+        assert_eq!(parse_line(v6, any, 9000), Some((99, 0, "[::1]:9000".into())));
+        assert_eq!(parse_line("header", any, 9000), None);
     }
 }
