@@ -15,7 +15,7 @@ use std::{
 use millrace_core::{
     config::EngineConfig,
     datagram::{Addr, Datagram, Timestamp, flags},
-    error::Result,
+    error::{Code, Result},
     rx::{FrameDrop, Opened, Receiver, Sink, socket::SocketReceiver},
 };
 
@@ -31,7 +31,7 @@ pub fn config(listen: &str, dev: &str, threads: u16) -> EngineConfig {
     EngineConfig::from_json(&format!(
         r#"{{"backend":"auto","interface":"{dev}","listen":[{listen}],"queues":1,"rxThreads":{threads},"rules":"",
         "busyPoll":"off","busyPollUs":0,"laneSlots":64,"laneBytes":65536,"wakeMin":1,"wakeMaxUs":1,"xdpMode":"auto",
-        "xdpFrames":512,"packetBlockBytes":1048576,"packetBlocks":8,"socketRcvbuf":8388608}}"#
+        "xdpFrames":512,"packetBlockBytes":131072,"packetBlocks":128,"socketRcvbuf":8388608}}"#
     ))
     .unwrap()
 }
@@ -151,7 +151,9 @@ pub fn exact<R: Receiver>(pair: &Pair, opened: &mut Opened<R>, kernel_time: bool
         done.store(true, Ordering::Relaxed);
         keeps = threads.into_iter().chain(guard).map(|t| t.join().unwrap()).collect();
     });
-    assert_eq!(lost(opened), 0, "the test is paced: nothing should overflow");
+    // Not the guard's: its counter may hold duplicates of what the ring has (see `open_guard`).
+    let overflow: Vec<_> = opened.receivers.iter_mut().flat_map(|r| r.counters().lost).collect();
+    assert!(overflow.iter().all(|(_, n)| *n == 0), "the test is paced: {overflow:?}");
     let busy = keeps.iter().filter(|k| !k.got.is_empty()).count();
     assert!(busy > 1, "48 flows should reach more than one of the receivers");
     for got in keeps.into_iter().flat_map(|k| k.got) {
@@ -180,7 +182,8 @@ fn read_until<R: Receiver>(r: &mut R, done: &AtomicBool, arrived: &AtomicUsize) 
     keep
 }
 
-/// Sends with at most a few hundred under way, so that no queue of the kernel's overflows.
+/// Sends with at most a hundred under way, so that no queue of the kernel's overflows on a busy machine; a ring has more
+/// blocks than that.
 fn send_numbered(count: usize, arrived: &AtomicUsize) -> HashMap<Key, usize> {
     let v4: Vec<_> = (0..16).map(|_| sender(false)).collect();
     let v6: Vec<_> = (0..16).map(|_| sender(true)).collect();
@@ -205,7 +208,7 @@ fn send_numbered(count: usize, arrived: &AtomicUsize) -> HashMap<Key, usize> {
             _ => {}
         }
         let start = Instant::now();
-        while i - arrived.load(Ordering::Relaxed).min(i) > 300 && start.elapsed() < PATIENCE {
+        while i - arrived.load(Ordering::Relaxed).min(i) > 100 && start.elapsed() < PATIENCE {
             thread::sleep(Duration::from_micros(200));
         }
     }
@@ -257,6 +260,18 @@ pub fn open_in_b<R: Receiver>(
     open: impl Fn(&EngineConfig) -> Result<Opened<R>> + Send + Sync,
 ) -> Result<Opened<R>> {
     pair.in_b(|| open(config))
+}
+
+/// Repeats `open` while the port is still taken.
+pub fn settled<T>(open: impl Fn() -> Result<T>) -> T {
+    let start = Instant::now();
+    loop {
+        match open() {
+            Ok(opened) => return opened,
+            Err(e) => assert!(e.code == Code::Port && start.elapsed() < PATIENCE, "{e}"),
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Runs `f` without any capability. The calling thread keeps none afterwards: call it on a thread made for it.

@@ -12,7 +12,8 @@ use crate::{
 const LAST_INCOMING_PKTTYPE: u32 = 2;
 /// IPv4 fragment offset: a non-first fragment has no ports. None arrive with PACKET_FANOUT_FLAG_DEFRAG.
 const FRAGMENT_OFFSET: u32 = 0x1fff;
-/// IPv6 next headers whose end a loop-free program cannot find: hop-by-hop, routing, fragment, destination options.
+/// IPv6 extension headers the parser walks: hop-by-hop, routing, fragment, destination options. A loop-free program
+/// cannot find the end of a chain of them.
 const EXTENSION_HEADERS: [u32; 4] = [0, 43, 44, 60];
 /// Bytes of one VLAN tag still in the frame (QinQ: the kernel moved only the outer one to metadata).
 const VLAN_TAG: u32 = 4;
@@ -20,7 +21,7 @@ const VLAN_TAG: u32 = 4;
 const OVERHEAD: usize = 64;
 
 /// Accepts incoming UDP to one of `ports`, IPv4 with options, IPv6 without extension headers, and every IPv6 packet
-/// with extension headers. All offsets count from the network header, so the link layer does not matter.
+/// with an extension header that another one or UDP follows (so not the host's own MLD and ICMPv6). All offsets count from the network header, so the link layer does not matter.
 ///
 /// When there are more ports than a program can hold (about 2,000), all UDP passes; the second result is then false.
 pub(super) fn ours(ports: &[u16]) -> (Vec<sock_filter>, bool) {
@@ -48,12 +49,19 @@ pub(super) fn ours(ports: &[u16]) -> (Vec<sock_filter>, bool) {
         a.goto(check_port);
         a.place(v6);
         a.load_byte(base + 6);
+        let extended = a.label();
         for header in EXTENSION_HEADERS {
-            a.if_eq(header, keep, NEXT);
+            a.if_eq(header, extended, NEXT);
         }
         a.if_eq(IPPROTO_UDP.into(), NEXT, pre_drop);
         a.load_half(base + 40 + 2);
         a.goto(check_port);
+        a.place(extended);
+        a.load_byte(base + 40);
+        for header in EXTENSION_HEADERS {
+            a.if_eq(header, keep, NEXT);
+        }
+        a.if_eq(IPPROTO_UDP.into(), keep, pre_drop);
     }
     a.place(keep);
     a.ret(KEEP_ALL);

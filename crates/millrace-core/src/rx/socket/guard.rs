@@ -21,7 +21,7 @@ pub enum GuardMode {
 }
 
 /// Receive buffer of each guard socket in [`GuardMode::Sink`], bytes.
-const SINK_RCVBUF: u32 = 1 << 20;
+const SINK_RCVBUF: u32 = 4 << 20;
 /// No conforming sender fragments an IPv6 packet that fits the minimum MTU of 1280 (RFC 8200 §5): UDP payload of such a
 /// packet, bytes. What the sink need not look at.
 const NEVER_FRAGMENTED: u32 = 1280 - 40 - 8;
