@@ -1,0 +1,241 @@
+import { once } from 'node:events'
+import type { AddressInfo } from 'node:net'
+import { createServer } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import t from 'tap'
+import { MillraceError } from '../src/errors.js'
+import { createLog, readableLine } from '../src/log.js'
+import { healthy, ready } from '../src/service/health.js'
+import { run } from '../src/service/run.js'
+import { FakeDataPlane, type OpenSnapshot, snapshot, testConfig } from './service-fake.test.js'
+
+interface Line {
+  readonly level: string
+  readonly msg: string
+  readonly [field: string]: unknown
+}
+
+/** The service in this process, on a fake data plane, with what it logs and prints. */
+function started(plane: FakeDataPlane, env: Record<string, string> = {}) {
+  const lines: Line[] = []
+  const printed: string[] = []
+  const log = createLog({
+    stream: { write: (line) => lines.push(JSON.parse(line) as Line) },
+    readable: false,
+  })
+  const status = run(testConfig(env), plane, log, { print: (text) => printed.push(text), table: false })
+  const line = async (msg: string): Promise<Line> => {
+    for (;;) {
+      const found = lines.find((l) => l.msg === msg)
+      if (found) return found
+      await sleep(5)
+    }
+  }
+  const get = async (path: string, init: RequestInit = {}) => {
+    const { address } = await line('serving /metrics, /healthz and /readyz')
+    return await fetch(`http://${String(address)}${path}`, { ...init, headers: { connection: 'close' } })
+  }
+  return { lines, printed, status, line, get }
+}
+
+t.test('from start to closing books', async (t) => {
+  const plane = new FakeDataPlane()
+  plane.startMs = 300
+  plane.stopMs = 500
+  const service = started(plane)
+
+  const early = await service.get('/readyz')
+  t.equal(early.status, 503)
+  t.same(await early.json(), { ok: false, phase: 'starting', reasons: ['starting'] })
+  t.equal((await service.get('/healthz')).status, 200, 'alive while starting')
+  t.match(await (await service.get('/metrics')).text(), 'millrace_build_info')
+
+  t.match(await service.line('receiving'), { backend: 'packet', interface: 'eth0', threads: 2, queues: 2 })
+  t.match(await service.line('backend xdp refused'), { code: 'MILLRACE_E_PERMISSION' })
+  t.match(await service.line('the kernel granted less'), { level: 'warn', degraded: ['busy poll refused'] })
+  const now = await service.get('/readyz')
+  t.equal(now.status, 200)
+  t.same(await now.json(), { ok: true, phase: 'running', reasons: [] })
+  const scraped = await service.get('/metrics')
+  t.match(scraped.headers.get('content-type'), 'text/plain; version=0.0.4')
+  t.match(await scraped.text(), 'millrace_received_datagrams_total{thread="0",kind="receive"} 100')
+  t.equal((await service.get('/elsewhere')).status, 404)
+  t.equal((await service.get('/metrics', { method: 'POST' })).status, 405)
+  const head = await service.get('/healthz', { method: 'HEAD' })
+  t.equal(head.status, 200)
+  t.equal(await head.text(), '')
+
+  plane.snap.workers[1]!.counters.connected = 0
+  t.match(await (await service.get('/readyz')).json(), { reasons: ['publisher 1 is not connected to NATS'] })
+  plane.snap.workers[1]!.counters.connected = 1
+  plane.snap.workers[0]!.heartbeatAgeMs = 2000
+  const stalled = await service.get('/healthz')
+  t.equal(stalled.status, 503)
+  t.match(await stalled.json(), { reasons: ['worker 0 has not answered for 2000 ms'] })
+  plane.snap.workers[0]!.heartbeatAgeMs = 1
+
+  process.emit('SIGHUP')
+  t.match(await service.line('SIGHUP ignored: a restart is needed to read the configuration again'), {
+    level: 'warn',
+  })
+  process.emit('SIGTERM')
+  t.match(await service.line('draining'), { cause: 'SIGTERM', drainMs: 5000 })
+  t.same(await (await service.get('/readyz')).json(), { ok: false, phase: 'draining', reasons: ['draining'] })
+  t.equal((await service.get('/healthz')).status, 200, 'alive while draining')
+
+  t.equal(await service.status, 0)
+  t.match(await service.line('closing books'), {
+    clean: true,
+    books: { received: 130, handled: 115, balanced: true, dropped: { rule: 11, queue_full: 2 } },
+  })
+  t.same(plane.calls, ['start', 'stop 5000', 'stopped'])
+  t.same(service.printed, [])
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'uncaughtException']) {
+    const ours = process.listeners(signal as 'SIGTERM').filter((l) => /onSignal|reactions/.test(String(l)))
+    t.same(ours, [], `${signal} is released`)
+  }
+})
+
+t.test('health', async (t) => {
+  const verdict = (probe: typeof healthy, change: (s: OpenSnapshot) => void, phase = 'running' as const) => {
+    const snap = snapshot()
+    change(snap)
+    return probe(phase, snap).reasons
+  }
+  t.same(
+    verdict(healthy, () => {}),
+    [],
+  )
+  t.same(
+    verdict(healthy, (s) => (s.engine.threads[1]!.error = 'gone')),
+    ['receive thread 1: gone'],
+  )
+  t.same(
+    verdict(healthy, (s) => (s.workers[1]!.state = 'failed')),
+    ['worker 1 failed'],
+  )
+  t.same(
+    verdict(healthy, (s) => (s.workers[1]!.heartbeatAgeMs = 1999)),
+    [],
+  )
+  t.same(
+    verdict(healthy, (s) => {
+      s.workers[1]!.heartbeatAgeMs = 9999
+      s.workers[1]!.state = 'stopped'
+    }),
+    [],
+    'a stopped worker need not answer',
+  )
+  t.same(
+    verdict(ready, () => {}),
+    [],
+  )
+  t.same(
+    verdict(ready, (s) => (s.workers[0]!.state = 'starting')),
+    ['worker 0 is starting'],
+  )
+  t.same(
+    verdict(ready, (s) => (s.engine.threads[0]!.error = 'gone')),
+    ['receive thread 0: gone'],
+  )
+  t.same(
+    verdict(ready, (s) => s.engine.threads.splice(0)),
+    ['no receive thread'],
+  )
+  t.same(ready('running', null).reasons, ['no data plane'])
+  t.same(healthy('starting', null), { ok: true, phase: 'starting', reasons: [] })
+})
+
+t.test('the HTTP port is taken', async (t) => {
+  const other = createServer().listen(0, '127.0.0.1')
+  t.teardown(() => other.close())
+  await once(other, 'listening')
+  const { port } = other.address() as AddressInfo
+  const plane = new FakeDataPlane()
+  const service = started(plane, { MILLRACE_HTTP: `127.0.0.1:${port}` })
+  t.equal(await service.status, 3)
+  t.same(service.printed, [
+    `MILLRACE_E_PORT: MILLRACE_HTTP="127.0.0.1:${port}": taken by another process; expected a free TCP port, or off`,
+  ])
+  t.same(plane.calls, [], 'before anything was opened')
+})
+
+t.test('an address that is not ours', async (t) => {
+  const service = started(new FakeDataPlane(), { MILLRACE_HTTP: '192.0.2.1:9' })
+  t.equal(await service.status, 3)
+  t.match(service.printed[0], 'MILLRACE_E_PORT: MILLRACE_HTTP="192.0.2.1:9": no address of this host')
+})
+
+t.test('the start is refused', async (t) => {
+  const plane = new FakeDataPlane()
+  plane.startError = new Error('MILLRACE_E_INTERFACE: nosuch0: no such interface')
+  const service = started(plane, { MILLRACE_HTTP: 'off' })
+  t.equal(await service.status, 3)
+  t.same(service.printed, ['MILLRACE_E_INTERFACE: nosuch0: no such interface'])
+})
+
+t.test('the drain leaves something', async (t) => {
+  const leave: [string, (plane: FakeDataPlane) => void][] = [
+    ['not clean', (p) => (p.clean = false)],
+    [
+      'dropped at shutdown',
+      ({ snap }) => {
+        snap.workers[0]!.counters.confirmed--
+        snap.workers[0]!.counters.droppedShutdown++
+      },
+    ],
+    ['unbalanced', ({ snap }) => snap.engine.threads[0]!.received++],
+    ['stop rejects', (p) => (p.stop = () => Promise.reject(new Error('stuck')))],
+  ]
+  for (const [name, change] of leave) {
+    const plane = new FakeDataPlane()
+    change(plane)
+    const service = started(plane, { MILLRACE_HTTP: 'off' })
+    await service.line('receiving')
+    process.emit('SIGINT')
+    t.equal(await service.status, 4, name)
+    t.match(service.printed, [/^MILLRACE_E_DRAIN: /])
+  }
+})
+
+t.test('a data plane that never answers', async (t) => {
+  const plane = new FakeDataPlane()
+  plane.stop = () => new Promise(() => {})
+  const service = started(plane, { MILLRACE_HTTP: 'off', MILLRACE_DRAIN_MS: '0' })
+  await service.line('receiving')
+  process.emit('SIGTERM')
+  t.equal(await service.status, 4)
+})
+
+t.test('it cannot go on', async (t) => {
+  const plane = new FakeDataPlane()
+  const service = started(plane, { MILLRACE_HTTP: 'off' })
+  await service.line('receiving')
+  plane.fatal(new MillraceError('MILLRACE_E_RECEIVE', 'no thread left'))
+  plane.fatal(new MillraceError('MILLRACE_E_WORKER', 'and then this'))
+  t.equal(await service.status, 5)
+  t.match(await service.line('no thread left'), { level: 'error', err: { code: 'MILLRACE_E_RECEIVE' } })
+  t.ok(await service.line('and then this'), 'what comes later is seen, too')
+  t.ok(await service.line('closing books'))
+})
+
+t.test('log', async (t) => {
+  const lines: string[] = []
+  const stream = { write: (line: string) => lines.push(line) }
+  const log = createLog({ stream, readable: false, level: 'debug' })
+  log.info({ nats: { user: 'u', password: 'hunter2' }, token: 'hunter2' }, 'connecting')
+  const json = JSON.parse(lines[0]!) as Line
+  t.match(json, {
+    level: 'info',
+    msg: 'connecting',
+    token: '[redacted]',
+    nats: { user: 'u', password: '[redacted]' },
+  })
+  t.match(json['time'], /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
+  t.notOk('pid' in json || 'hostname' in json)
+  createLog({ stream, readable: true }).warn({ queue: 3, why: 'two words' }, 'slow')
+  t.match(lines[1], /^\d\d:\d\d:\d\d\.\d{3} WARN {2}slow {2}queue=3 {2}why="two words"\n$/)
+  createLog({ stream, readable: true }).error({ err: new Error('bad') }, 'failed')
+  t.match(lines[2], /ERROR failed\n {4}Error: bad\n {4,}at /)
+  t.match(readableLine('{"level":"info","time":"2026-01-01T01:02:03.004Z"}'), /^01:02:03\.004 INFO/)
+})
