@@ -20,9 +20,6 @@ function config(): Config {
 async function serve(): Promise<number> {
   const settings = config()
   const log = createLog({ level: settings.log.level })
-  if (settings.serviceLinks.length > 0) {
-    log.debug({ names: settings.serviceLinks }, 'ignored variables that Kubernetes injects for a Service')
-  }
   // Lazily: the native addon loads here, and `millrace config` and `--help` must work without it.
   const { createDataPlane } = await import('./data-plane.js')
   return await run(settings, createDataPlane(settings, log), log)
@@ -67,6 +64,8 @@ async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
+// A reader that went away (`millrace config | head -1`) is no fault of ours.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
 const status = await main(process.argv)
 // Not by exit code alone: a handle that somebody leaked must not keep a drained service alive. Pipes are written
 // asynchronously, so what is printed goes first.

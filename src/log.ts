@@ -1,3 +1,4 @@
+import { isatty } from 'node:tty'
 import { type DestinationStream, destination, type Logger, pino, stdTimeFunctions } from 'pino'
 
 /** The logger every part of the main thread and of the workers uses. */
@@ -18,7 +19,7 @@ export interface LogOptions {
 /** A logger with ISO time, without pid and host name, that hides credentials. */
 export function createLog(options: LogOptions = {}): Log {
   const stream = options.stream ?? destination({ fd: 1, sync: true })
-  const readable = options.readable ?? (options.stream === undefined && process.stdout.isTTY === true)
+  const readable = options.readable ?? (options.stream === undefined && isatty(1))
   return pino(
     {
       base: null,

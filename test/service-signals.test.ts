@@ -5,10 +5,14 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 
+// The children mostly wait; one after the other they would take most of tap's timeout on a busy machine.
+t.jobs = 4
+
 const FAKE = fileURLToPath(new URL('./service-fake.test.js', import.meta.url))
 
 interface Line {
   readonly msg: string
+  readonly calls?: readonly string[]
   readonly [field: string]: unknown
 }
 
@@ -51,7 +55,7 @@ class Child {
 }
 
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-  t.test(`${signal} drains in order`, async (t) => {
+  t.test(`${signal} drains in order`, { buffered: true }, async (t) => {
     const child = new Child({ stopMs: 200 })
     await child.line('receiving')
     child.kill(signal)
@@ -61,12 +65,12 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
       child.lines.map((l) => l.msg).filter((msg) => order.includes(msg)),
       order,
     )
-    t.same(child.lines.at(-1)!['calls'], ['start', 'stop 5000', 'stopped'])
+    t.same(child.lines.at(-1)?.calls, ['start', 'stop 5000', 'stopped'])
     t.match(child.stderr, /^received {2,}130$/m, 'the table is on stderr')
     t.match(child.stderr, 'the books balance')
   })
 
-  t.test(`a second ${signal} exits at once`, async (t) => {
+  t.test(`a second ${signal} exits at once`, { buffered: true }, async (t) => {
     const child = new Child({ stopMs: 60_000 })
     await child.line('receiving')
     child.kill(signal)
@@ -78,7 +82,17 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   })
 }
 
-t.test('SIGHUP changes nothing', async (t) => {
+t.test('an exception during the drain decides the exit status', { buffered: true }, async (t) => {
+  const child = new Child({ mishap: 'late', stopMs: 500 })
+  await child.line('receiving')
+  await child.line('armed')
+  child.kill('SIGTERM')
+  t.equal(await child.status(), 1)
+  t.match(await child.line('late'), { level: 'error' })
+  t.ok(await child.line('closing books'))
+})
+
+t.test('SIGHUP changes nothing', { buffered: true }, async (t) => {
   const child = new Child({})
   await child.line('receiving')
   child.kill('SIGHUP')
@@ -87,12 +101,12 @@ t.test('SIGHUP changes nothing', async (t) => {
   t.equal(await child.status(), 0)
 })
 
-t.test('a signal while starting stops, too', async (t) => {
+t.test('a signal while starting stops, too', { buffered: true }, async (t) => {
   const child = new Child({ startMs: 60_000 })
   await child.line('serving /metrics, /healthz and /readyz')
   child.kill('SIGTERM')
   t.equal(await child.status(), 0)
-  t.same(child.lines.at(-1)!['calls'], ['start', 'stop 5000', 'stopped'])
+  t.same(child.lines.at(-1)?.calls, ['start', 'stop 5000', 'stopped'])
 })
 
 const ends: [scenario: object, status: number, says: string][] = [
@@ -102,11 +116,11 @@ const ends: [scenario: object, status: number, says: string][] = [
   [{ mishap: 'fatal MILLRACE_E_STATE' }, 1, 'as told'],
 ]
 for (const [scenario, status, says] of ends) {
-  t.test(`${JSON.stringify(scenario)} ends with ${status}`, async (t) => {
+  t.test(`${JSON.stringify(scenario)} ends with ${status}`, { buffered: true }, async (t) => {
     const child = new Child(scenario)
     t.equal(await child.status(), status)
     t.match(await child.line(says), { level: 'error' })
-    t.same(child.lines.at(-1)!['calls'], ['start', 'stop 5000', 'stopped'], 'it drained first')
+    t.same(child.lines.at(-1)?.calls, ['start', 'stop 5000', 'stopped'], 'it drained first')
   })
 }
 
@@ -116,14 +130,14 @@ const refusals: [code: string, status: number][] = [
   ['MILLRACE_E_UNEXPECTED', 1],
 ]
 for (const [code, status] of refusals) {
-  t.test(`a start refused with ${code} ends with ${status}`, async (t) => {
+  t.test(`a start refused with ${code} ends with ${status}`, { buffered: true }, async (t) => {
     const child = new Child({ mishap: `start ${code}` })
     t.equal(await child.status(), status)
     t.equal(child.stderr, `${code}: as told\n`, 'one line')
   })
 }
 
-t.test('datagrams left in a queue end with 4', async (t) => {
+t.test('datagrams left in a queue end with 4', { buffered: true }, async (t) => {
   const child = new Child({ left: 7 })
   await child.line('receiving')
   child.kill('SIGTERM')

@@ -1,6 +1,5 @@
 import { once } from 'node:events'
-import type { AddressInfo } from 'node:net'
-import { createServer } from 'node:net'
+import { type AddressInfo, connect, createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { MillraceError } from '../src/errors.js'
@@ -12,6 +11,7 @@ import { FakeDataPlane, type OpenSnapshot, snapshot, testConfig } from './servic
 interface Line {
   readonly level: string
   readonly msg: string
+  readonly time?: string
   readonly [field: string]: unknown
 }
 
@@ -19,17 +19,15 @@ interface Line {
 function started(plane: FakeDataPlane, env: Record<string, string> = {}) {
   const lines: Line[] = []
   const printed: string[] = []
-  const log = createLog({
-    stream: { write: (line) => lines.push(JSON.parse(line) as Line) },
-    readable: false,
-  })
+  const stream = { write: (line: string) => lines.push(JSON.parse(line) as Line) }
+  const log = createLog({ stream, readable: false, level: 'debug' })
   const status = run(testConfig(env), plane, log, { print: (text) => printed.push(text), table: false })
   const line = async (msg: string): Promise<Line> => {
-    for (;;) {
+    for (const deadline = Date.now() + 10_000; Date.now() < deadline; await sleep(5)) {
       const found = lines.find((l) => l.msg === msg)
       if (found) return found
-      await sleep(5)
     }
+    throw new Error(`no line "${msg}" among ${lines.map((l) => l.msg).join(' | ')}`)
   }
   const get = async (path: string, init: RequestInit = {}) => {
     const { address } = await line('serving /metrics, /healthz and /readyz')
@@ -38,7 +36,10 @@ function started(plane: FakeDataPlane, env: Record<string, string> = {}) {
   return { lines, printed, status, line, get }
 }
 
+const EVENTS = ['SIGTERM', 'SIGINT', 'SIGHUP', 'uncaughtException']
+
 t.test('from start to closing books', async (t) => {
+  const listeners = EVENTS.map((event) => process.listenerCount(event))
   const plane = new FakeDataPlane()
   plane.startMs = 300
   plane.stopMs = 500
@@ -90,10 +91,11 @@ t.test('from start to closing books', async (t) => {
   })
   t.same(plane.calls, ['start', 'stop 5000', 'stopped'])
   t.same(service.printed, [])
-  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'uncaughtException']) {
-    const ours = process.listeners(signal as 'SIGTERM').filter((l) => /onSignal|reactions/.test(String(l)))
-    t.same(ours, [], `${signal} is released`)
-  }
+  t.same(
+    EVENTS.map((event) => process.listenerCount(event)),
+    listeners,
+    'the process is let go',
+  )
 })
 
 t.test('health', async (t) => {
@@ -144,6 +146,49 @@ t.test('health', async (t) => {
   )
   t.same(ready('running', null).reasons, ['no data plane'])
   t.same(healthy('starting', null), { ok: true, phase: 'starting', reasons: [] })
+})
+
+t.test('requests no client should send', async (t) => {
+  const service = started(new FakeDataPlane())
+  const { address } = await service.line('serving /metrics, /healthz and /readyz')
+  const { port } = new URL(`http://${String(address)}`)
+  for (const target of ['//', 'http://[', '*', '/%zz', '/metrics?x=1']) {
+    const socket = connect(Number(port), '127.0.0.1')
+    socket.end(`GET ${target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n`)
+    let answer = ''
+    for await (const chunk of socket) answer += String(chunk)
+    t.match(answer, target.startsWith('/metrics') ? /^HTTP\/1.1 200 / : /^HTTP\/1.1 40[04] /, target)
+  }
+  await service.line('receiving')
+  process.emit('SIGTERM')
+  t.equal(await service.status, 0)
+})
+
+t.test('a counter that went backwards does not cost the scrape', async (t) => {
+  const plane = new FakeDataPlane()
+  plane.snap.engine.threads[0]!.wakeups = -1
+  const service = started(plane)
+  await service.line('receiving')
+  const answer = await service.get('/metrics')
+  t.equal(answer.status, 200)
+  t.match(await answer.text(), 'millrace_thread_wakeups_total{thread="0",kind="receive"} 0')
+  process.emit('SIGTERM')
+  t.equal(await service.status, 0)
+})
+
+t.test('what Kubernetes injects is one debug line', async (t) => {
+  const service = started(new FakeDataPlane(), {
+    MILLRACE_HTTP: 'off',
+    MILLRACE_PORT: 'tcp://10.0.0.7:9180',
+    MILLRACE_SERVICE_HOST: '10.0.0.7',
+  })
+  await service.line('receiving')
+  process.emit('SIGTERM')
+  t.equal(await service.status, 0)
+  t.match(await service.line('ignored variables that Kubernetes injects for a Service'), {
+    level: 'debug',
+    names: ['MILLRACE_PORT', 'MILLRACE_SERVICE_HOST'],
+  })
 })
 
 t.test('the HTTP port is taken', async (t) => {
@@ -231,7 +276,7 @@ t.test('log', async (t) => {
     token: '[redacted]',
     nats: { user: 'u', password: '[redacted]' },
   })
-  t.match(json['time'], /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
+  t.match(json.time, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
   t.notOk('pid' in json || 'hostname' in json)
   createLog({ stream, readable: true }).warn({ queue: 3, why: 'two words' }, 'slow')
   t.match(lines[1], /^\d\d:\d\d:\d\d\.\d{3} WARN {2}slow {2}queue=3 {2}why="two words"\n$/)

@@ -21,13 +21,22 @@ export interface HttpServer {
 /** Nobody needs more at once to scrape and probe; beyond it a client that leaks connections only hurts itself. */
 const MOST_CONNECTIONS = 64
 
+/** A client that sends nothing must not hold one of those for long. Milliseconds. */
+const TIMEOUTS = {
+  requestTimeout: 5000,
+  headersTimeout: 5000,
+  keepAliveTimeout: 5000,
+  connectionsCheckingInterval: 5000,
+}
+
 /**
  * Serves /metrics, /healthz and /readyz on the main thread.
  * @throws MILLRACE_E_PORT when the address is taken or may not be bound.
  */
 export async function serve(at: HttpAddress, probes: Probes): Promise<HttpServer> {
-  const server = createServer((request, response) => {
-    const path = new URL(request.url ?? '/', 'http://localhost').pathname
+  const server = createServer(TIMEOUTS, (request, response) => {
+    // Not by URL: it throws on some targets a client may send, and nothing here needs more than the path.
+    const [path] = (request.url ?? '/').split('?', 1)
     if (request.method !== 'GET' && request.method !== 'HEAD') {
       response.setHeader('allow', 'GET, HEAD')
       return json(response, 405, { error: 'only GET and HEAD' })

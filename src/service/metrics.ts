@@ -44,7 +44,8 @@ export class Metrics {
         ...options,
         collect() {
           clear(this, labels)
-          for (const [sampleLabels, value] of samples()) this.inc(sampleLabels, value)
+          // A driver that resets its counters can make a difference negative; prom-client would fail the whole scrape.
+          for (const [sampleLabels, value] of samples()) this.inc(sampleLabels, Math.max(0, value))
         },
       })
     } else {

@@ -1,3 +1,4 @@
+import { isatty } from 'node:tty'
 import type { Config } from '../config/index.js'
 import { EXIT, exitStatus, fromNative } from '../errors.js'
 import type { Log } from '../log.js'
@@ -45,13 +46,14 @@ class Service {
   readonly #exit: (status: number) => void
   #phase: Phase = 'starting'
   #started = false
+  #uncaught = false
 
   constructor(config: Config, dataPlane: DataPlane, log: Log, surroundings: Surroundings) {
     this.#config = config
     this.#dataPlane = dataPlane
     this.#log = log
     this.#print = surroundings.print ?? ((text) => process.stderr.write(`${text}\n`))
-    this.#table = surroundings.table ?? process.stderr.isTTY === true
+    this.#table = surroundings.table ?? isatty(2)
     this.#exit = surroundings.exit ?? ((status) => process.exit(status))
   }
 
@@ -61,6 +63,7 @@ class Service {
       end = (cause) => {
         // Only the first decides; what comes later must still be seen.
         if (cause.kind !== 'signal') this.#log.error({ err: cause.error }, cause.error.message)
+        this.#uncaught ||= cause.kind === 'uncaught'
         resolve(cause)
       }
     })
@@ -73,6 +76,10 @@ class Service {
       hangup: () => this.#log.warn('SIGHUP ignored: a restart is needed to read the configuration again'),
     })
     let http: HttpServer | null = null
+    const { serviceLinks } = this.#config
+    if (serviceLinks.length > 0) {
+      this.#log.debug({ names: serviceLinks }, 'ignored variables that Kubernetes injects for a Service')
+    }
     try {
       http = await this.#serve()
       this.#dataPlane.onFatal((error) => end({ kind: 'fatal', error }))
@@ -133,7 +140,7 @@ class Service {
     const clean = await this.#drain(drainMs)
     const snapshot = this.#snapshot()
     const settled = snapshot !== null && this.#close(snapshot, clean)
-    if (cause.kind === 'uncaught') return EXIT.unexpected
+    if (this.#uncaught) return EXIT.unexpected
     if (cause.kind === 'fatal') return exitStatus(cause.error)
     if (clean && (settled || !this.#started)) return EXIT.clean
     this.#print('MILLRACE_E_DRAIN: the drain left something; the closing line of the log says what')
