@@ -10,7 +10,8 @@ import { Counters } from './worker/counters.js'
 import type { QueuePlan } from './worker/lane.js'
 
 interface Plan {
-  readonly queues: readonly QueuePlan[]
+  readonly queueBytes: number
+  readonly queues: number
   readonly threads: number
   readonly backend: BackendInfo
   readonly refused: readonly { backend: string; code: string; message: string }[]
@@ -60,7 +61,7 @@ class NativeDataPlane implements DataPlane {
     this.#log.info({ backend, mode, interface: name, granted: Object.fromEntries(granted) }, 'backend open')
     for (const what of degraded) this.#log.warn({ backend }, what)
     try {
-      this.#workers = plan.queues.map((queuePlan, queue) => this.#worker(plan, queuePlan, queue))
+      this.#workers = Array.from({ length: plan.queues }, (_, queue) => this.#worker(plan, queue))
       await Promise.all(this.#workers.map((worker) => worker.start()))
       this.#call(() => this.#addon.startEngine(this.#engine))
     } catch (error) {
@@ -96,17 +97,17 @@ class NativeDataPlane implements DataPlane {
     })
   }
 
-  #worker(plan: Plan, queuePlan: QueuePlan, queue: number): SupervisedWorker {
+  #worker(plan: Plan, queue: number): SupervisedWorker {
     const { engine, workers, node, log } = this.#config
-    const memory = new SharedArrayBuffer(queuePlan.bytes)
-    this.#call(() => this.#addon.attachQueue(this.#engine, queue, new Uint8Array(memory)))
+    const memory = new SharedArrayBuffer(plan.queueBytes)
+    const layout = this.#call(() => this.#addon.attachQueue(this.#engine, queue, new Uint8Array(memory)))
     const { cpus } = workers
     const birth = {
       engine: this.#engine,
       queue,
       queues: engine.queues,
       memory,
-      plan: queuePlan,
+      plan: JSON.parse(layout) as QueuePlan,
       counters: new SharedArrayBuffer(Counters.BYTES),
       rules: plan.rules,
       node,

@@ -8,7 +8,7 @@ export interface Native {
   layout(): string
   openEngine(config: string): number
   enginePlan(handle: number): string
-  attachQueue(handle: number, queue: number, memory: Uint8Array): void
+  attachQueue(handle: number, queue: number, memory: Uint8Array): string
   openQueue(handle: number, queue: number, wake: () => void): void
   closeQueue(handle: number, queue: number): void
   startEngine(handle: number): void

@@ -3,6 +3,7 @@ import { type ErrorCode, MillraceError } from './errors.js'
 import { LAYOUT } from './generated/layout.js'
 import type { WorkerStats } from './stats.js'
 import { Counters } from './worker/counters.js'
+import { queueControl } from './worker/lane.js'
 import type { WorkerBirth, WorkerReport } from './worker/messages.js'
 import { recoverQueue } from './worker/recover.js'
 
@@ -24,7 +25,7 @@ export class SupervisedWorker {
   readonly queue: number
   readonly #birth: WorkerBirth
   readonly #counters: Counters
-  readonly #heartbeat: Int32Array
+  readonly #control: Int32Array
   readonly #log: SupervisorLog
   readonly #onFatal: (error: Error) => void
   #worker: Worker | undefined
@@ -42,7 +43,7 @@ export class SupervisedWorker {
     this.queue = birth.queue
     this.#birth = birth
     this.#counters = new Counters(birth.counters)
-    this.#heartbeat = new Int32Array(birth.memory, LAYOUT.heartbeatOffset, 1)
+    this.#control = queueControl(birth.memory, birth.plan)
     this.#log = log
     this.#onFatal = onFatal
   }
@@ -54,7 +55,7 @@ export class SupervisedWorker {
 
   /** Reads counters and heartbeat; the heartbeat's age is measured from call to call, so call it about every second. */
   stats(): WorkerStats {
-    const beat = Atomics.load(this.#heartbeat, 0)
+    const beat = Atomics.load(this.#control, LAYOUT.heartbeatOffset / 4)
     if (beat !== this.#lastBeat || this.#state === 'stopped') {
       this.#lastBeat = beat
       this.#lastBeatAt = performance.now()

@@ -13,9 +13,11 @@ export interface LanePlan {
   readonly payloadBytes: number
 }
 
-/** Shape of one queue's memory, computed by Rust. */
+/** Where things lie in one queue's memory, computed by Rust. */
 export interface QueuePlan {
   readonly bytes: number
+  /** Queue control block, LAYOUT.queueControlBytes long. */
+  readonly controlOffset: number
   readonly lanes: readonly LanePlan[]
 }
 
@@ -63,4 +65,9 @@ export class Lane {
     this.#next = (this.#next + count) >>> 0
     Atomics.store(this.#words, this.#tail, this.#next | 0)
   }
+}
+
+/** The control words of a queue: armed flag, heartbeat, lease; see crates/millrace-core/src/lane.rs. */
+export function queueControl(memory: SharedArrayBuffer, plan: QueuePlan): Int32Array {
+  return new Int32Array(memory, plan.controlOffset, LAYOUT.queueControlBytes / 4)
 }

@@ -4,7 +4,7 @@ import { createLog } from '../log.js'
 import { native } from '../native.js'
 import { Publisher } from '../publisher/publisher.js'
 import { Counters } from './counters.js'
-import { Lane } from './lane.js'
+import { Lane, queueControl } from './lane.js'
 import { loadHandler } from './load-handler.js'
 import type { DrainRequest, WorkerBirth, WorkerReport } from './messages.js'
 import { Pump } from './pump.js'
@@ -28,7 +28,7 @@ async function start(): Promise<void> {
   const onFailure = failureLog(log, handler.name ?? birth.handler)
   let running: Pump | undefined
   const publisher = await Publisher.open(birth.publisher, counters, { onReady: () => running?.run(), log })
-  const pump = new Pump(birth.memory, lanes, birth.queue, handler, publisher, counters, {
+  const pump = new Pump(queueControl(birth.memory, birth.plan), lanes, birth.queue, handler, publisher, counters, {
     batch: birth.batch,
     poison: birth.poison,
     onFailure,

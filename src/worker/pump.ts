@@ -46,7 +46,7 @@ export class Pump {
   #onIdle: (() => void) | undefined
 
   constructor(
-    memory: SharedArrayBuffer,
+    control: Int32Array,
     lanes: readonly Lane[],
     queue: number,
     handler: Handler,
@@ -54,7 +54,7 @@ export class Pump {
     counters: Counters,
     options: PumpOptions,
   ) {
-    this.#control = new Int32Array(memory, 0, LAYOUT.queueControlBytes / 4)
+    this.#control = control
     this.#lanes = lanes
     this.#batch = new Batch(queue)
     this.#handler = handler

@@ -1,6 +1,6 @@
 import { LAYOUT } from '../generated/layout.js'
 import type { Counters } from './counters.js'
-import { Lane, type QueuePlan } from './lane.js'
+import { Lane, type QueuePlan, queueControl } from './lane.js'
 
 /**
  * Settles the books of a worker that ended without draining. Called by the main thread between the worker's exit and
@@ -16,7 +16,7 @@ export function recoverQueue(
   plan: QueuePlan,
   counters: Counters,
 ): { failed: number; unconfirmed: number } {
-  const control = new Int32Array(memory, 0, LAYOUT.queueControlBytes / 4)
+  const control = queueControl(memory, plan)
   Atomics.store(control, LAYOUT.armedOffset / 4, 0)
   const leased = Atomics.exchange(control, LAYOUT.leasedLaneOffset / 4, 0)
   let failed = 0

@@ -39,8 +39,10 @@ const RETIRE_GRACE: Duration = Duration::from_millis(5);
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
-    /// Memory of each queue.
-    pub queues: Vec<QueuePlan>,
+    /// Bytes of memory each queue needs.
+    pub queue_bytes: usize,
+    /// Queues.
+    pub queues: usize,
     /// Receive threads, the guard's included.
     pub threads: usize,
     /// What was opened.
@@ -166,7 +168,8 @@ impl Engine {
     /// What to allocate, and what was opened.
     pub fn plan(&self) -> Plan {
         Plan {
-            queues: self.queues.iter().map(|_| self.queue_plan.clone()).collect(),
+            queue_bytes: self.queue_plan.bytes,
+            queues: self.queues.len(),
             threads: self.threads.len(),
             backend: self.info.clone(),
             refused: self.refused.clone(),
@@ -174,14 +177,14 @@ impl Engine {
         }
     }
 
-    /// Gives a queue its memory.
+    /// Gives a queue its memory and returns where everything lies in it.
     ///
     /// # Safety
     /// As [`QueueMemory::new`]: zeroed, valid until the engine is dropped (which joins its threads), used for nothing else.
     ///
     /// # Errors
     /// [`Code::State`] for an unknown queue, memory that does not fit the plan, or an engine already started.
-    pub unsafe fn attach(&mut self, queue: usize, base: *mut u8, length: usize) -> Result<()> {
+    pub unsafe fn attach(&mut self, queue: usize, base: *mut u8, length: usize) -> Result<QueuePlan> {
         let wrong = |what: String| Err(Error::new(Code::State, what));
         if self.backend.is_none() {
             return wrong(format!("attach of queue {queue} after start"));
@@ -192,12 +195,11 @@ impl Engine {
         // SAFETY: the caller's promise, passed on.
         let Some(memory) = (unsafe { QueueMemory::new(base, length, self.queue_plan.clone()) }) else {
             let need = self.queue_plan.bytes;
-            return wrong(format!(
-                "memory of queue {queue}: {length} bytes, expected {need}, 64-byte aligned"
-            ));
+            return wrong(format!("memory of queue {queue}: {length} bytes, expected {need}"));
         };
+        let plan = memory.plan().clone();
         *place = Some(Arc::new(Queue { memory, wake: Mutex::new(None) }));
-        Ok(())
+        Ok(plan)
     }
 
     /// Attaches a worker's wake-up, or detaches it with `None`; when it returns, the old one is no longer in use.

@@ -24,6 +24,9 @@ use serde::Serialize;
 
 use crate::datagram::Datagram;
 
+/// Alignment of control blocks and descriptors: a cache line.
+const ALIGN: usize = 64;
+
 /// Bytes of the queue control block.
 pub const QUEUE_CONTROL_BYTES: usize = 128;
 /// u32: 1 while the worker sleeps and wants a wake-up.
@@ -112,8 +115,10 @@ pub struct LanePlan {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QueuePlan {
-    /// Bytes to allocate, 64-byte aligned.
+    /// Bytes to allocate: what is laid out plus room to align it, because a SharedArrayBuffer is only 16-byte aligned.
     pub bytes: usize,
+    /// Queue control block.
+    pub control_offset: usize,
     /// One lane per receive thread.
     pub lanes: Vec<LanePlan>,
 }
@@ -133,7 +138,23 @@ impl QueuePlan {
             payload_offset: slabs + thread * payload_bytes as usize,
             payload_bytes,
         };
-        QueuePlan { bytes: slabs + lanes * payload_bytes as usize, lanes: (0..lanes).map(plan).collect() }
+        let bytes = slabs + lanes * payload_bytes as usize + ALIGN - 1;
+        QueuePlan { bytes, control_offset: 0, lanes: (0..lanes).map(plan).collect() }
+    }
+
+    /// The same layout `base` bytes further on.
+    fn moved(&self, base: usize) -> Self {
+        let lane = |l: &LanePlan| LanePlan {
+            control_offset: l.control_offset + base,
+            descriptors_offset: l.descriptors_offset + base,
+            payload_offset: l.payload_offset + base,
+            ..*l
+        };
+        QueuePlan {
+            bytes: self.bytes,
+            control_offset: self.control_offset + base,
+            lanes: self.lanes.iter().map(lane).collect(),
+        }
     }
 }
 
@@ -151,23 +172,29 @@ unsafe impl Send for QueueMemory {}
 unsafe impl Sync for QueueMemory {}
 
 impl QueueMemory {
-    /// Wraps memory laid out by `plan`. Returns `None` when it is too small or not aligned to 64 bytes.
+    /// Lays `plan` out in memory, from its first 64-byte boundary on. Returns `None` when it is too small.
     ///
     /// # Safety
     /// `base` must point to `length` zeroed bytes that stay valid, and are not used for anything but this queue, for as
     /// long as the returned value or any [`LaneProducer`] made from it lives.
     pub unsafe fn new(base: *mut u8, length: usize, plan: QueuePlan) -> Option<Arc<Self>> {
         let base = NonNull::new(base)?;
-        if length < plan.bytes || !(base.as_ptr() as usize).is_multiple_of(64) {
+        if length < plan.bytes {
             return None;
         }
+        let plan = plan.moved(base.as_ptr().align_offset(ALIGN));
         Some(Arc::new(QueueMemory { base, plan }))
+    }
+
+    /// Where things lie in this memory, counted from its first byte.
+    pub fn plan(&self) -> &QueuePlan {
+        &self.plan
     }
 
     fn word(&self, offset: usize) -> &AtomicU32 {
         debug_assert!(offset + 4 <= self.plan.bytes && offset.is_multiple_of(4));
-        // SAFETY: offsets come from the plan, which `new` checked against the length; the base is 64-byte aligned, so
-        // the word is aligned; both sides access control words only atomically (Atomics.* in JavaScript).
+        // SAFETY: offsets come from the plan, which `new` checked against the length and moved to a 64-byte boundary, so
+        // the word is inside and aligned; both sides access control words only atomically (Atomics.* in JavaScript).
         unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(offset).cast()) }
     }
 
@@ -179,7 +206,7 @@ impl QueueMemory {
 
     /// True when the worker sleeps and wants a wake-up.
     pub fn armed(&self) -> bool {
-        self.word(ARMED_OFFSET).load(Ordering::Acquire) == 1
+        self.word(self.plan.control_offset + ARMED_OFFSET).load(Ordering::Acquire) == 1
     }
 
     /// Datagrams published and not yet released, over all lanes. A worker's bad tail counts as a full lane.

@@ -95,22 +95,18 @@ fn service(rules: &str, more: &str) -> Service {
     let port = free_port();
     let mut engine = Engine::open(EngineConfig::from_json(&config(port, rules, more)).unwrap()).unwrap();
     let plan = engine.plan();
-    let workers: Vec<Worker> = plan
-        .queues
-        .iter()
-        .enumerate()
-        .map(|(queue, plan)| {
-            let layout = Layout::from_size_align(plan.bytes, 64).unwrap();
+    let workers: Vec<Worker> = (0..plan.queues)
+        .map(|queue| {
+            let layout = Layout::from_size_align(plan.queue_bytes, 64).unwrap();
             // SAFETY: the size is not zero; the memory is zeroed, used for this queue only and outlives the engine.
-            let base = unsafe {
+            let (base, plan) = unsafe {
                 let base = std::alloc::alloc_zeroed(layout);
-                engine.attach(queue, base, plan.bytes).unwrap();
-                base
+                (base, engine.attach(queue, base, plan.queue_bytes).unwrap())
             };
             let wakes = Arc::new(AtomicU64::new(0));
             let count = Arc::clone(&wakes);
             engine.set_wake(queue, Some(Arc::new(move || _ = count.fetch_add(1, Ordering::SeqCst)))).unwrap();
-            Worker { base, layout, lanes: plan.lanes.clone(), wakes }
+            Worker { base, layout, lanes: plan.lanes, wakes }
         })
         .collect();
     engine.start().unwrap();
@@ -168,7 +164,10 @@ fn every_datagram_reaches_the_queue_its_payload_names_and_the_books_close() {
     assert_eq!(sum(|t| t.received), sum(|t| t.scattered + t.dropped.rule + t.dropped.queue_full));
     assert_eq!(sum(|t| t.dropped.rule), u64::from(N / 100));
     assert_eq!(stats.queues.iter().map(|q| q.scattered).sum::<u64>(), u64::from(N));
-    assert_eq!(stats.rules.iter().map(|r| r.matched).collect::<Vec<_>>(), [u64::from(N / 100), u64::from(N), 0]);
+    assert_eq!(
+        stats.rules.iter().map(|r| r.matched).collect::<Vec<_>>(),
+        [u64::from(N / 100), u64::from(N), 0]
+    );
     assert!(stats.threads.iter().all(|t| t.error.is_none()));
 }
 
@@ -281,5 +280,5 @@ fn misuse_is_named() {
     let mut small = [0u64; 8];
     // SAFETY: the memory is refused, because it is too small.
     let refused = unsafe { engine.attach(0, small.as_mut_ptr().cast(), 64) };
-    assert_eq!(code(refused).code, Code::State);
+    assert_eq!(code(refused.map(drop)).code, Code::State);
 }

@@ -83,15 +83,15 @@ pub fn engine_plan(handle: u32) -> Result<String> {
     with(handle, |e| json(&e.plan()))?
 }
 
-/// Hands a queue its memory, a Uint8Array over a SharedArrayBuffer of the planned size.
+/// Hands a queue its memory, a Uint8Array over a SharedArrayBuffer of the planned size. Returns the layout as JSON.
 #[napi]
-pub fn attach_queue(handle: u32, queue: u32, memory: Uint8Array) -> Result<()> {
+pub fn attach_queue(handle: u32, queue: u32, memory: Uint8Array) -> Result<String> {
     let (base, length) = (memory.as_ptr().cast_mut(), memory.len());
     // SAFETY: `memory` holds a reference to the array until `close_engine` drops it, after the engine's threads ended;
     // JavaScript allocated it for this queue alone, zeroed.
-    with(handle, |e| unsafe { e.attach(queue as usize, base, length) })?.map_err(error)?;
+    let plan = with(handle, |e| unsafe { e.attach(queue as usize, base, length) })?.map_err(error)?;
     MEMORY.with_borrow_mut(|m| m.entry(handle).or_default().push(memory));
-    Ok(())
+    json(&plan)
 }
 
 /// Registers the calling worker's wake-up for a queue: called without arguments, at most once per armed flag.

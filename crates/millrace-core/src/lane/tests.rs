@@ -61,7 +61,7 @@ fn lane(slots: u32, bytes: u32, start: u32) -> (Memory, LaneProducer, Consumer) 
     let memory = Memory::new(plan.bytes);
     // SAFETY: zeroed, large enough, and returned to the caller so that it outlives both sides.
     let queue = unsafe { QueueMemory::new(memory.base, plan.bytes, plan.clone()) }.unwrap();
-    let lane = plan.lanes[1];
+    let lane = queue.plan().lanes[1];
     for word in [HEAD_OFFSET, TAIL_OFFSET] {
         queue.word(lane.control_offset + word).store(start, Ordering::Relaxed);
     }
@@ -155,13 +155,17 @@ fn a_scribbled_tail_is_ignored() {
 }
 
 #[test]
-fn memory_that_does_not_fit_the_plan_is_refused() {
+fn memory_is_aligned_by_us_and_refused_when_too_small() {
     let plan = QueuePlan::new(1, 64, 65_536);
     let memory = Memory::new(plan.bytes + 64);
     // SAFETY: the memory is as large as claimed in each call.
     unsafe {
         assert!(QueueMemory::new(memory.base, plan.bytes - 1, plan.clone()).is_none());
-        assert!(QueueMemory::new(memory.base.add(8), plan.bytes, plan.clone()).is_none());
+        let shifted = QueueMemory::new(memory.base.add(16), plan.bytes, plan.clone()).unwrap();
+        assert_eq!(
+            (shifted.plan().control_offset, shifted.plan().lanes[0].control_offset),
+            (48, 48 + QUEUE_CONTROL_BYTES)
+        );
         assert!(QueueMemory::new(std::ptr::null_mut(), plan.bytes, plan).is_none());
     }
 }

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use crate::{datagram::Datagram, error::Result};
 
-pub mod ladder;
 mod cbpf;
+pub mod ladder;
 pub mod packet;
 pub mod socket;
 pub mod xdp;
