@@ -3,7 +3,7 @@ import { get } from 'node:http'
 /** One sample of a Prometheus text page. */
 export interface Sample {
   readonly name: string
-  readonly labels: Readonly<Record<string, string>>
+  readonly labels: { readonly reason?: string; readonly [name: string]: string | undefined }
   readonly value: number
 }
 
@@ -19,12 +19,20 @@ export function parseMetrics(text: string): Sample[] {
   return samples
 }
 
-/** Drops by reason: every counter of ours that counts dropped or lost datagrams and names a reason. */
+/** The counters of datagrams and results that did not make it, and what to put before their reasons. */
+const DROPS: Readonly<Record<string, string>> = {
+  millrace_dropped_datagrams_total: '',
+  millrace_kernel_lost_datagrams_total: 'kernel_',
+  millrace_dropped_results_total: 'nats_',
+}
+
+/** Drops by reason, with the names the closing books use (test/rig/books.ts). */
 export function dropsOf(samples: readonly Sample[]): Record<string, number> {
   const drops: Record<string, number> = {}
   for (const { name, labels, value } of samples) {
-    const { reason } = labels
-    if (!/^millrace_\w*(dropped|lost)\w*_total$/.test(name) || reason === undefined || value === 0) continue
+    const prefix = DROPS[name]
+    if (prefix === undefined || value === 0) continue
+    const reason = `${prefix}${labels.reason}`
     drops[reason] = (drops[reason] ?? 0) + value
   }
   return drops
