@@ -57,6 +57,12 @@ export class Accounts {
     this.#verify = verify
   }
 
+  /** `n` datagrams came on `queue`, for load that a checker could not keep up with. */
+  count(queue: number, n: number): void {
+    this.received += n
+    this.#perQueue[queue] = (this.#perQueue[queue] ?? 0) + n
+  }
+
   /** One datagram came on `queue`; `flow` is its source, when the format tells. */
   take(queue: number, bytes: Uint8Array, flow?: string): void {
     this.received++

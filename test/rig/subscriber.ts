@@ -3,7 +3,7 @@
  * Parent to child: {@link Ask}. Child to parent: {@link Told}, twice a second by itself and in answer to an ask.
  */
 import { connect } from 'nats'
-import { decode } from '../../src/decode.js'
+import { countDatagrams, decode } from '../../src/decode.js'
 import { type Account, Accounts, type Sent } from './account.js'
 
 /** What the parent asks. */
@@ -38,6 +38,10 @@ nc.subscribe(`${options.prefix}.>`, {
     const queue = Number(message.subject.slice(at))
     if (options.format === 'raw') {
       accounts.take(queue, message.data)
+      return
+    }
+    if (!options.verify) {
+      accounts.count(queue, countDatagrams(message.data))
       return
     }
     for (const d of decode(message.data)) {
