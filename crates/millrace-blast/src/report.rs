@@ -62,8 +62,9 @@ pub struct Report {
     pub next: u64,
     /// Refused sends.
     pub retries: Retries,
-    /// Datagrams counted as sent that the interface dropped afterwards: what its `tx_dropped` grew by, less the drops
-    /// the kernel told us about (those frames were sent again). Other senders on the interface count too.
+    /// Datagrams counted as sent that the interface dropped afterwards: what its `tx_dropped` (`rx_dropped` on loopback)
+    /// grew by, less the drops the kernel told us about (those were sent again). Other senders on the interface count
+    /// too. With GSO a count may stand for a whole GSO frame, see the crate documentation.
     pub interface_tx_dropped: u64,
     /// What `tx_dropped` of the interface grew by, told or untold.
     pub interface_tx_dropped_raw: u64,

@@ -3,7 +3,7 @@
 //! All threads draw from one counter, a block at a time. A block belongs to the thread that drew it, which sends all of
 //! it; so shares are disjoint, and whatever ends a run — count, time, a signal — the numbers sent are one gapless
 //! range. (Fixed shares, thread t taking every T-th block, would leave holes whenever one thread is slower.) Inside one
-//! flow the numbers always rise, because a flow belongs to one thread and blocks are drawn in rising order.
+//! flow the numbers rise, because a flow belongs to one thread and blocks are drawn in rising order.
 
 use std::{
     ops::Range,
