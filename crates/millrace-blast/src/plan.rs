@@ -341,6 +341,11 @@ impl Plan {
         {
             return bad(format!("source port {p}: expected 1 to 65535, also after adding {flows} flows"));
         }
+        if self.via == Via::Socket && (self.src_mac.is_some() || self.dst_mac.is_some()) {
+            return bad(
+                "source or destination MAC: only the raw paths write it; expected --via packet or xdp".into(),
+            );
+        }
         if let Gso::Segments(n) = self.gso {
             if !(1..=MAX_SEGMENTS).contains(&n) {
                 return bad(format!("gso {n}: expected 1 to {MAX_SEGMENTS}"));
@@ -431,7 +436,8 @@ mod tests {
             plan.check()
         };
         assert!(with(|_| ()).is_ok());
-        let bad: [fn(&mut Plan); 10] = [
+        let bad: [fn(&mut Plan); 11] = [
+            |p| p.dst_mac = Some(Mac::default()),
             |p| p.count = Some(0),
             |p| p.seconds = Some(0.0),
             |p| p.seconds = Some(f64::NAN),

@@ -200,17 +200,17 @@ fn bad_usage_is_one_line_with_a_code_and_status_2() {
 
 #[test]
 fn a_raw_path_without_the_capability_says_so() {
+    let binary = env!("CARGO_BIN_EXE_millrace-blast");
     // SAFETY: geteuid has no preconditions and cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
-        return;
-    }
-    // As nobody, whatever this test runs as.
-    let out = Command::new("setpriv")
-        .args(["--reuid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"])
-        .arg(env!("CARGO_BIN_EXE_millrace-blast"))
-        .args(["[::1]:9", "--via", "packet", "--count", "1"])
-        .output()
-        .unwrap();
+    let mut command = if unsafe { libc::geteuid() } == 0 {
+        // As nobody without capabilities.
+        let mut setpriv = Command::new("setpriv");
+        setpriv.args(["--reuid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all", binary]);
+        setpriv
+    } else {
+        Command::new(binary)
+    };
+    let out = command.args(["[::1]:9", "--via", "packet", "--count", "1"]).output().unwrap();
     let text = String::from_utf8_lossy(&out.stderr);
     // The build directory may be closed to nobody; then there is nothing to see.
     if out.status.code() != Some(126) && out.status.code() != Some(127) {
