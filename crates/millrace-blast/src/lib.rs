@@ -28,7 +28,8 @@
 //!   consumed *and* completed: it is the last one the kernel took from the tx ring, so we put that one on the ring
 //!   again. A UDP socket gets ENOBUFS only with IP_RECVERR set; without, the drop is silent (SndbufErrors still counts
 //!   it when the whole send was dropped). So all three paths know of every drop and make it good: `sent = arrived`, to
-//!   the datagram, with hundreds of thousands of drops in between.
+//!   the datagram. Drops provoked in one run: with XDP at the peer 350,000 (socket), 556,000 (packet), 29,000 (xdp);
+//!   without, 22,000 (packet), 15 (xdp), none (socket without GSO).
 //! - sendmmsg(2) hides the errno when it stops early. Then `partial` counts, and the next call carries on.
 //! - poll(2) on an AF_XDP socket in copy mode transmits, and swallows EBUSY: 10 % of the drops were lost that way. We
 //!   never poll it.
