@@ -35,7 +35,7 @@
 //!   never poll it.
 //! - [`Report::interface_tx_dropped_raw`] is what the counter grew by, [`Report::interface_tx_dropped`] the same less
 //!   the drops we were told of. Senders that share the interface blur it. A NIC behind a queueing discipline refuses
-//!   with ENOBUFS without counting it as `tx_dropped`; then the difference is too small, never below 0.
+//!   with ENOBUFS without counting it as `tx_dropped`; then the difference is too small, never below 0 (not tested: no NIC here).
 //! - The same drop shows up to three times: without NAPI at the peer (no XDP, no GRO) in `tx_dropped` here, in
 //!   `/proc/net/softnet_stat` (column 2), and in the peer's `rx_dropped`. Do not add them. With NAPI only `tx_dropped`
 //!   has it.
@@ -44,7 +44,7 @@
 //!   datagrams and the equation holds. Otherwise one count stands for one GSO frame, up to `gso` datagrams. This is why
 //!   the default segments on loopback only.
 //! - Loopback has no `tx_dropped`; its transmit side counts as `rx_dropped` what the backlog has no room for, so that
-//!   is what we report there (read in the kernel's source; not provoked).
+//!   is what we report there (from memory of the kernel, not provoked here).
 //! - Past the interface the receiver's own counters go on: `RcvbufErrors` (`nstat`) for a socket that reads too slowly,
 //!   which was the only other place where datagrams ended in these experiments.
 //!
