@@ -1,4 +1,4 @@
-import type { HttpAddress, Listen } from './kinds.js'
+import type { HttpAddress, Listen } from './addresses.js'
 import type { VariableName } from './variables.js'
 
 /** What the Rust side takes as JSON; field for field `EngineConfig` in crates/millrace-core/src/config.rs. */

@@ -1,3 +1,4 @@
+export { addressPort, type HttpAddress, type Listen } from './addresses.js'
 export type {
   Config,
   EngineConfigJson,
@@ -7,7 +8,6 @@ export type {
   WorkersConfig,
 } from './config.js'
 export { type Facts, readFacts } from './facts.js'
-export { addressPort, type HttpAddress, type Listen } from './kinds.js'
 export { loadConfig } from './load.js'
 export { ConfigError, type Problem } from './problems.js'
 export { helpText, redactedConfig, referenceMarkdown, settingsTable } from './reference.js'

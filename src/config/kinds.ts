@@ -1,5 +1,3 @@
-import { isIP, isIPv6 } from 'node:net'
-
 /** How one kind of value is read from text. */
 export interface Kind<T> {
   /** What a valid value looks like, to follow "expected" in a message and to stand in the documentation. */
@@ -11,19 +9,6 @@ export interface Kind<T> {
 /** Thrown by a parser that can say more exactly what was expected. */
 export class Unfit extends Error {
   override readonly name = 'Unfit'
-}
-
-/** An address and port to receive on, as the Rust side takes it. */
-export interface Listen {
-  /** null: every address of both families. */
-  readonly address: string | null
-  readonly port: number
-}
-
-/** Where an HTTP server listens. */
-export interface HttpAddress {
-  readonly host: string
-  readonly port: number
 }
 
 /** A whole number in a range, both ends included. */
@@ -107,120 +92,8 @@ export function cpuText(cpus: readonly number[]): string {
   return runs.map(([from, to]) => (from === to ? `${from}` : `${from}-${to}`)).join(',')
 }
 
-const MOST_PORTS = 1024
-
-/** Addresses and ports: `9000,9010-9013,192.0.2.2:9000,[2001:db8::2]:9000`. */
-export const listenList: Kind<readonly Listen[]> = {
-  expected: 'ports 1..65535, alone or after an address: 9000, 9000-9003, 192.0.2.2:9000, [2001:db8::2]:9000',
-  parse: (list) => {
-    const entries: Listen[] = []
-    for (const part of list.split(',')) {
-      const match = /^(?:(?:\[([^\]]+)\]|([\d.]+)):)?([\d-]+)$/.exec(part.trim())
-      if (!match) return undefined
-      const [, v6, v4, ports] = match
-      const address = v6 ?? v4 ?? null
-      if (address !== null && isIP(address) !== (v6 === undefined ? 4 : 6)) return undefined
-      for (const port of range(ports!, 1, 65_535)) {
-        if (port === undefined) return undefined
-        if (entries.some((e) => e.port === port && e.address === address)) {
-          throw new Unfit(`each address and port once; ${part.trim()} repeats port ${port}`)
-        }
-        if (entries.length === MOST_PORTS) throw new Unfit(`at most ${MOST_PORTS} address and port pairs`)
-        entries.push({ address, port })
-      }
-    }
-    return entries
-  },
-}
-
-/** `address:port`, or `off` (null). Port 0 lets the kernel choose. */
-export const httpAddress: Kind<HttpAddress | null> = {
-  expected: 'address:port such as 127.0.0.1:9180 or [::1]:9180, or off',
-  parse: (text) => {
-    if (text === 'off') return null
-    const match = /^(?:\[([^\]]+)\]|([\d.]+)):(\d{1,5})$/.exec(text)
-    if (!match) return undefined
-    const host = match[1] ?? match[2]!
-    if (isIP(host) !== (match[1] === undefined ? 4 : 6)) return undefined
-    const port = within(Number(match[3]), 0, 65_535)
-    return port === undefined ? undefined : { host, port }
-  },
-}
-
-/** Text of an address and port; IPv6 in brackets. */
-export function addressPort(host: string, port: number): string {
-  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`
-}
-
-/** NATS servers, and what their URLs say about credentials and TLS. */
-export interface NatsServers {
-  /** `host:port`, credentials and scheme removed. */
-  readonly servers: readonly string[]
-  readonly tls: boolean
-  readonly user: string | null
-  readonly password: string | null
-  readonly token: string | null
-}
-
-/** `nats://host:port`, `tls://…`, or `host:port`, separated by commas; `user:password@` or `token@` allowed. */
-export const natsServers: Kind<NatsServers> = {
-  expected: 'NATS URLs such as nats://127.0.0.1:4222 or tls://nats.example:4222, separated by commas',
-  parse: (list) => {
-    const urls: URL[] = []
-    for (const part of list.split(',')) {
-      const text = part.trim()
-      if (!text || /\s/.test(text)) return undefined
-      const url = URL.canParse(withScheme(text)) ? new URL(withScheme(text)) : undefined
-      if (!url?.hostname || !['nats:', 'tls:'].includes(url.protocol)) return undefined
-      if (!['', '/'].includes(url.pathname) || url.search || url.hash) return undefined
-      urls.push(url)
-    }
-    const first = urls[0]!
-    if (urls.some((u) => u.username !== first.username || u.password !== first.password)) {
-      throw new Unfit('the same user and password in every URL')
-    }
-    const name = decoded(first.username)
-    const password = decoded(first.password)
-    return {
-      servers: urls.map((u) => `${u.hostname}:${u.port || '4222'}`),
-      tls: urls.some((u) => u.protocol === 'tls:'),
-      user: password ? name : null,
-      password,
-      token: password ? null : name,
-    }
-  },
-}
-
-function withScheme(text: string): string {
-  return text.includes('://') ? text : `nats://${text}`
-}
-
-function decoded(text: string): string | null {
-  if (!text) return null
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    throw new Unfit('percent-encoded user and password')
-  }
-}
-
-/** Placeholders a subject may hold. */
-const PLACEHOLDER = /\{(?:node|port|queue)\}/g
-
-/** A NATS subject to publish to, with `{node}`, `{port}` and `{queue}`. */
-export const subject: Kind<string> = {
-  expected:
-    'a NATS subject of non-empty tokens without white space, * or >; placeholders {node}, {port}, {queue}',
-  parse: (text) => (text.replace(PLACEHOLDER, 'x').split('.').every(isToken) ? text : undefined),
-}
-
-function isToken(token: string): boolean {
-  // Braces are refused so that a misspelt placeholder is an error and not a literal.
-  return /^[^\s.*>{}\p{Cc}]+$/u.test(token)
-}
-
 /** `n` or `low-high` as the numbers in it, or `[undefined]`. */
-function range(part: string, low: number, high: number): (number | undefined)[] {
+export function range(part: string, low: number, high: number): (number | undefined)[] {
   const match = /^(\d+)(?:-(\d+))?$/.exec(part.trim())
   if (!match) return [undefined]
   const from = within(Number(match[1]), low, high)
@@ -229,7 +102,8 @@ function range(part: string, low: number, high: number): (number | undefined)[] 
   return Array.from({ length: to - from + 1 }, (_, i) => from + i)
 }
 
-function within(value: number, low: number, high: number): number | undefined {
+/** The value when it lies in the range, both ends included. */
+export function within(value: number, low: number, high: number): number | undefined {
   return value >= low && value <= high ? value : undefined
 }
 

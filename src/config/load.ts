@@ -1,13 +1,12 @@
-import { existsSync, readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
-import type { ErrorCode } from '../errors.js'
-import type { Config, NatsConfig } from './config.js'
+import { Check } from './check.js'
+import type { Config } from './config.js'
 import type { Facts } from './facts.js'
 import { cpuText } from './kinds.js'
 import { strangers } from './names.js'
-import { ConfigError, type Problem, redacted, shown } from './problems.js'
+import { natsConfig } from './nats.js'
+import { ConfigError, redacted, shown } from './problems.js'
 import { readValues } from './schema.js'
-import { ENTRIES, type Values, type VariableName } from './variables.js'
+import { ENTRIES, type VariableName } from './variables.js'
 
 const DEFAULT_RULES = 'else => hash(flow)'
 const MOST_QUEUES = 256
@@ -41,68 +40,6 @@ export function loadConfig(environment: Readonly<Record<string, string | undefin
 }
 
 type Assembled = Omit<Config, 'settings' | 'serviceLinks'>
-
-/** The inputs of one load, and the place where problems gather. */
-class Check {
-  readonly #faulty: ReadonlySet<string>
-  readonly #exists: (path: string) => boolean
-  readonly #readText: (path: string) => string
-
-  constructor(
-    readonly env: Readonly<Record<string, string>>,
-    readonly values: Values,
-    readonly facts: Facts,
-    readonly problems: Problem[],
-  ) {
-    this.#faulty = new Set(problems.map((p) => p.name))
-    this.#exists = facts.exists ?? existsSync
-    this.#readText = facts.readText ?? ((path) => readFileSync(path, 'utf8'))
-  }
-
-  isSet(name: VariableName): boolean {
-    return this.env[name] !== undefined
-  }
-
-  /** Reports that `name` is not `expected`; silent where one of the variables involved is already reported. */
-  fail(
-    name: VariableName,
-    expected: string,
-    also: readonly VariableName[] = [],
-    code: ErrorCode = 'MILLRACE_E_CONFIG',
-  ): void {
-    if ([name, ...also].some((n) => this.#faulty.has(n))) return
-    const given = this.env[name] === undefined ? '(unset)' : shown(name, this.env[name])
-    this.problems.push({ code, name, given, expected })
-  }
-
-  /** At most one of several variables may be set. */
-  exclusive(...names: VariableName[]): void {
-    const given = names.filter((name) => this.isSet(name))
-    for (const name of given.slice(1)) this.fail(name, `no value while ${given[0]} is set`, [given[0]!])
-  }
-
-  /** The absolute path of a file that exists, or null where the variable is unset. */
-  file(name: VariableName, code: ErrorCode = 'MILLRACE_E_CONFIG'): string | null {
-    const value = this.env[name]
-    if (value === undefined) return null
-    const path = resolve(value)
-    if (!this.#exists(path)) this.fail(name, `a file that exists; ${path} does not`, [], code)
-    return path
-  }
-
-  /** The text of a file, or null where the variable is unset or the file cannot be read. */
-  text(name: VariableName): string | null {
-    const value = this.env[name]
-    if (value === undefined) return null
-    try {
-      return this.#readText(resolve(value))
-    } catch (error) {
-      // Node's message repeats the path; the code alone keeps a mistyped secret out of the line.
-      this.fail(name, `a file that can be read (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
-      return null
-    }
-  }
-}
 
 function assemble(check: Check): Assembled {
   const { values: v, facts } = check
@@ -154,7 +91,7 @@ function assemble(check: Check): Assembled {
       envelopeBytes: v.MILLRACE_ENVELOPE_BYTES,
       envelopeMs: v.MILLRACE_ENVELOPE_MS,
       natsDown: v.MILLRACE_NATS_DOWN,
-      nats: nats(check),
+      nats: natsConfig(check),
     },
     http: v.MILLRACE_HTTP,
     log: { level: v.MILLRACE_LOG_LEVEL },
@@ -210,45 +147,6 @@ function pinning(check: Check, queues: number, rxThreads: number): { rx: number[
 function rules(check: Check): string {
   check.exclusive('MILLRACE_RULES', 'MILLRACE_RULES_FILE')
   return check.values.MILLRACE_RULES ?? check.text('MILLRACE_RULES_FILE') ?? DEFAULT_RULES
-}
-
-function nats(check: Check): NatsConfig {
-  const { values: v } = check
-  const url = v.NATS_URL
-  check.exclusive('NATS_USER', 'NATS_TOKEN', 'NATS_CREDS', 'NATS_NKEY')
-  if (url.user !== null || url.token !== null) {
-    for (const name of ['NATS_USER', 'NATS_TOKEN', 'NATS_CREDS', 'NATS_NKEY'] as const) {
-      if (check.isSet(name)) check.fail(name, 'no value while NATS_URL has credentials', ['NATS_URL'])
-    }
-  }
-  if (check.isSet('NATS_PASSWORD') && !check.isSet('NATS_USER')) {
-    check.fail('NATS_PASSWORD', 'NATS_USER beside it')
-  }
-  if (check.isSet('NATS_CERT') && !check.isSet('NATS_KEY')) check.fail('NATS_CERT', 'NATS_KEY beside it')
-  if (check.isSet('NATS_KEY') && !check.isSet('NATS_CERT')) check.fail('NATS_KEY', 'NATS_CERT beside it')
-  const [ca, cert, key] = [check.file('NATS_CA'), check.file('NATS_CERT'), check.file('NATS_KEY')]
-  return {
-    servers: url.servers,
-    user: v.NATS_USER ?? url.user,
-    password: v.NATS_PASSWORD ?? url.password,
-    token: v.NATS_TOKEN ?? url.token,
-    creds: check.file('NATS_CREDS'),
-    nkeySeed: nkeySeed(check),
-    tls: url.tls || ca || cert ? { ca, cert, key } : null,
-  }
-}
-
-/** Seeds are `S`, a kind, and 56 more characters of base32. */
-const SEED = /^S[UACNO][A-Z2-7]{56}$/
-
-function nkeySeed(check: Check): string | null {
-  const given = check.values.NATS_NKEY
-  if (given === undefined || SEED.test(given)) return given ?? null
-  const file = check.text('NATS_NKEY')
-  const seed = file?.match(/\bS[UACNO][A-Z2-7]{56}\b/)?.[0] ?? null
-  if (file !== null && seed === null)
-    check.fail('NATS_NKEY', 'a file with an nkey seed (S and 57 characters)')
-  return seed
 }
 
 /** What every variable came to, for `millrace config`. */

@@ -62,7 +62,12 @@ function validator(fresh: AjvInstance): AjvInstance {
 /** Reads every variable; faulty ones are reported and come back as if they were unset, so that later checks can go on. */
 export function readValues(env: Readonly<Record<string, string>>): { values: Values; problems: Problem[] } {
   const attempt = (data: Readonly<Record<string, string>>): Values =>
-    envSchema<Values>({ schema: SCHEMA, data: { ...data }, env: false, ajv: { customOptions: validator } })
+    envSchema<Values>({
+      schema: SCHEMA,
+      data: { ...data },
+      env: false,
+      ajv: ajv ?? { customOptions: validator },
+    })
   try {
     return { values: attempt(env), problems: [] }
   } catch (error) {

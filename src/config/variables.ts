@@ -1,17 +1,6 @@
-import {
-  boolean,
-  choice,
-  cpuList,
-  httpAddress,
-  integer,
-  type Kind,
-  listenList,
-  natsServers,
-  powerOfTwo,
-  size,
-  subject,
-  text,
-} from './kinds.js'
+import { httpAddress, listenList } from './addresses.js'
+import { boolean, choice, cpuList, integer, type Kind, powerOfTwo, size, text } from './kinds.js'
+import { natsServers, subject } from './nats-names.js'
 
 /** Headings of the reference, in its order. */
 export const GROUPS = {

@@ -15,11 +15,6 @@ export class Metrics {
   #snapshot: Snapshot | null = null
 
   constructor() {
-    collectDefaultMetrics({
-      register: this.registry,
-      prefix: PREFIX,
-      eventLoopMonitoringPrecision: EVENT_LOOP_PRECISION_MS,
-    })
     new Gauge({
       name: `${PREFIX}build_info`,
       help: 'Version of Millrace and of Node; always 1.',
@@ -27,6 +22,11 @@ export class Metrics {
       registers: [this.registry],
     }).set({ version: VERSION, node: process.version, arch: process.arch }, 1)
     for (const family of FAMILIES) this.#register(family)
+    collectDefaultMetrics({
+      register: this.registry,
+      prefix: PREFIX,
+      eventLoopMonitoringPrecision: EVENT_LOOP_PRECISION_MS,
+    })
   }
 
   /** The text form (version 0.0.4) of one reading; without a snapshot only the process is shown. */

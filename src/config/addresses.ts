@@ -1,0 +1,60 @@
+import { isIP, isIPv6 } from 'node:net'
+import { type Kind, range, Unfit, within } from './kinds.js'
+
+/** An address and port to receive on, as the Rust side takes it. */
+export interface Listen {
+  /** null: every address of both families. */
+  readonly address: string | null
+  readonly port: number
+}
+
+/** Where an HTTP server listens. */
+export interface HttpAddress {
+  readonly host: string
+  readonly port: number
+}
+
+const MOST_PORTS = 1024
+
+/** Addresses and ports: `9000,9010-9013,192.0.2.2:9000,[2001:db8::2]:9000`. */
+export const listenList: Kind<readonly Listen[]> = {
+  expected: 'ports 1..65535, alone or after an address: 9000, 9000-9003, 192.0.2.2:9000, [2001:db8::2]:9000',
+  parse: (list) => {
+    const entries: Listen[] = []
+    for (const part of list.split(',')) {
+      const match = /^(?:(?:\[([^\]]+)\]|([\d.]+)):)?([\d-]+)$/.exec(part.trim())
+      if (!match) return undefined
+      const [, v6, v4, ports] = match
+      const address = v6 ?? v4 ?? null
+      if (address !== null && isIP(address) !== (v6 === undefined ? 4 : 6)) return undefined
+      for (const port of range(ports!, 1, 65_535)) {
+        if (port === undefined) return undefined
+        if (entries.some((e) => e.port === port && e.address === address)) {
+          throw new Unfit(`each address and port once; ${part.trim()} repeats port ${port}`)
+        }
+        if (entries.length === MOST_PORTS) throw new Unfit(`at most ${MOST_PORTS} address and port pairs`)
+        entries.push({ address, port })
+      }
+    }
+    return entries
+  },
+}
+
+/** `address:port`, or `off` (null). Port 0 lets the kernel choose. */
+export const httpAddress: Kind<HttpAddress | null> = {
+  expected: 'address:port such as 127.0.0.1:9180 or [::1]:9180, or off',
+  parse: (text) => {
+    if (text === 'off') return null
+    const match = /^(?:\[([^\]]+)\]|([\d.]+)):(\d{1,5})$/.exec(text)
+    if (!match) return undefined
+    const host = match[1] ?? match[2]!
+    if (isIP(host) !== (match[1] === undefined ? 4 : 6)) return undefined
+    const port = within(Number(match[3]), 0, 65_535)
+    return port === undefined ? undefined : { host, port }
+  },
+}
+
+/** Text of an address and port; IPv6 in brackets. */
+export function addressPort(host: string, port: number): string {
+  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`
+}

@@ -1,0 +1,68 @@
+import { type Kind, Unfit } from './kinds.js'
+
+/** NATS servers, and what their URLs say about credentials and TLS. */
+export interface NatsServers {
+  /** `host:port`, credentials and scheme removed. */
+  readonly servers: readonly string[]
+  readonly tls: boolean
+  readonly user: string | null
+  readonly password: string | null
+  readonly token: string | null
+}
+
+/** `nats://host:port`, `tls://…`, or `host:port`, separated by commas; `user:password@` or `token@` allowed. */
+export const natsServers: Kind<NatsServers> = {
+  expected: 'NATS URLs such as nats://127.0.0.1:4222 or tls://nats.example:4222, separated by commas',
+  parse: (list) => {
+    const urls: URL[] = []
+    for (const part of list.split(',')) {
+      const text = part.trim()
+      if (!text || /\s/.test(text)) return undefined
+      const url = URL.canParse(withScheme(text)) ? new URL(withScheme(text)) : undefined
+      if (!url?.hostname || !['nats:', 'tls:'].includes(url.protocol)) return undefined
+      if (!['', '/'].includes(url.pathname) || url.search || url.hash) return undefined
+      urls.push(url)
+    }
+    const first = urls[0]!
+    if (urls.some((u) => u.username !== first.username || u.password !== first.password)) {
+      throw new Unfit('the same user and password in every URL')
+    }
+    const name = decoded(first.username)
+    const password = decoded(first.password)
+    return {
+      servers: urls.map((u) => `${u.hostname}:${u.port || '4222'}`),
+      tls: urls.some((u) => u.protocol === 'tls:'),
+      user: password ? name : null,
+      password,
+      token: password ? null : name,
+    }
+  },
+}
+
+function withScheme(text: string): string {
+  return text.includes('://') ? text : `nats://${text}`
+}
+
+function decoded(text: string): string | null {
+  if (!text) return null
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    throw new Unfit('percent-encoded user and password')
+  }
+}
+
+/** Placeholders a subject may hold. */
+const PLACEHOLDER = /\{(?:node|port|queue)\}/g
+
+/** A NATS subject to publish to, with `{node}`, `{port}` and `{queue}`. */
+export const subject: Kind<string> = {
+  expected:
+    'a NATS subject of non-empty tokens without white space, * or >; placeholders {node}, {port}, {queue}',
+  parse: (text) => (text.replace(PLACEHOLDER, 'x').split('.').every(isToken) ? text : undefined),
+}
+
+function isToken(token: string): boolean {
+  // Braces are refused so that a misspelt placeholder is an error and not a literal.
+  return /^[^\s.*>{}\p{Cc}]+$/u.test(token)
+}
