@@ -561,7 +561,7 @@ void t.test('configurations that can never work', async (t) => {
   await t.rejects(open({ envelopeBytes: 1 }), { code: 'MILLRACE_E_PUBLISHER_CONFIG' })
   await t.rejects(open({ envelopeMs: 0 }), { code: 'MILLRACE_E_PUBLISHER_CONFIG' })
   await t.rejects(open({ windowBytes: 0 }), { code: 'MILLRACE_E_PUBLISHER_CONFIG' })
-  await t.rejects(open({ auth: { creds: 'a', nkey: 'b' } }), { code: 'MILLRACE_E_PUBLISHER_CONFIG' })
+  await t.rejects(open({ auth: { creds: 'a', nkeySeed: 'b' } }), { code: 'MILLRACE_E_PUBLISHER_CONFIG' })
   await t.rejects(open({ subject: 'a b' }), { code: 'MILLRACE_E_SUBJECT' })
   await t.rejects(open({ subject: 'a.{host}' }), { code: 'MILLRACE_E_SUBJECT' })
 })

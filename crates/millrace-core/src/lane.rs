@@ -201,7 +201,10 @@ impl QueueMemory {
     /// True when the worker sleeps; clears the flag, so that one caller wins the right to wake it.
     pub fn disarm(&self) -> bool {
         self.armed()
-            && self.word(ARMED_OFFSET).compare_exchange(1, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            && self
+                .word(self.plan.control_offset + ARMED_OFFSET)
+                .compare_exchange(1, 0, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// True when the worker sleeps and wants a wake-up.

@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Worker {
     base: *mut u8,
     layout: Layout,
+    control: usize,
     lanes: Vec<LanePlan>,
     wakes: Arc<AtomicU64>,
 }
@@ -36,7 +37,7 @@ impl Worker {
     }
 
     fn arm(&self) {
-        self.word(ARMED_OFFSET).store(1, Ordering::SeqCst);
+        self.word(self.control + ARMED_OFFSET).store(1, Ordering::SeqCst);
     }
 
     /// Takes everything that is there: payloads in lane order.
@@ -68,7 +69,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         // SAFETY: allocated in `service` with this layout, freed once, after the engine (declared later, dropped first).
-        unsafe { std::alloc::dealloc(self.base, self.layout) };
+        unsafe { std::alloc::dealloc(self.base.sub(16), self.layout) };
     }
 }
 
@@ -97,16 +98,17 @@ fn service(rules: &str, more: &str) -> Service {
     let plan = engine.plan();
     let workers: Vec<Worker> = (0..plan.queues)
         .map(|queue| {
-            let layout = Layout::from_size_align(plan.queue_bytes, 64).unwrap();
+            // 16-byte aligned as a SharedArrayBuffer is: never on a cache line's start.
+            let layout = Layout::from_size_align(plan.queue_bytes + 16, 64).unwrap();
             // SAFETY: the size is not zero; the memory is zeroed, used for this queue only and outlives the engine.
             let (base, plan) = unsafe {
-                let base = std::alloc::alloc_zeroed(layout);
+                let base = std::alloc::alloc_zeroed(layout).add(16);
                 (base, engine.attach(queue, base, plan.queue_bytes).unwrap())
             };
             let wakes = Arc::new(AtomicU64::new(0));
             let count = Arc::clone(&wakes);
             engine.set_wake(queue, Some(Arc::new(move || _ = count.fetch_add(1, Ordering::SeqCst)))).unwrap();
-            Worker { base, layout, lanes: plan.lanes, wakes }
+            Worker { base, layout, control: plan.control_offset, lanes: plan.lanes, wakes }
         })
         .collect();
     engine.start().unwrap();
