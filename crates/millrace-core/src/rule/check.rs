@@ -260,10 +260,10 @@ fn bound(m: u64, op: BinOp, b: &Value) -> u64 {
     let n = b.max();
     let constant = if let Value::Const(c) = b { Some(*c) } else { None };
     match (op, constant) {
-        (BinOp::Add, _) => m.checked_add(n).unwrap_or(u64::MAX),
+        (BinOp::Add, _) => m.saturating_add(n),
         (BinOp::Sub, Some(0)) => m,
         (BinOp::Sub, _) => u64::MAX,
-        (BinOp::Mul, _) => m.checked_mul(n).unwrap_or(u64::MAX),
+        (BinOp::Mul, _) => m.saturating_mul(n),
         (BinOp::Div, Some(c)) => m.checked_div(c).unwrap_or(m),
         (BinOp::Div, None) => m,
         (BinOp::Mod, _) => m.min(n.saturating_sub(1)),

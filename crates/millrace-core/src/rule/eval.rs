@@ -104,21 +104,25 @@ impl Program {
             Spread::RxQueue => return Some((u64::from(facts.rx_queue), 0)),
             Spread::HashFlow => flow(hash::SEED, facts),
             Spread::HashLoad(load) => hash::number(hash::SEED, read(*load, facts)?),
-            Spread::Hash(keys) => {
-                let mut h = hash::SEED;
-                for key in slice(&self.keys, *keys) {
-                    h = match key {
-                        Key::Number(value) => hash::number(h, self.number(*value, facts)?),
-                        Key::Bytes { from, len } => hash::bytes(h, bytes(facts, *from, usize::from(*len))?),
-                        Key::Address(which) => hash::address(h, address(*which, facts)),
-                        Key::Flow => flow(h, facts),
-                    };
-                }
-                h
-            }
+            Spread::Hash(keys) => self.hash(*keys, facts)?,
         };
         let key = hash::finish(hash);
         Some((u64::from(key), key))
+    }
+
+    // Out of line, like `calculate`: the loops in there would cost every decision registers and stack.
+    #[inline(never)]
+    fn hash(&self, keys: Part, facts: &Facts<'_>) -> Option<u32> {
+        let mut h = hash::SEED;
+        for key in slice(&self.keys, keys) {
+            h = match key {
+                Key::Number(value) => hash::number(h, self.number(*value, facts)?),
+                Key::Bytes { from, len } => hash::bytes(h, bytes(facts, *from, usize::from(*len))?),
+                Key::Address(which) => hash::address(h, address(*which, facts)),
+                Key::Flow => flow(h, facts),
+            };
+        }
+        Some(h)
     }
 
     #[inline(always)]
@@ -129,6 +133,7 @@ impl Program {
         }
     }
 
+    #[inline(never)]
     fn calculate(&self, code: Part, facts: &Facts<'_>) -> Option<u64> {
         let mut acc = 0u64;
         let mut stack = [0u64; MAX_TEMPORARIES];
@@ -162,9 +167,21 @@ fn apply(op: BinOp, a: u64, b: u64) -> Option<u64> {
 impl Edges {
     #[inline(always)]
     fn pick(&self, yes: bool) -> Label {
-        if yes { self.yes } else { self.no }
+        // A jump, not a conditional move: the CPU then guesses the way and fetches the next node at once, where a
+        // move would make every test wait for the one before.
+        if yes {
+            unlikely();
+            self.yes
+        } else {
+            self.no
+        }
     }
 }
+
+/// Marks a branch as one that the compiler should not fold into a conditional move.
+#[cold]
+#[inline(always)]
+fn unlikely() {}
 
 #[inline(always)]
 fn slice<T>(table: &[T], part: Part) -> &[T] {

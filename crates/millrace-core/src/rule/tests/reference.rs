@@ -53,10 +53,10 @@ fn apply(
     facts: &Facts<'_>,
     memory: &mut Memory,
 ) -> Result<Option<Decision>, Fault> {
-    if let Some(condition) = &rule.condition {
-        if !truth(condition, facts)? {
-            return Ok(None);
-        }
+    if let Some(condition) = &rule.condition
+        && !truth(condition, facts)?
+    {
+        return Ok(None);
     }
     let Action { kind, on, spill, .. } = &rule.action;
     let (first, last) = match on {
@@ -72,7 +72,7 @@ fn apply(
             let n = number(n, facts)?;
             let seen = memory.seen.entry(i).or_default();
             *seen += 1;
-            Ok(if (*seen - 1) % n == 0 { None } else { Some(Decision::Drop) })
+            Ok(if (*seen - 1).is_multiple_of(n) { None } else { Some(Decision::Drop) })
         }
         ActionKind::Queue(n) => Ok(Some(Decision::Queue { queue: number(n, facts)? as u16, key: 0, spill })),
         ActionKind::Mod(e) => {
@@ -121,7 +121,7 @@ pub(super) fn hash_words(words: &[u32]) -> u32 {
     h = (u64::from(h) * 0x85eb_ca6b) as u32;
     h ^= h / (1 << 13);
     h = (u64::from(h) * 0xc2b2_ae35) as u32;
-    h ^ h / (1 << 16)
+    h ^ (h / (1 << 16))
 }
 
 fn flow(facts: &Facts<'_>, words: &mut Vec<u32>) {
