@@ -20,6 +20,7 @@ mod tests;
 
 use crate::error::{Code, Error, Result};
 use check::{Act, Checked};
+use eval::Shortcut;
 use program::Program;
 use report::Report;
 
@@ -72,6 +73,7 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct RuleSet {
     program: Program,
+    shortcut: Option<Shortcut>,
     /// Name and canonical text, in order.
     rules: Vec<(String, String)>,
     warnings: Vec<String>,
@@ -104,6 +106,7 @@ impl RuleSet {
         let mut program = lower::lower(&checked);
         decide::decide(&mut program);
         Ok(RuleSet {
+            shortcut: program.shortcut(),
             program,
             warnings: warnings(&checked),
             rules: checked.into_iter().map(|rule| (rule.name, rule.text)).collect(),
@@ -145,6 +148,9 @@ impl RuleSet {
     /// Decides.
     #[inline]
     pub fn evaluate(&self, facts: &Facts<'_>, state: &mut RuleState) -> Verdict {
+        if let Some(verdict) = self.shortcut.as_ref().and_then(|s| s.take(facts)) {
+            return verdict;
+        }
         self.program.run(facts, state)
     }
 }

@@ -428,6 +428,7 @@ fn a_set_that_drops_everything_warns() {
 fn queue_counts() {
     for queues in [1, 2, 3, 5, 7, 8, 64, 1000, 65535] {
         let set = compile("mod(u64[0])", queues);
+        let low = compile("mod(u32[4])", queues);
         for n in
             [0, 1, 2, 63, 64, 65534, 65535, 65536, 0xffff_fffe, 0xffff_ffff, 1 << 32, u64::MAX - 1, u64::MAX]
         {
@@ -436,6 +437,9 @@ fn queue_counts() {
                 panic!()
             };
             assert_eq!(u64::from(queue), n % u64::from(queues), "{n} % {queues}");
+            let verdict = low.evaluate(&facts(&n.to_be_bytes()), &mut low.state(0));
+            let (key, queue) = (n as u32, (u64::from(n as u32) % u64::from(queues)) as u16);
+            assert_eq!(verdict, Verdict::Queue { queue, spill: None, key, rule: 0 });
         }
     }
     assert!(errors("queue(0)", 0).contains("no queues"));
