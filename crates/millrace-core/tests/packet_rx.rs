@@ -59,6 +59,26 @@ fn a_segmented_burst_is_split() {
     assert_eq!(packets(&mut opened), 2);
 }
 
+/// The driver merges what arrives in one go (GRO) because the guard allows it for IPv4, and the ring splits it again.
+#[test]
+fn what_gro_merged_is_split() {
+    if !rig::privileged("what_gro_merged_is_split (packet)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    // The sender's kernel cuts the burst up before the wire, so that ten frames cross it; veth does GRO only for
+    // frames of a device without TSO.
+    rig::run(&format!("ip netns exec {} ethtool -K va tso off tx-udp-segmentation off", pair.a));
+    rig::run(&format!("ip netns exec {} ethtool -K vb gro on", pair.b));
+    let mut opened = open(&pair, ONE_PORT, 2);
+    (0..5).for_each(|_| drop(segmented(&pair, &mut opened, false)));
+    let v4 = packets(&mut opened);
+    assert!((5..50).contains(&v4), "50 frames on the wire, {v4} in the ring");
+    segmented(&pair, &mut opened, true);
+    assert_eq!(packets(&mut opened) - v4, 10, "the guard does not ask for it for IPv6");
+    assert_eq!(lost(&mut opened), 0);
+}
+
 #[test]
 fn fragments_are_one_datagram() {
     if !rig::privileged("fragments_are_one_datagram (packet)") {

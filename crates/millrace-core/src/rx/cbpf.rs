@@ -23,7 +23,6 @@ const LD_B_ABS: u16 = 0x30;
 const LD_H_IND: u16 = 0x48;
 const LD_W_LEN: u16 = 0x80;
 const LDX_MSH: u16 = 0xb1;
-const ALU_AND_K: u16 = 0x54;
 const JMP_JA: u16 = 0x05;
 const JMP_JEQ_K: u16 = 0x15;
 const JMP_JGT_K: u16 = 0x25;
@@ -90,11 +89,6 @@ impl Assembler {
     /// X ← 4 × (low nibble of the byte at `k`): the length of an IPv4 header.
     pub(crate) fn load_x_ihl(&mut self, k: u32) {
         self.insns.push(Insn::Plain(LDX_MSH, k));
-    }
-
-    /// A ← A & `k`.
-    pub(crate) fn and(&mut self, k: u32) {
-        self.insns.push(Insn::Plain(ALU_AND_K, k));
     }
 
     /// Branches on A == `k`.

@@ -20,6 +20,8 @@ pub(super) enum Target {
     Any,
     /// Every IPv4 address.
     AnyV4,
+    /// Every IPv6 address and none of IPv4; only the guard asks for it.
+    AnyV6,
     /// One address.
     Exact(IpAddr),
 }
@@ -47,7 +49,7 @@ pub(super) fn plan(listen: &[Listen]) -> Vec<Place> {
     };
     let all: Vec<Place> = listen.iter().map(|l| (target(l), l.port)).collect();
     let covered = |&(t, port): &Place| match t {
-        Target::Any => false,
+        Target::Any | Target::AnyV6 => false,
         Target::AnyV4 => all.contains(&(Target::Any, port)),
         Target::Exact(a) => {
             all.contains(&(Target::Any, port)) || (a.is_ipv4() && all.contains(&(Target::AnyV4, port)))
@@ -60,6 +62,11 @@ pub(super) fn plan(listen: &[Listen]) -> Vec<Place> {
         }
     }
     places
+}
+
+/// False on a kernel without IPv6.
+pub(super) fn has_ipv6() -> bool {
+    sys::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0).is_ok()
 }
 
 /// Binds `count` sockets to one place. `prepare` sets the options of each before bind, so that the first datagram
@@ -101,7 +108,7 @@ fn share(fd: &OwnedFd, place: Place) -> Result<()> {
 /// A socket of the right family and the address to bind it to. Without IPv6 in the kernel, "any" is `0.0.0.0`.
 fn new_socket((target, port): Place) -> Result<(OwnedFd, IpAddr)> {
     let address = match target {
-        Target::Any => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        Target::Any | Target::AnyV6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         Target::AnyV4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         Target::Exact(a) => a,
     };

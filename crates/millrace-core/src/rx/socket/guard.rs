@@ -3,11 +3,13 @@
 //! It keeps the host from answering with ICMP port unreachable, makes a second owner of the port visible as an error,
 //! and receives what the fast path cannot read.
 
+use std::{net::IpAddr, os::fd::OwnedFd};
+
 use super::{Options, SocketReceiver, Time, bind, receiver::Wanted, sys};
 use crate::{
     config::EngineConfig,
     error::{Code, Error, Result},
-    rx::cbpf::{self, Assembler, NET, NEXT},
+    rx::cbpf::{self, Assembler, NEXT},
 };
 
 /// What the guard does with datagrams.
@@ -44,58 +46,79 @@ pub fn open_guard(config: &EngineConfig, mode: GuardMode) -> Result<SocketReceiv
     let mut options = Options::new(rcvbuf, Time::OfPass);
     let (mut readers, mut holders) = (Vec::new(), Vec::new());
     for place in bind::plan(&config.listen) {
-        let exact = matches!(place.0, bind::Target::Exact(_));
-        let v6 = match place.0 {
-            bind::Target::Any => true,
-            bind::Target::AnyV4 => false,
-            bind::Target::Exact(a) => a.is_ipv6(),
-        };
-        if mode == GuardMode::DeliverAll {
-            readers.extend(bind::bind_group(place, 1, &mut |fd, v6| options.receive(fd, v6, !exact))?);
-            continue;
-        }
-        // An IPv6 place gets two sockets, and a program that picks one for each datagram: the holder, whose filter
-        // drops, and the reader. One socket with a filter would do, but the kernel counts what a filter drops in the
-        // same counter as a full buffer, and then nobody could say what was lost.
-        let mut made = 0;
-        let mut group = bind::bind_group(place, 1 + usize::from(v6), &mut |fd, is_v6| {
-            made += 1;
-            if made == 1 {
-                return attach(fd, libc::SO_ATTACH_FILTER, &cbpf::drop_all());
+        match (mode, place.0) {
+            (GuardMode::DeliverAll, target) => {
+                let exact = matches!(target, bind::Target::Exact(_));
+                readers.extend(bind::bind_group(place, 1, &mut |fd, v6| options.receive(fd, v6, !exact))?);
             }
-            if is_v6 {
-                sys::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVFRAGSIZE, 1)
-                    .map_err(|e| Error::os(Code::Kernel, "IPV6_RECVFRAGSIZE", e))?;
-                options.receive(fd, true, !exact)
-            } else {
-                // "Any" on a kernel without IPv6 came out as IPv4: nothing to read.
-                attach(fd, libc::SO_ATTACH_FILTER, &cbpf::drop_all())
+            (GuardMode::Sink, bind::Target::Any) => {
+                holders.push(hold((bind::Target::AnyV4, place.1), &mut options)?);
+                if bind::has_ipv6() {
+                    let (holder, reader) = hold_and_read((bind::Target::AnyV6, place.1), &mut options)?;
+                    holders.push(holder);
+                    readers.push(reader);
+                }
             }
-        })?;
-        if let (true, Some(reader)) = (group.len() > 1, group.pop()) {
-            attach(&reader.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &pick_reader())?;
-            readers.push(reader);
+            (GuardMode::Sink, bind::Target::AnyV6 | bind::Target::Exact(IpAddr::V6(_))) => {
+                let (holder, reader) = hold_and_read(place, &mut options)?;
+                holders.push(holder);
+                readers.push(reader);
+            }
+            (GuardMode::Sink, bind::Target::AnyV4 | bind::Target::Exact(IpAddr::V4(_))) => {
+                holders.push(hold(place, &mut options)?);
+            }
         }
-        holders.extend(group.into_iter().map(|bound| bound.fd));
     }
     let wanted = if mode == GuardMode::Sink { Wanted::Reassembled } else { Wanted::All };
     Ok(SocketReceiver::new(readers, 0).into_guard(wanted, holders))
 }
 
-fn attach(fd: &std::os::fd::OwnedFd, option: libc::c_int, program: &[libc::sock_filter]) -> Result<()> {
+/// An IPv4 place: one socket, whose filter drops all.
+///
+/// UDP_GRO is on, so that a super-packet meets the filter whole instead of being cut up only to be dropped, and so that
+/// the driver's GRO may merge our flows before the ring sees them: the ring splits them again for much less.
+fn hold(place: bind::Place, options: &mut Options) -> Result<OwnedFd> {
+    let group = bind::bind_group(place, 1, &mut |fd, _| {
+        options.fast_path(fd);
+        attach(fd, libc::SO_ATTACH_FILTER, &cbpf::drop_all())
+    })?;
+    let bound = group.into_iter().next();
+    bound.map(|b| b.fd).ok_or_else(|| Error::new(Code::State, "guard: a group of one is empty"))
+}
+
+/// An IPv6 place: a group of two and a program that picks one for each datagram: the holder, whose filter drops, and
+/// the reader. One socket with a filter would do, but the kernel counts what a filter drops in the same counter as a
+/// full buffer, and then nobody could say what was lost. No UDP_GRO: what it merges is large, and large datagrams are
+/// the reader's.
+fn hold_and_read(place: bind::Place, options: &mut Options) -> Result<(OwnedFd, bind::Bound)> {
+    let exact = matches!(place.0, bind::Target::Exact(_));
+    let mut first = true;
+    let mut group = bind::bind_group(place, 2, &mut |fd, _| {
+        if std::mem::take(&mut first) {
+            return attach(fd, libc::SO_ATTACH_FILTER, &cbpf::drop_all());
+        }
+        sys::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVFRAGSIZE, 1)
+            .map_err(|e| Error::os(Code::Kernel, "IPV6_RECVFRAGSIZE", e))?;
+        options.receive(fd, true, !exact)
+    })?;
+    let (Some(reader), Some(holder)) = (group.pop(), group.pop()) else {
+        return Err(Error::new(Code::State, "guard: a group of two is not"));
+    };
+    attach(&holder.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &pick_member())?;
+    Ok((holder.fd, reader))
+}
+
+fn attach(fd: &OwnedFd, option: libc::c_int, program: &[libc::sock_filter]) -> Result<()> {
     sys::attach_cbpf(fd, option, program).map_err(|e| Error::os(Code::Kernel, "guard: attach a filter", e))
 }
 
-/// SO_ATTACH_REUSEPORT_CBPF: member 1 (the reader) for IPv6 datagrams that may have been fragments, else member 0. The
+/// SO_ATTACH_REUSEPORT_CBPF: member 1, the reader, for datagrams that may have been fragments, else member 0. The
 /// program's offset 0 is the UDP payload, so its packet length is that of the payload (socket(7)).
-fn pick_reader() -> Vec<libc::sock_filter> {
+fn pick_member() -> Vec<libc::sock_filter> {
     let mut a = Assembler::default();
     let holder = a.label();
     a.load_len();
     a.if_gt(NEVER_FRAGMENTED, NEXT, holder);
-    a.load_byte(NET);
-    a.and(0xf0);
-    a.if_eq(0x60, NEXT, holder);
     a.ret(1);
     a.place(holder);
     a.ret(0);
