@@ -4,31 +4,12 @@ mod rig;
 #[path = "socket_support/mod.rs"]
 mod support;
 
-use std::{
-    net::UdpSocket,
-    time::{Duration, Instant},
-};
-
 use millrace_core::{
     datagram::flags,
-    error::Code,
-    rx::{
-        FrameDrop, Opened, Receiver,
-        packet::{self, PacketReceiver},
-    },
+    rx::{FrameDrop, packet},
 };
 use rig::{Pair, RawSender, V4, V6};
 use support::*;
-
-const ONE_PORT: &str = r#"{"port":9000}"#;
-
-fn open(pair: &Pair, listen: &str, threads: u16) -> Opened<PacketReceiver> {
-    open_in_b(pair, &config(listen, "vb", threads), packet::open).unwrap()
-}
-
-fn packets(opened: &mut Opened<PacketReceiver>) -> u64 {
-    opened.receivers.iter_mut().map(|r| r.counters().notes.iter().find(|n| n.0 == "packets").unwrap().1).sum()
-}
 
 #[test]
 fn twenty_thousand_datagrams_arrive_exactly() {
@@ -36,7 +17,7 @@ fn twenty_thousand_datagrams_arrive_exactly() {
         return;
     }
     let pair = Pair::new(2);
-    let mut opened = open(&pair, r#"{"port":9000},{"port":9001},{"port":9002}"#, 4);
+    let mut opened = open_packet(&pair, r#"{"port":9000},{"port":9001},{"port":9002}"#, 4);
     assert!(opened.info.degraded.is_empty(), "{:?}", opened.info.degraded);
     exact(&pair, &mut opened, true);
     assert_eq!(packets(&mut opened), 20_000, "foreign traffic never enters the ring");
@@ -48,7 +29,7 @@ fn a_segmented_burst_is_split() {
         return;
     }
     let pair = Pair::new(1);
-    let mut opened = open(&pair, ONE_PORT, 2);
+    let mut opened = open_packet(&pair, ONE_PORT, 2);
     for v6 in [false, true] {
         let keep = segmented(&pair, &mut opened, v6);
         assert!(
@@ -70,7 +51,7 @@ fn what_gro_merged_is_split() {
     // frames of a device without TSO.
     rig::run(&format!("ip netns exec {} ethtool -K va tso off tx-udp-segmentation off", pair.a));
     rig::run(&format!("ip netns exec {} ethtool -K vb gro on", pair.b));
-    let mut opened = open(&pair, ONE_PORT, 2);
+    let mut opened = open_packet(&pair, ONE_PORT, 2);
     (0..5).for_each(|_| drop(segmented(&pair, &mut opened, false)));
     let v4 = packets(&mut opened);
     assert!((5..50).contains(&v4), "50 frames on the wire, {v4} in the ring");
@@ -85,7 +66,7 @@ fn fragments_are_one_datagram() {
         return;
     }
     let pair = Pair::new(1);
-    let mut opened = open(&pair, ONE_PORT, 2);
+    let mut opened = open_packet(&pair, ONE_PORT, 2);
     let v4 = fragmented(&pair, &mut opened, false);
     assert_eq!(v4.flags & flags::SLOW_PATH, 0, "IPv4 is put together for the ring");
     let v6 = fragmented(&pair, &mut opened, true);
@@ -109,7 +90,7 @@ fn large_ipv6_datagrams_and_atomic_fragments_arrive_once() {
         return;
     }
     let pair = Pair::new(1);
-    let mut opened = open(&pair, ONE_PORT, 1);
+    let mut opened = open_packet(&pair, ONE_PORT, 1);
     pair.in_a(|| {
         for size in [1231, 1232, 1233, 1400, 1452] {
             sender(true).send_to(&vec![2; size], to(true, 9000)).unwrap();
@@ -130,7 +111,7 @@ fn options_extension_headers_and_vlan_tags_are_read_by_the_ring() {
         return;
     }
     let pair = Pair::new(1);
-    let mut opened = open(&pair, ONE_PORT, 1);
+    let mut opened = open_packet(&pair, ONE_PORT, 1);
     let mut frames = Vec::new();
     for vlan in [vec![], vec![(0x8100, 5)], vec![(0x88a8, 7), (0x8100, 5)]] {
         let mut options = Pair::v4(1, 9000);
@@ -212,7 +193,7 @@ fn outgoing_and_other_hosts_frames_are_not_seen() {
         return;
     }
     let pair = Pair::new(1);
-    let mut opened = open(&pair, ONE_PORT, 2);
+    let mut opened = open_packet(&pair, ONE_PORT, 2);
     pair.in_b(|| {
         for _ in 0..10 {
             sender(false).send_to(b"out", (V4.0, 9000)).unwrap();
@@ -246,124 +227,6 @@ fn loopback_delivers_once() {
     assert_eq!(lost(&mut opened), 0);
 }
 
-#[test]
-fn senders_get_no_port_unreachable_while_the_guard_is_open() {
-    if !rig::privileged("senders_get_no_port_unreachable_while_the_guard_is_open") {
-        return;
-    }
-    let pair = Pair::new(1);
-    let refused = |v6| {
-        pair.in_a(|| {
-            let socket = sender(v6);
-            socket.set_read_timeout(Some(Duration::from_millis(150))).unwrap();
-            socket.connect(to(v6, 9000)).unwrap();
-            socket.send(b"?").unwrap();
-            socket.recv(&mut [0]).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
-        })
-    };
-    assert!(refused(false) && refused(true), "without anybody the stack says so");
-    let opened = open(&pair, ONE_PORT, 1);
-    assert!(!refused(false) && !refused(true));
-    drop(opened);
-}
-
-#[test]
-fn a_second_owner_of_the_port_is_refused() {
-    if !rig::privileged("a_second_owner_of_the_port_is_refused (packet)") {
-        return;
-    }
-    let pair = Pair::new(1);
-    let first = open(&pair, ONE_PORT, 2);
-    let again = open_in_b(&pair, &config(ONE_PORT, "vb", 2), packet::open).err().expect("second instance");
-    assert_eq!(again.code, Code::Port);
-    assert!(again.message.contains(&format!("pid {}", std::process::id())), "{again}");
-    for address in ["0.0.0.0:9000", "192.0.2.2:9000"] {
-        let bound = pair.in_b(|| UdpSocket::bind(address));
-        assert_eq!(bound.err().map(|e| e.kind()), Some(std::io::ErrorKind::AddrInUse));
-    }
-    drop(first);
-    // A process that another test is just starting may hold copies of the descriptors until its exec.
-    drop(settled(|| open_in_b(&pair, &config(ONE_PORT, "vb", 2), packet::open)));
-}
-
-#[test]
-fn refusals_name_the_cure() {
-    if !rig::privileged("refusals_name_the_cure (packet)") {
-        return;
-    }
-    let pair = Pair::new(1);
-    let missing = open_in_b(&pair, &config(ONE_PORT, "eth7", 1), packet::open).err().expect("no eth7");
-    assert_eq!(missing.code, Code::Interface);
-    assert!(missing.message.contains("eth7") && missing.message.contains("lo, vb"), "{missing}");
-    let config = config(ONE_PORT, "vb", 1);
-    let refused = pair.in_b(|| without_capabilities(|| packet::open(&config))).err().expect("no capability");
-    assert_eq!(refused.code, Code::Permission);
-    assert!(refused.message.contains("CAP_NET_RAW"), "{refused}");
-}
-
-#[test]
-fn a_link_flap_is_survived_and_a_removed_interface_is_not() {
-    if !rig::privileged("a_link_flap_is_survived_and_a_removed_interface_is_not") {
-        return;
-    }
-    let pair = Pair::new(1);
-    let mut opened = open(&pair, ONE_PORT, 2);
-    let b = pair.b.clone();
-    for round in 0..2 {
-        rig::run(&format!("ip -n {b} link set vb down"));
-        for r in &mut opened.receivers {
-            r.wait(Duration::from_millis(10)).unwrap();
-            assert_eq!(r.receive(&mut Keep::default()).unwrap(), 0);
-        }
-        // Cleared: the next wait sleeps.
-        let start = Instant::now();
-        opened.receivers[0].wait(Duration::from_millis(30)).unwrap();
-        assert!(start.elapsed() >= Duration::from_millis(30), "wait would spin while the link is down");
-        rig::run(&format!("ip -n {b} link set vb up"));
-        rig::run(&format!("ip -n {b} neigh replace {} lladdr 02:00:00:00:0a:01 dev vb", V4.0));
-        pair.in_a(|| {
-            let raw = RawSender::new("va");
-            (0..20u16).for_each(|i| raw.send(&Pair::v4(1000 + i, 9000).bytes(&payload(i.into(), 50))));
-        });
-        assert_eq!(drain(&mut opened, 20).got.len(), 20, "round {round}");
-    }
-    rig::run(&format!("ip -n {b} link del vb"));
-    let error = pair.in_b(|| opened.receivers[0].wait(Duration::from_secs(1))).expect_err("removed");
-    assert_eq!(error.code, Code::Interface);
-}
-
-#[test]
-fn nothing_arrives_after_the_intake_is_closed() {
-    if !rig::privileged("nothing_arrives_after_the_intake_is_closed (packet)") {
-        return;
-    }
-    let pair = Pair::new(1);
-    let mut opened = open(&pair, ONE_PORT, 2);
-    let send = || {
-        pair.in_a(|| {
-            for i in 0..10 {
-                sender(false).send_to(&payload(i, 20), to(false, 9000)).unwrap();
-                sender(true).send_to(&payload(i, 3000), to(true, 9000)).unwrap();
-            }
-        });
-    };
-    send();
-    // No pause: what is in a block that the kernel has not handed over yet must come, too.
-    opened.receivers.iter_mut().for_each(Receiver::close_intake);
-    opened.guard.iter_mut().for_each(Receiver::close_intake);
-    send();
-    let mut keep = Keep::default();
-    for r in &mut opened.receivers {
-        while r.receive(&mut keep).unwrap() > 0 {}
-    }
-    let guard = opened.guard.as_mut().unwrap();
-    while guard.receive(&mut keep).unwrap() > 0 {}
-    assert_eq!(keep.got.len(), 20);
-    std::thread::sleep(QUIET);
-    assert_eq!(drain(&mut opened, 0).got.len(), 0);
-    assert_eq!(lost(&mut opened), 0);
-}
-
 /// The ring sees the frame before the stack checks it: delivered here, dropped by the socket backend.
 #[test]
 fn empty_datagrams_arrive_and_checksums_are_not_verified() {
@@ -371,7 +234,7 @@ fn empty_datagrams_arrive_and_checksums_are_not_verified() {
         return;
     }
     let pair = Pair::new(1);
-    let mut opened = open(&pair, ONE_PORT, 1);
+    let mut opened = open_packet(&pair, ONE_PORT, 1);
     pair.in_a(|| {
         sender(false).send_to(b"", to(false, 9000)).unwrap();
         sender(true).send_to(b"", to(true, 9000)).unwrap();

@@ -16,7 +16,10 @@ use millrace_core::{
     config::EngineConfig,
     datagram::{Addr, Datagram, Timestamp, flags},
     error::{Code, Result},
-    rx::{FrameDrop, Opened, Receiver, Sink, socket::SocketReceiver},
+    rx::{
+        FrameDrop, Opened, Receiver, Sink,
+        packet::{self, PacketReceiver},
+    },
 };
 
 use crate::rig::{Pair, RawSender, V4, V6};
@@ -284,5 +287,15 @@ pub fn without_capabilities<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// The guard's own type, for tests that look at it alone.
-pub type Guard = SocketReceiver;
+/// A listen list.
+pub const ONE_PORT: &str = r#"{"port":9000}"#;
+
+/// The packet backend in the receiving namespace, on `vb`.
+pub fn open_packet(pair: &Pair, listen: &str, threads: u16) -> Opened<PacketReceiver> {
+    open_in_b(pair, &config(listen, "vb", threads), packet::open).unwrap()
+}
+
+/// Frames that got past the filters.
+pub fn packets(opened: &mut Opened<PacketReceiver>) -> u64 {
+    opened.receivers.iter_mut().map(|r| r.counters().notes.iter().find(|n| n.0 == "packets").unwrap().1).sum()
+}

@@ -49,22 +49,18 @@ pub(super) struct Frame<'a> {
 }
 
 /// Reads the frame header at `offset` of a block; also returns the distance to the next one, 0 for the last.
-/// `vnet_hdr`: PACKET_VNET_HDR is on. `None` when the header points out of the block.
+/// PACKET_VNET_HDR must be on. `None` when the header points out of the block.
 #[inline]
-pub(super) fn read(block: &[u8], offset: usize, vnet_hdr: bool) -> Option<(Frame<'_>, usize)> {
+pub(super) fn read(block: &[u8], offset: usize) -> Option<(Frame<'_>, usize)> {
     let record = block.get(offset..)?;
     let h: &[u8; FIXED] = record.first_chunk()?;
     let (snaplen, length) = (u32_at(h, 12), u32_at(h, 16));
     let (mac, net) = (usize::from(u16_at(h, 24)), usize::from(u16_at(h, 26)));
     let bytes = record.get(mac..mac.checked_add(snaplen as usize)?)?;
-    let mut gso_size = 0;
-    if vnet_hdr {
-        // flags, gso_type, hdr_len, gso_size, csum_start, csum_offset; byte order of the host.
-        let v: &[u8; VNET] = record.get(mac.checked_sub(VNET)?..)?.first_chunk()?;
-        if v[1] & !GSO_ECN == GSO_UDP_L4 {
-            gso_size = usize::from(u16::from_ne_bytes([v[4], v[5]]));
-        }
-    }
+    // flags, gso_type, hdr_len, gso_size, csum_start, csum_offset; byte order of the host.
+    let v: &[u8; VNET] = record.get(mac.checked_sub(VNET)?..)?.first_chunk()?;
+    let super_packet = v[1] & !GSO_ECN == GSO_UDP_L4;
+    let gso_size = if super_packet { usize::from(u16::from_ne_bytes([v[4], v[5]])) } else { 0 };
     let frame = Frame {
         bytes,
         link_header: net.checked_sub(mac)?,
@@ -107,11 +103,11 @@ mod tests {
         let mut b = record(60, 60, 82, 96);
         b[73] = GSO_UDP_L4 | GSO_ECN;
         b[76..78].copy_from_slice(&1000u16.to_ne_bytes());
-        let (f, next) = read(&b, 0, true).unwrap();
+        let (f, next) = read(&b, 0).unwrap();
         assert_eq!((f.bytes.len(), f.link_header, f.ether_type, f.gso_size), (60, 14, 0x0800, 1000));
         assert!(!f.truncated && next == 0);
-        assert_eq!(read(&b, 0, false).unwrap().0.gso_size, 0);
-        assert!(read(&record(60, 61, 82, 96), 0, true).unwrap().0.truncated);
+        assert_eq!(read(&record(60, 60, 82, 96), 0).unwrap().0.gso_size, 0);
+        assert!(read(&record(60, 61, 82, 96), 0).unwrap().0.truncated);
     }
 
     #[test]
@@ -125,7 +121,7 @@ mod tests {
             (record(10, 10, 82, 96), 200),
             (record(10, 10, 82, 96), usize::MAX),
         ] {
-            assert_eq!(read(&b, offset, true), None);
+            assert_eq!(read(&b, offset), None);
         }
     }
 }

@@ -56,15 +56,10 @@ pub fn open(config: &EngineConfig) -> Result<Opened<PacketReceiver>> {
 
     let mut rings = Vec::with_capacity(sockets.len());
     for fd in &sockets {
-        let vnet_hdr = sys::set_int(fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1).is_ok();
-        let ring = Ring::new(fd, config.packet_block_bytes, config.packet_blocks, vnet_hdr).map_err(|e| {
+        let ring = Ring::new(fd, config.packet_block_bytes, config.packet_blocks).map_err(|e| {
             let size = format!("{} blocks of {} bytes", config.packet_blocks, config.packet_block_bytes);
             Error::os(Code::Kernel, format!("PACKET_RX_RING on {name}, {size}, and down to 2 blocks"), e)
         })?;
-        if !vnet_hdr && info.degraded.is_empty() {
-            info.degraded
-                .push("PACKET_VNET_HDR was refused: UDP super-packets arrive as one datagram".into());
-        }
         attach(fd, &cbpf::drop_all())?;
         sys::bind_packet(fd, ifindex).map_err(|e| bind_refused(e, &name))?;
         rings.push(ring);
@@ -89,7 +84,7 @@ pub fn open(config: &EngineConfig) -> Result<Opened<PacketReceiver>> {
     Ok(Opened { receivers, guard: Some(guard), info })
 }
 
-/// A packet socket that receives nothing yet, switched to TPACKET_V3.
+/// A packet socket that receives nothing yet, switched to TPACKET_V3 with vnet headers.
 fn packet_socket() -> Result<OwnedFd> {
     let fd = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).map_err(|e| match e.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
@@ -107,6 +102,9 @@ fn packet_socket() -> Result<OwnedFd> {
         libc::tpacket_versions::TPACKET_V3 as libc::c_int,
     )
     .map_err(|e| Error::os(Code::Unsupported, "TPACKET_V3", e))?;
+    // Not optional: without it a UDP super-packet would be taken for one datagram.
+    sys::set_int(&fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1)
+        .map_err(|e| Error::os(Code::Unsupported, "PACKET_VNET_HDR", e))?;
     Ok(fd)
 }
 

@@ -47,7 +47,6 @@ pub(super) struct Ring {
     block_bytes: usize,
     blocks: usize,
     next: usize,
-    vnet_hdr: bool,
 }
 
 // SAFETY: the mapping belongs to this value alone and is not tied to a thread; the kernel side is synchronised by the
@@ -56,18 +55,19 @@ unsafe impl Send for Ring {}
 
 impl Ring {
     /// Allocates the ring in the kernel and maps it. With too little memory it halves the number of blocks down to
-    /// two; [`Ring::blocks`] says what came out. The socket must have TPACKET_V3 set and not be bound yet.
-    pub(super) fn new(fd: &OwnedFd, block_bytes: u32, blocks: u32, vnet_hdr: bool) -> io::Result<Self> {
+    /// two; [`Ring::blocks`] says what came out. The socket must have TPACKET_V3 and
+    /// PACKET_VNET_HDR set and not be bound yet.
+    pub(super) fn new(fd: &OwnedFd, block_bytes: u32, blocks: u32) -> io::Result<Self> {
         let mut blocks = blocks;
         loop {
-            match Self::try_new(fd, block_bytes, blocks, vnet_hdr) {
+            match Self::try_new(fd, block_bytes, blocks) {
                 Err(e) if e.raw_os_error() == Some(libc::ENOMEM) && blocks > 2 => blocks /= 2,
                 other => return other,
             }
         }
     }
 
-    fn try_new(fd: &OwnedFd, block_bytes: u32, blocks: u32, vnet_hdr: bool) -> io::Result<Self> {
+    fn try_new(fd: &OwnedFd, block_bytes: u32, blocks: u32) -> io::Result<Self> {
         let frames = block_bytes / FRAME_BYTES * blocks;
         // struct tpacket_req3: block size, blocks, frame size, frames, retire timeout ms, private bytes, features.
         let request = [block_bytes, blocks, FRAME_BYTES, frames, RETIRE_MS, 0, 0];
@@ -92,7 +92,7 @@ impl Ring {
             return Err(e);
         }
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from_raw_os_error(libc::EFAULT))?;
-        Ok(Ring { base, block_bytes, blocks, next: 0, vnet_hdr })
+        Ok(Ring { base, block_bytes, blocks, next: 0 })
     }
 
     /// Number of blocks.
@@ -167,7 +167,7 @@ impl Block<'_> {
             std::slice::from_raw_parts(start, self.ring.block_bytes)
         };
         for done in 0..announced {
-            let Some((frame, distance)) = frame::read(bytes, offset, self.ring.vnet_hdr) else {
+            let Some((frame, distance)) = frame::read(bytes, offset) else {
                 // Where the next one begins is unknown too.
                 return (announced, announced - done);
             };
