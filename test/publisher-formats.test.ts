@@ -2,7 +2,7 @@ import { unpack } from 'msgpackr'
 import t from 'tap'
 import { ColumnsCursor, countDatagrams, decode } from '../src/decode.js'
 import { ColumnsEnvelope } from '../src/publisher/columns.js'
-import type { Envelope } from '../src/publisher/envelope.js'
+import { type Envelope, SLACK } from '../src/publisher/envelope.js'
 import { RecordsEnvelope } from '../src/publisher/records.js'
 import { checkSubject, expandSubject, SubjectCache, subjectToken } from '../src/publisher/subject.js'
 import { aloneBytes, packValue, ValuesEnvelope } from '../src/publisher/values.js'
@@ -45,7 +45,7 @@ function encode(envelope: Envelope, batch: Batch, limit: number): Uint8Array[] {
   const messages: Uint8Array[] = []
   for (let i = 0; i < batch.length; ) {
     const size = Math.max(limit, envelope.alone(batch, i))
-    envelope.start(newChunk(size), size)
+    envelope.start(newChunk(size + SLACK), size)
     const next = envelope.add(batch, i, batch.length)
     if (next === i) throw new Error('took nothing')
     const { count, bytes } = envelope
@@ -140,7 +140,7 @@ for (const [format, make] of FORMATS) {
     const envelope = make()
     for (let round = 0; round < 3; round++) {
       const rig = new FakeLane(16, 4096)
-      envelope.start(newChunk(4096), 4096)
+      envelope.start(newChunk(4096 + SLACK), 4096)
       const all = []
       for (let b = 0; b < 4; b++) {
         for (let i = 0; i < 3; i++) {

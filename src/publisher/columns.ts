@@ -20,6 +20,8 @@ const COLUMNS = ['length', 'time', 'src', 'sport', 'dport', 'rule'] as const
 const MARKS = COLUMNS.map((name) => Uint8Array.of(0xa0 | name.length, ...Buffer.from(name), 0xc6))
 const MARKS_BYTES = MARKS.reduce((sum, mark) => sum + mark.length + 4, 0)
 /** Bytes of columns per datagram, with 4-byte and with 16-byte source addresses. */
+const WIDTHS = [2, 4, 4, 2, 2, 2] as const
+const WIDTHS_WIDE = [2, 4, 16, 2, 2, 2] as const
 const NARROW = 2 + 4 + 4 + 2 + 2 + 2
 const WIDE = NARROW + 12
 const MIN_TIME = -0x80000000
@@ -55,6 +57,8 @@ export class ColumnsEnvelope implements Envelope {
   readonly #rows: number
   #chunk: Chunk = newChunk(0)
   #limit = 0
+  /** Where the message begins in the chunk, 0..7. */
+  #shift = 0
   #wide = false
   #t0s = 0
   #t0n = 0
@@ -117,7 +121,13 @@ export class ColumnsEnvelope implements Envelope {
     let n = this.count
     let room = this.#limit - this.bytes
     // Payload bytes not yet copied are slab[runFrom..runEnd), and belong at `at`.
-    let at = this.#head.length + this.payloadBytes
+    if (this.count === 0 && from < to) {
+      // V8 copies out of shared memory eight bytes at a time when source and target are aligned alike, else one by
+      // one. Payloads follow each other in the slab as in the message, so the first one decides for all.
+      this.#shift = (slab.byteOffset + batch.offset(from) - this.#head.length) & 7
+    }
+    const dataAt = this.#shift + this.#head.length
+    let at = dataAt + this.payloadBytes
     let runFrom = 0
     let runEnd = 0
     let w = (batch.base >>> 2) + from * WORDS
@@ -170,7 +180,7 @@ export class ColumnsEnvelope implements Envelope {
       at += runEnd - runFrom
     }
     this.count = n
-    this.payloadBytes = at - this.#head.length
+    this.payloadBytes = at - dataAt
     return i
   }
 
@@ -189,16 +199,16 @@ export class ColumnsEnvelope implements Envelope {
   seal(): Uint8Array {
     const { bytes, view } = this.#chunk
     const n = this.count
-    bytes.set(this.#head)
-    view.setUint32(N_AT, n)
-    view.setUint32(this.#t0At, this.#t0s)
-    view.setUint32(this.#t0At + 5, this.#t0n)
-    view.setUint32(this.#dataAt, this.payloadBytes)
-    let at = this.#head.length + this.payloadBytes
-    const widths = [2, 4, this.#wide ? 16 : 4, 2, 2, 2]
+    const start = this.#shift
+    bytes.set(this.#head, start)
+    view.setUint32(start + N_AT, n)
+    view.setUint32(start + this.#t0At, this.#t0s)
+    view.setUint32(start + this.#t0At + 5, this.#t0n)
+    view.setUint32(start + this.#dataAt, this.payloadBytes)
+    let at = start + this.#head.length + this.payloadBytes
     for (let c = 0; c < COLUMNS.length; c++) {
       const mark = MARKS[c]!
-      const size = n * widths[c]!
+      const size = n * (this.#wide ? WIDTHS_WIDE : WIDTHS)[c]!
       bytes.set(mark, at)
       view.setUint32(at + mark.length, size)
       bytes.set(this.#columns[c]!.subarray(0, size), at + mark.length + 4)
@@ -207,7 +217,7 @@ export class ColumnsEnvelope implements Envelope {
     this.count = 0
     this.payloadBytes = 0
     this.#wide = false
-    return bytes.subarray(0, at)
+    return bytes.subarray(start, at)
   }
 }
 

@@ -1,6 +1,9 @@
 import type { Chunk } from '../wire/chunk.js'
 import type { Batch } from '../worker/batch.js'
 
+/** Bytes a chunk must have beyond the longest message, so that the message may begin where copying is cheapest. */
+export const SLACK = 8
+
 /** An encoder that gathers datagrams into one NATS message in a chunk it is given; reused message after message. */
 export interface Envelope {
   /** Datagrams in it. */
@@ -9,7 +12,7 @@ export interface Envelope {
   readonly payloadBytes: number
   /** Bytes of the message if it were sealed now. */
   readonly bytes: number
-  /** Begins a new message of at most `limit` bytes in `chunk`, which holds at least that many. */
+  /** Begins a new message of at most `limit` bytes in `chunk`, which holds at least that many and {@link SLACK}. */
   start(chunk: Chunk, limit: number): void
   /** Adds datagrams `from` up to `to`, exclusive, as far as they fit. Returns the first one it did not take. */
   add(batch: Batch, from: number, to: number): number

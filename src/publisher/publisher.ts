@@ -8,7 +8,7 @@ import type { CounterName, Counters } from '../worker/counters.js'
 import { ColumnsEnvelope } from './columns.js'
 import { type PublisherConfig, type ResolvedConfig, resolveConfig } from './config.js'
 import { Connection } from './connection.js'
-import type { Envelope } from './envelope.js'
+import { type Envelope, SLACK } from './envelope.js'
 import { PublisherError } from './error.js'
 import { RecordsEnvelope } from './records.js'
 import { checkSubject, expandSubject, SubjectCache } from './subject.js'
@@ -96,7 +96,7 @@ export class Publisher implements Out {
     this.#ready = config.whenDown === 'drop'
     this.#perPort = config.subject.includes('{port}')
     this.#pool = new ChunkPool(
-      config.format === 'raw' ? SHARED_CHUNK : config.envelopeBytes,
+      config.format === 'raw' ? SHARED_CHUNK : config.envelopeBytes + SLACK,
       Math.ceil(config.windowBytes / config.envelopeBytes) + MAX_OPEN,
     )
     this.#window = new Window(this.#pool, counters, () => this.#confirmed())
@@ -275,7 +275,7 @@ export class Publisher implements Out {
       this.#counters.add('droppedOversize', 1)
       return
     }
-    const { chunk, at, shared } = this.#room(size)
+    const { chunk, at, shared } = this.#room(size, batch.slab.byteOffset + batch.offset(i))
     copyPayload(chunk, at, batch.slab, batch.offset(i), size)
     const subject = this.#subject(this.#perPort ? batch.dstPort(i) : 0)
     this.#send(subject, chunk.bytes.subarray(at, at + size), 1, shared ? undefined : chunk)
@@ -287,19 +287,23 @@ export class Publisher implements Out {
     shared: false,
   }
 
-  /** Room for a message of its own: in the shared chunk, or, when it is large, in memory never used again. */
-  #room(size: number): { chunk: Chunk; at: number; shared: boolean } {
+  /**
+   * Room for a message of its own: in the shared chunk, or, when it is large, in memory never used again. Aligned like
+   * the `source` it is to be copied from: see ColumnsEnvelope.add.
+   */
+  #room(size: number, source = 0): { chunk: Chunk; at: number; shared: boolean } {
     const place = this.#place
     if (size > SHARED_CHUNK / 2) {
-      place.chunk = newChunk(size)
-      place.at = 0
+      place.at = source & 7
+      place.chunk = newChunk(place.at + size)
       place.shared = false
       return place
     }
+    this.#sharedAt += (source - this.#sharedAt) & 7
     if (this.#shared === undefined || this.#sharedAt + size > this.#shared.bytes.length) {
       if (this.#shared !== undefined) this.#retireShared(this.#shared)
       this.#shared = this.#config.format === 'raw' ? this.#pool.take() : newChunk(SHARED_CHUNK)
-      this.#sharedAt = 0
+      this.#sharedAt = source & 7
     }
     place.chunk = this.#shared
     place.at = this.#sharedAt
@@ -353,7 +357,7 @@ export class Publisher implements Out {
       }
     }
     const envelope = this.#spare.pop() ?? this.#newEnvelope()
-    const chunk = this.#pool.take(limit)
+    const chunk = this.#pool.take(limit + SLACK)
     envelope.start(chunk, limit)
     this.#open.set(port, { subject: this.#subject(port), envelope, chunk, since: performance.now() })
     this.#arm(this.#config.envelopeMs)
