@@ -30,11 +30,20 @@ export interface NatsServer {
   stop(): Promise<void>
 }
 
-/** Every server still running, for a test that ends without its teardown. */
-const running = new Set<ChildProcess>()
-process.on('exit', () => {
-  for (const child of running) child.kill('SIGKILL')
-})
+/**
+ * A shell that waits for the end of its standard input, which only this process holds open, and then ends the server:
+ * so it ends with the test even when that is killed and no teardown runs.
+ */
+function guard(server: ChildProcess): void {
+  const script = 'read _; kill -9 "$0"'
+  const guardian = spawn('sh', ['-c', script, String(server.pid)], { stdio: ['pipe', 'ignore', 'ignore'] })
+  // Neither process nor pipe is to keep the test waiting.
+  guardian.unref()
+  ;(guardian.stdin as unknown as { unref(): void }).unref()
+  guardian.stdin?.on('error', () => undefined)
+  // SIGKILL before the pipe closes: the server's pid may be another process's by then.
+  server.once('exit', () => guardian.kill('SIGKILL'))
+}
 
 /** A port nobody listens on now. */
 export async function freePort(): Promise<number> {
@@ -74,13 +83,11 @@ export async function startNats(options: NatsOptions = {}): Promise<NatsServer> 
     failed.catch(() => {
       ended = true
     })
-    running.add(started)
-    started.once('exit', () => running.delete(started))
+    if (started.pid !== undefined) guard(started)
     child = started
     try {
       await Promise.race([greets(port, () => ended), failed])
     } catch (error) {
-      running.delete(started)
       started.kill('SIGKILL')
       throw error
     }
