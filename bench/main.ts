@@ -1,6 +1,8 @@
 import { Command } from 'commander'
 import { addPipeline } from './pipeline/main.js'
 
-const program = new Command('bench').description('Side-by-side benchmarks; figures are ratios measured in one run')
+const program = new Command('bench').description(
+  'Side-by-side benchmarks; figures are ratios measured in one run',
+)
 addPipeline(program)
 await program.parseAsync()

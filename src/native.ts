@@ -30,19 +30,26 @@ export function native(): Native {
   if (loaded) return loaded
   const file = new URL(`../millrace.linux-${process.arch}-gnu.node`, import.meta.url)
   if (!existsSync(file)) {
-    throw new MillraceError('MILLRACE_E_ADDON', `native addon ${file.pathname} is missing: run npm run build:native`)
+    throw new MillraceError(
+      'MILLRACE_E_ADDON',
+      `native addon ${file.pathname} is missing: run npm run build:native`,
+    )
   }
   let addon: Native
   try {
     addon = createRequire(import.meta.url)(file.pathname) as Native
   } catch (cause) {
-    throw new MillraceError('MILLRACE_E_ADDON', `native addon ${file.pathname} does not load: ${cause}`, { cause })
+    throw new MillraceError('MILLRACE_E_ADDON', `native addon ${file.pathname} does not load: ${cause}`, {
+      cause,
+    })
   }
   const theirs = JSON.parse(addon.layout()) as Record<string, number>
   const names = new Set([...Object.keys(theirs), ...Object.keys(LAYOUT)])
   const wrong = [...names].filter((name) => theirs[name] !== (LAYOUT as Record<string, number>)[name])
   if (wrong.length > 0) {
-    const list = wrong.map((n) => `${n} is ${theirs[n]}, expected ${(LAYOUT as Record<string, number>)[n]}`).join('; ')
+    const list = wrong
+      .map((n) => `${n} is ${theirs[n]}, expected ${(LAYOUT as Record<string, number>)[n]}`)
+      .join('; ')
     throw new MillraceError('MILLRACE_E_ADDON', `native addon was built for another lane layout: ${list}`)
   }
   loaded = addon

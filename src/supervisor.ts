@@ -127,7 +127,8 @@ export class SupervisedWorker {
       const settled = this.#drained
         ? { failed: 0, unconfirmed: 0 }
         : recoverQueue(this.#birth.memory, this.#birth.plan, this.#counters)
-      const error = cause ?? new MillraceError('MILLRACE_E_WORKER', `worker of queue ${this.queue} exited with ${status}`)
+      const error =
+        cause ?? new MillraceError('MILLRACE_E_WORKER', `worker of queue ${this.queue} exited with ${status}`)
       if (!reported) {
         this.#state = 'failed'
         onFailed(error)
@@ -144,7 +145,13 @@ export class SupervisedWorker {
     const ran = performance.now() - this.#runningSince
     this.#deaths = ran > STABLE_MS ? 1 : this.#deaths + 1
     this.#state = 'starting'
-    const fields = { err: error, queue: this.queue, code: 'MILLRACE_E_WORKER', deaths: this.#deaths, ...settled }
+    const fields = {
+      err: error,
+      queue: this.queue,
+      code: 'MILLRACE_E_WORKER',
+      deaths: this.#deaths,
+      ...settled,
+    }
     if (this.#deaths > MAX_DEATHS) {
       this.#state = 'failed'
       this.#log.error(fields, 'worker keeps dying')

@@ -7,15 +7,17 @@ import { CONTESTANTS, REFERENCE } from './contestants.js'
 import { climb } from './run.js'
 import { type Climb, summarise } from './summary.js'
 
-const RATES = [20, 35, 50, 75, 100, 125, 150, 200, 250, 300, 400, 500, 600, 700, 800, 900, 1000, 1200, 1500].map(
-  (k) => k * 1000,
-)
+const RATES = [
+  20, 35, 50, 75, 100, 125, 150, 200, 250, 300, 400, 500, 600, 700, 800, 900, 1000, 1200, 1500,
+].map((k) => k * 1000)
 
 /** Adds `pipeline` to the bench's command line. */
 export function addPipeline(program: Command): void {
   program
     .command('pipeline')
-    .description('UDP to NATS over one veth pair: loss against offered load, CPU per datagram, against two dgram baselines')
+    .description(
+      'UDP to NATS over one veth pair: loss against offered load, CPU per datagram, against two dgram baselines',
+    )
     .option('--runs <n>', 'climbs per contestant; the figures are medians', '5')
     .option('--seconds <s>', 'length of one step', '2')
     .option('--size <bytes>', 'payload of a datagram', '100')
@@ -55,7 +57,9 @@ async function pipeline(options: Options): Promise<void> {
           onPoint: (p) => {
             const loss = ((1 - p.received / p.sent) * 100).toFixed(2)
             const rate = `${Math.round(p.achieved / 1000)} k/s of ${p.offered / 1000}`
-            console.error(`${title}: ${rate}, lost ${p.sent - p.received} (${loss} %), ${p.cpuMicros.toFixed(2)} µs CPU`)
+            console.error(
+              `${title}: ${rate}, lost ${p.sent - p.received} (${loss} %), ${p.cpuMicros.toFixed(2)} µs CPU`,
+            )
           },
         })
         climbs.push(done)
@@ -70,15 +74,27 @@ async function pipeline(options: Options): Promise<void> {
 async function report(climbs: readonly Climb[], options: Options): Promise<void> {
   const summary = summarise(climbs, REFERENCE)
   const [cpu] = cpus()
-  const machine = { cpu: cpu?.model ?? 'unknown', cpus: cpus().length, node: process.version, kernel: (await import('node:os')).release() }
+  const machine = {
+    cpu: cpu?.model ?? 'unknown',
+    cpus: cpus().length,
+    node: process.version,
+    kernel: (await import('node:os')).release(),
+  }
   mkdirSync(options.out, { recursive: true })
   const json = { bench: 'pipeline', options, machine, summary, climbs }
   writeFileSync(`${options.out}/pipeline.json`, `${JSON.stringify(json, null, 2)}\n`)
   const points = climbs.flatMap((c) => c.points.map((p) => ({ ...p, series: c.contestant })))
-  const loss = points.map((p) => ({ series: p.series, x: p.offered / 1000, y: (1 - p.received / p.sent) * 100 }))
+  const loss = points.map((p) => ({
+    series: p.series,
+    x: p.offered / 1000,
+    y: (1 - p.received / p.sent) * 100,
+  }))
   const cost = points.map((p) => ({ series: p.series, x: p.offered / 1000, y: p.cpuMicros }))
   const x = 'offered load, thousand datagrams a second'
-  writeFileSync(`${options.out}/pipeline-loss.svg`, await svg(lines('Loss', loss, { x, y: 'lost, %', logX: true })))
+  writeFileSync(
+    `${options.out}/pipeline-loss.svg`,
+    await svg(lines('Loss', loss, { x, y: 'lost, %', logX: true })),
+  )
   writeFileSync(
     `${options.out}/pipeline-cpu.svg`,
     await svg(lines('CPU of the receiver', cost, { x, y: 'µs per datagram', logX: true })),

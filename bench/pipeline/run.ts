@@ -88,7 +88,12 @@ async function step(
 }
 
 /** Starts a script of ours in the receiving namespace with an IPC channel; resolves when it says that it is ready. */
-async function child(pair: Pair, script: string, args: readonly string[], env: Record<string, string>): Promise<ChildProcess> {
+async function child(
+  pair: Pair,
+  script: string,
+  args: readonly string[],
+  env: Record<string, string>,
+): Promise<ChildProcess> {
   const [execPath, execArgv] = inside(pair.b, [process.execPath])
   const started = fork(build(script), args, {
     execPath,
@@ -99,7 +104,9 @@ async function child(pair: Pair, script: string, args: readonly string[], env: R
   let said = ''
   const ready = new Promise<void>((resolve, reject) => {
     started.once('message', () => resolve())
-    started.once('exit', (code) => reject(new Error(`${script} ended with ${code} before it was ready:\n${said}`)))
+    started.once('exit', (code) =>
+      reject(new Error(`${script} ended with ${code} before it was ready:\n${said}`)),
+    )
     for (const stream of [started.stdout, started.stderr]) {
       stream?.on('data', (text: Buffer) => {
         said = (said + text).slice(-4000)

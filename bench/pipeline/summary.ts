@@ -52,7 +52,9 @@ export function summarise(climbs: readonly Climb[], reference: string): Summary[
     return {
       contestant,
       zeroLoss: median(clean.map((p) => p?.achieved ?? 0)),
-      saturation: median(own.map((c) => Math.max(...c.points.map((p) => (p.received / p.sent) * p.achieved)))),
+      saturation: median(
+        own.map((c) => Math.max(...c.points.map((p) => (p.received / p.sent) * p.achieved))),
+      ),
       cpuMicros: median(clean.flatMap((p) => (p ? [p.cpuMicros] : []))),
     }
   })

@@ -33,7 +33,11 @@ export async function loadHandler(spec: string): Promise<Handler> {
 
 function handlerError(path: string, what: string, expected: string, cause?: unknown): MillraceError {
   const options = cause === undefined ? undefined : { cause }
-  return new MillraceError('MILLRACE_E_HANDLER', `MILLRACE_HANDLER ${path}: ${what}; expected ${expected}`, options)
+  return new MillraceError(
+    'MILLRACE_E_HANDLER',
+    `MILLRACE_HANDLER ${path}: ${what}; expected ${expected}`,
+    options,
+  )
 }
 
 function describe(value: unknown): string {

@@ -28,11 +28,19 @@ async function start(): Promise<void> {
   const onFailure = failureLog(log, handler.name ?? birth.handler)
   let running: Pump | undefined
   const publisher = await Publisher.open(birth.publisher, counters, { onReady: () => running?.run(), log })
-  const pump = new Pump(queueControl(birth.memory, birth.plan), lanes, birth.queue, handler, publisher, counters, {
-    batch: birth.batch,
-    poison: birth.poison,
-    onFailure,
-  })
+  const pump = new Pump(
+    queueControl(birth.memory, birth.plan),
+    lanes,
+    birth.queue,
+    handler,
+    publisher,
+    counters,
+    {
+      batch: birth.batch,
+      poison: birth.poison,
+      onFailure,
+    },
+  )
   const { queue, queues, node, rules } = birth
   try {
     await handler.setup?.({ queue, queues, node, rules, log })
@@ -83,7 +91,10 @@ function failureLog(log: ReturnType<typeof createLog>, handler: string) {
       silent += 1
       return
     }
-    log.error({ err, handler, datagrams, notLogged: silent }, 'handler failed; its batch is counted as failed')
+    log.error(
+      { err, handler, datagrams, notLogged: silent },
+      'handler failed; its batch is counted as failed',
+    )
     last = now
     silent = 0
   }

@@ -197,5 +197,7 @@ export class Pump {
 }
 
 function isThenable(value: unknown): value is PromiseLike<void> {
-  return typeof value === 'object' && value !== null && typeof (value as PromiseLike<void>).then === 'function'
+  return (
+    typeof value === 'object' && value !== null && typeof (value as PromiseLike<void>).then === 'function'
+  )
 }
