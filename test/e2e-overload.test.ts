@@ -8,6 +8,9 @@ import { sumOf, totals } from './rig/books.js'
 import { privileged } from './rig/netns.js'
 import { scene } from './rig/scene.js'
 
+// Tap's 30 s are for unit tests.
+t.setTimeout(240_000)
+
 const SMALL = {
   MILLRACE_LANE_SLOTS: 256,
   MILLRACE_LANE_BYTES: 65_536,

@@ -5,6 +5,9 @@ import { totals } from './rig/books.js'
 import { freeUdpPort } from './rig/ports.js'
 import { scene } from './rig/scene.js'
 
+// Tap's 30 s are for unit tests.
+t.setTimeout(240_000)
+
 for (const format of ['raw', 'records', 'columns'] as const) {
   void t.test(`10,000 datagrams over loopback as ${format}`, async (t) => {
     const port = await freeUdpPort()
