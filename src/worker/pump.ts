@@ -42,7 +42,6 @@ export class Pump {
   #nextLane = 0
   /** An async handler holds a batch, or a turn is scheduled. */
   #busy = false
-  #paused = false
   #onIdle: (() => void) | undefined
 
   constructor(
@@ -76,8 +75,14 @@ export class Pump {
     while (this.#out.ready) {
       const index = this.#pick()
       const lane = this.#lanes[index]
-      if (!lane) return this.#idle()
-      if (budget <= 0) return this.#yield()
+      if (!lane) {
+        this.#idle()
+        return
+      }
+      if (budget <= 0) {
+        this.#yield()
+        return
+      }
       const count = lane.ready(this.#options.batch)
       budget -= count
       // Count before lane: whoever finds a lane leased finds the right count.
@@ -94,7 +99,8 @@ export class Pump {
         return
       }
     }
-    this.#pause()
+    // The publisher counts the pause, and calls `run` when it is over.
+    this.#out.turn()
   }
 
   /** Resolves when the lanes are empty and no handler runs; for the drain, after the receive threads have stopped. */
@@ -172,7 +178,6 @@ export class Pump {
   }
 
   #idle(): void {
-    this.#paused = false
     Atomics.store(this.#control, LAYOUT.armedOffset / 4, 1)
     this.#out.turn()
     const resolve = this.#onIdle
@@ -189,11 +194,6 @@ export class Pump {
     })
   }
 
-  #pause(): void {
-    if (!this.#paused) this.#counters.add('paused', 1)
-    this.#paused = true
-    this.#out.turn()
-  }
 }
 
 function isThenable(value: unknown): value is PromiseLike<void> {
