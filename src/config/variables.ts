@@ -239,15 +239,15 @@ export const VARIABLES = {
     help: 'UMEM frames (2 KiB each) for each rx queue; the rings hold half as many.',
     example: '16384',
   }),
-  MILLRACE_PACKET_BLOCK_BYTES: set(size(128 * KiB, 4 * MiB, 'power of two'), '1MiB', {
+  MILLRACE_PACKET_BLOCK_BYTES: set(size(128 * KiB, 4 * MiB, 'power of two'), '256KiB', {
     group: 'backends',
     help: 'Size of a TPACKET_V3 block.',
-    example: '256KiB',
+    example: '1MiB',
   }),
-  MILLRACE_PACKET_BLOCKS: set(integer(4, 4096), '16', {
+  MILLRACE_PACKET_BLOCKS: set(integer(4, 4096), '128', {
     group: 'backends',
-    help: 'TPACKET_V3 blocks in each ring.',
-    example: '64',
+    help: 'TPACKET_V3 blocks in each ring. The kernel closes a block every millisecond, however little is in it: n blocks bridge a pause of n ms.',
+    example: '512',
   }),
   MILLRACE_SOCKET_RCVBUF: set(size(4096, GiB), '8MiB', {
     group: 'backends',

@@ -1,4 +1,4 @@
-// Generated from crates/millrace-core/src/lane.rs by `npm run build:layout`; the addon asserts it at load. Do not edit.
+// Printed from crates/millrace-core/src/lane.rs by `npm run build:layout`; the addon asserts it at load.
 export const LAYOUT = {
   queueControlBytes: 128,
   armedOffset: 0,

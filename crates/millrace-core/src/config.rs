@@ -156,7 +156,7 @@ fn power_of_two(name: &str, value: u32, low: u32, high: u32) -> Result<()> {
 pub struct ListenSet {
     /// One bit per port: some entry has this port.
     ports: Box<[u64; 1024]>,
-    /// Entries with an address; a port listed only here wants an exact match.
+    /// Entries with an address, sorted; a port listed only here wants an exact match.
     exact: Vec<(Addr, u16)>,
     /// Ports open to every address.
     any: Vec<u16>,
@@ -178,6 +178,7 @@ impl ListenSet {
                 Some(a) => exact.push((Addr::from(a), l.port)),
             }
         }
+        exact.sort_unstable();
         ListenSet { ports, exact, any, any_v4 }
     }
 
@@ -192,7 +193,7 @@ impl ListenSet {
         }
         self.any.contains(&port)
             || (dst.is_v4() && self.any_v4.contains(&port))
-            || self.exact.contains(&(dst, port))
+            || self.exact.binary_search(&(dst, port)).is_ok()
     }
 }
 

@@ -7,6 +7,7 @@
 use std::{
     ffi::{CStr, CString},
     fs, io, mem,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
@@ -163,6 +164,13 @@ struct DriverInfo {
     rest: [u8; 160],
 }
 
+/// True while an interface with this index exists (if_indextoname(3)).
+pub fn exists(index: u32) -> bool {
+    let mut name = [0; libc::IF_NAMESIZE];
+    // SAFETY: the call writes at most IF_NAMESIZE bytes, the size of `name`.
+    !unsafe { libc::if_indextoname(index, name.as_mut_ptr()) }.is_null()
+}
+
 /// Names of all interfaces of this network namespace.
 pub fn names() -> Vec<String> {
     let mut out = Vec::new();
@@ -209,6 +217,59 @@ fn default_route_v6(table: &str) -> Option<String> {
         (default && usable).then_some((u32::from_str_radix(f[5], 16).ok()?, f[9].to_string()))
     });
     routes.min_by_key(|(metric, _)| *metric).map(|(_, name)| name)
+}
+
+/// Addresses of all interfaces of the calling thread's namespace, with the broadcast addresses that belong to them and
+/// 255.255.255.255 (getifaddrs(3)); no duplicates.
+///
+/// # Errors
+/// What getifaddrs(3) reports.
+pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
+    let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: the call writes a list head that is freed below and not used after.
+    if unsafe { libc::getifaddrs(&raw mut list) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut found = vec![IpAddr::V4(Ipv4Addr::BROADCAST)];
+    let mut entry = list;
+    while !entry.is_null() {
+        // SAFETY: `entry` is an element of the list getifaddrs made, which is freed only after the loop.
+        let e = unsafe { &*entry };
+        let broadcast =
+            if e.ifa_flags & libc::IFF_BROADCAST as u32 != 0 { e.ifa_ifu } else { std::ptr::null_mut() };
+        for address in [e.ifa_addr, broadcast] {
+            // SAFETY: null, or a socket address of that same list.
+            found.extend(unsafe { ip_of(address) }.filter(|a| !found.contains(a)));
+        }
+        entry = e.ifa_next;
+    }
+    // SAFETY: the head getifaddrs returned, freed once.
+    unsafe { libc::freeifaddrs(list) };
+    Ok(found)
+}
+
+/// The IP address in a socket address, if it is one.
+///
+/// # Safety
+/// `address` is null or points to a socket address as long as its family demands.
+unsafe fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
+    if address.is_null() {
+        return None;
+    }
+    // SAFETY: not null, hence a socket address, and its family says which structure it is.
+    unsafe {
+        match i32::from((*address).sa_family) {
+            libc::AF_INET => {
+                let v4 = address.cast::<libc::sockaddr_in>().read_unaligned();
+                Some(IpAddr::V4(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr))))
+            }
+            libc::AF_INET6 => {
+                let v6 = address.cast::<libc::sockaddr_in6>().read_unaligned();
+                Some(IpAddr::V6(Ipv6Addr::from(v6.sin6_addr.s6_addr)))
+            }
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -97,6 +97,11 @@ fn parse_ipv6(p: &[u8]) -> Result<Udp<'_>, FrameDrop> {
     }
     let src = Addr(*header[8..24].first_chunk().ok_or(FrameDrop::Malformed)?);
     let dst = Addr(*header[24..40].first_chunk().ok_or(FrameDrop::Malformed)?);
+    // An IPv4-mapped address has no business in an IPv6 header: it would read as a forged IPv4 one. The stack drops
+    // such sources too (net/ipv6/ip6_input.c).
+    if src.is_v4() || dst.is_v4() {
+        return Err(FrameDrop::Malformed);
+    }
     let p = &p[..total];
     let (mut next, mut offset) = (header[6], 40);
     for _ in 0..=MAX_EXTENSION_HEADERS {

@@ -101,6 +101,14 @@ fn lengths_that_lie() {
 }
 
 #[test]
+fn ipv4_mapped_addresses_in_an_ipv6_header_are_refused() {
+    let mapped = "::ffff:192.0.2.9".parse().unwrap();
+    for frame in [Frame { src: mapped, ..v6() }, Frame { dst: mapped, ..v6() }] {
+        assert_eq!(parse_ethernet(&frame.bytes(b"x")), Err(FrameDrop::Malformed));
+    }
+}
+
+#[test]
 fn foreign_traffic() {
     let mut tcp = v4().bytes(b"x");
     tcp[23] = 6;

@@ -11,6 +11,7 @@ use crate::{datagram::Datagram, error::Result};
 
 mod cbpf;
 pub mod ladder;
+mod local;
 pub mod packet;
 pub mod socket;
 pub mod xdp;

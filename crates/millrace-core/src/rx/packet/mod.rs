@@ -12,7 +12,6 @@
 mod fanout;
 mod filter;
 mod frame;
-mod interface;
 mod receiver;
 mod ring;
 
@@ -23,8 +22,9 @@ pub use receiver::PacketReceiver;
 use crate::{
     config::{EngineConfig, ListenSet},
     error::{Code, Error, Result},
+    net::Interface,
     rx::{
-        BackendInfo, Opened, cbpf,
+        BackendInfo, Opened, cbpf, local,
         socket::{
             guard::{GuardMode, open_guard},
             sys,
@@ -39,11 +39,10 @@ use ring::Ring;
 /// [`Code::Permission`] without CAP_NET_RAW; [`Code::Interface`] when it does not exist or cannot be used;
 /// [`Code::Port`] when a port is taken, by a second Millrace too.
 pub fn open(config: &EngineConfig) -> Result<Opened<PacketReceiver>> {
-    let name = match &config.interface {
-        Some(name) => name.clone(),
-        None => interface::of_default_route()?,
+    let Interface { name, index: ifindex } = match &config.interface {
+        Some(name) => Interface::by_name(name)?,
+        None => Interface::of_default_route()?,
     };
-    let ifindex = interface::index(&name)?;
     // Before the guard: the reason why this backend cannot be had should be the first one reported.
     let sockets = (0..config.rx_threads).map(|_| packet_socket()).collect::<Result<Vec<OwnedFd>>>()?;
     let guard = open_guard(config, GuardMode::Sink)?;
@@ -69,7 +68,7 @@ pub fn open(config: &EngineConfig) -> Result<Opened<PacketReceiver>> {
     let (program, by_port) = filter::ours(&ports);
     report(&mut info, config, &rings, group, by_port);
 
-    let listen = ListenSet::new(&config.listen);
+    let listen = ListenSet::new(&local::listen_here(&config.listen)?);
     let receivers: Vec<PacketReceiver> = sockets
         .into_iter()
         .zip(rings)

@@ -2,11 +2,12 @@
 
 use std::{os::fd::OwnedFd, time::Duration};
 
-use super::{frame::Frame, interface, ring::Ring};
+use super::{frame::Frame, ring::Ring};
 use crate::{
     config::ListenSet,
     datagram::{Datagram, flags},
     error::{Code, Error, Result},
+    net,
     packet::{parse_ethernet, parse_network},
     rx::{FrameDrop, KernelCounters, Receiver, Sink, cbpf, socket::sys},
 };
@@ -80,7 +81,7 @@ impl Receiver for PacketReceiver {
             // ENETDOWN, once for each time the link goes down; reading it clears it. The kernel hooks the socket in
             // again when the link comes back, unless the interface is gone for good.
             let _ = sys::get_int(&self.fd, libc::SOL_SOCKET, libc::SO_ERROR);
-            if !interface::exists(self.ifindex) {
+            if !net::exists(self.ifindex) {
                 let message = format!("interface {} was removed", self.interface);
                 return Err(Error::new(Code::Interface, message));
             }

@@ -13,7 +13,7 @@ use crate::{
     config::{EngineConfig, ListenSet},
     error::{Code, Error, Result},
     net::Interface,
-    rx::{BackendInfo, Opened},
+    rx::{BackendInfo, Opened, local},
 };
 
 mod attachment;
@@ -43,7 +43,8 @@ pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
         None => Interface::of_default_route()?,
     };
     let mut degraded = Vec::new();
-    let attachment = Arc::new(Attachment::new(&interface, &config.listen, config.xdp_mode, &mut degraded)?);
+    let here = local::listen_here(&config.listen)?;
+    let attachment = Arc::new(Attachment::new(&interface, &here, config.xdp_mode, &mut degraded)?);
     // Counted after attaching: some drivers give XDP fewer queues than they had before.
     let queues = interface.rx_queues();
     if queues > attachment.map.entries() || u16::try_from(queues).is_err() {
@@ -52,7 +53,7 @@ pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
             format!("{} now has {queues} rx queues, more than it could have a moment ago", interface.name),
         ));
     }
-    let listen = Arc::new(ListenSet::new(&config.listen));
+    let listen = Arc::new(ListenSet::new(&here));
     let receivers = (0..queues)
         .map(|queue| XdpReceiver::open(&attachment, &interface, &listen, queue, config.xdp_frames))
         .collect::<Result<Vec<_>>>()?;

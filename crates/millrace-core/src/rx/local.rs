@@ -1,0 +1,66 @@
+//! Whose datagrams are ours when the listen list names no address.
+//!
+//! A UDP socket bound to "any address" gets what the IP stack delivers locally. XDP and AF_PACKET sit below that
+//! decision and see what the host merely forwards as well, for example to pods that use the same port. So "any address"
+//! becomes the addresses this host has now. One added later is served by the guard socket with `xdp`, and after a restart
+//! with `packet`.
+
+use std::net::IpAddr;
+
+use crate::{
+    config::Listen,
+    error::{Code, Error, Result},
+    net,
+};
+
+/// The listen list with every "any address" replaced by this network namespace's own ones.
+///
+/// # Errors
+/// [`Code::Kernel`] when the addresses cannot be read; [`Code::Interface`] when there is none to listen on.
+pub(super) fn listen_here(listen: &[Listen]) -> Result<Vec<Listen>> {
+    let addresses = net::local_addresses().map_err(|e| Error::os(Code::Kernel, "getifaddrs", e))?;
+    let here: Vec<Listen> = listen.iter().flat_map(|l| expand(*l, &addresses)).collect();
+    if here.is_empty() {
+        return Err(Error::new(Code::Interface, "no interface has an address: nothing can be for this host"));
+    }
+    Ok(here)
+}
+
+fn expand(l: Listen, addresses: &[IpAddr]) -> Vec<Listen> {
+    let any = |family: fn(&IpAddr) -> bool| {
+        let own = addresses.iter().copied().filter(family);
+        own.map(|a| Listen { address: Some(a), port: l.port }).collect()
+    };
+    match l.address {
+        None => any(|_| true),
+        Some(IpAddr::V6(a)) if a.is_unspecified() => any(|_| true),
+        Some(IpAddr::V4(a)) if a.is_unspecified() => any(IpAddr::is_ipv4),
+        Some(_) => vec![l],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_address_becomes_the_hosts_own() {
+        let own: Vec<IpAddr> = ["192.0.2.2", "192.0.2.255", "2001:db8::2"].map(|a| a.parse().unwrap()).into();
+        let of = |address: Option<&str>| {
+            let l = Listen { address: address.map(|a| a.parse().unwrap()), port: 9 };
+            expand(l, &own).iter().map(|l| (l.address.unwrap().to_string(), l.port)).collect::<Vec<_>>()
+        };
+        let all = own.iter().map(|a| (a.to_string(), 9)).collect::<Vec<_>>();
+        assert_eq!(of(None), all);
+        assert_eq!(of(Some("::")), all);
+        assert_eq!(of(Some("0.0.0.0")), all[..2]);
+        assert_eq!(of(Some("198.51.100.7")), [("198.51.100.7".to_owned(), 9)]);
+    }
+
+    #[test]
+    fn loopback_is_among_the_hosts_own() {
+        let own = net::local_addresses().unwrap();
+        assert!(own.contains(&"127.0.0.1".parse().unwrap()), "{own:?}");
+        assert!(own.contains(&"255.255.255.255".parse().unwrap()), "limited broadcast is for every host");
+    }
+}
