@@ -6,6 +6,7 @@ mod support;
 
 use millrace_core::{
     datagram::flags,
+    net::Interface,
     rx::{FrameDrop, packet},
 };
 use rig::{Pair, RawSender, V4, V6};
@@ -159,11 +160,14 @@ fn what_does_not_fit_is_counted_exactly() {
     });
     std::thread::sleep(QUIET);
     let keep = drain(&mut opened, 1);
-    let missing = 6000 - keep.got.len() as u64;
+    // On a busy machine the per-CPU backlog (net.core.netdev_max_backlog) can overflow before any tap sees the frame;
+    // the interface counts that.
+    let backlog = pair.in_b(|| Interface::by_name("vb").unwrap().link().unwrap().statistics.rx_dropped);
+    let missing = 6000 - backlog - keep.got.len() as u64;
     assert!(missing > 0 && !keep.got.is_empty());
     assert_eq!(lost(&mut opened), missing);
     assert_eq!(lost(&mut opened), missing, "the kernel clears its counter, we do not");
-    assert_eq!(packets(&mut opened), 6000);
+    assert_eq!(packets(&mut opened), 6000 - backlog);
     pair.in_a(|| sender(false).send_to(b"again", to(false, 9000)).unwrap());
     assert_eq!(drain(&mut opened, 1).sizes(), [5]);
     assert_eq!(lost(&mut opened), missing);
