@@ -1,7 +1,9 @@
 import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
 import { createServer, connect as dial, type Server, type Socket } from 'node:net'
+import { join } from 'node:path'
 import { unpack } from 'msgpackr'
-import { connect, type NatsConnection } from 'nats'
+import { connect, type NatsConnection, nkeys } from 'nats'
 import t, { type Test } from 'tap'
 import { countDatagrams, decode } from '../src/decode.js'
 import type { PublisherConfig } from '../src/publisher/config.js'
@@ -548,6 +550,27 @@ void t.test('user and password', async (t) => {
   const r = await rig(t, nats.url, { auth: { user: 'u', password: 'p' } })
   await until('connection', () => r.publisher.ready)
   t.pass('connected')
+})
+
+void t.test('nkey from a file, and a subject the server refuses', async (t) => {
+  const user = nkeys.createUser()
+  const seed = join(t.testdir({}), 'seed')
+  writeFileSync(seed, `${new TextDecoder().decode(user.getSeed())}\n`)
+  const nats = await server(t, {
+    config: `authorization { users: [{ nkey: ${user.getPublicKey()}, permissions: { publish: "udp.>" } }] }`,
+  })
+  const r = await rig(t, nats.url, { auth: { nkey: seed } })
+  await until('connection', () => r.publisher.ready)
+  r.publisher.publish(new Uint8Array(1), 'forbidden')
+  r.publisher.publish(new Uint8Array(1), 'udp.1')
+  r.publisher.turn()
+  await until('refusal', () => r.log.some((l) => l.code === 'MILLRACE_E_NATS_PERMISSION'))
+  t.match(
+    r.log.find((l) => l.code === 'MILLRACE_E_NATS_PERMISSION'),
+    { level: 'error', message: /refuses the subject/u },
+  )
+  await until('confirmation', () => r.counters.get('confirmed') === 2)
+  r.balance('at rest')
 })
 
 void t.test('configurations that can never work', async (t) => {

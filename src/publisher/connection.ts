@@ -16,6 +16,9 @@ const AUTH_CODES = new Set([
   'BAD_CREDS',
 ])
 
+/** nats.js's own code, and those Node takes over from OpenSSL. */
+const TLS_CODES = /^(?:TLS$|ERR_TLS|ERR_SSL|EPROTO$|CERT_|SELF_SIGNED|DEPTH_ZERO|UNABLE_TO_)/u
+
 /** What a {@link Connection} tells its owner; `up` and `down` alternate. */
 export interface ConnectionEvents {
   up(client: NatsConnection): void
@@ -154,7 +157,7 @@ export class Connection {
 
 function codeOf(code: string): PublisherErrorCode {
   if (AUTH_CODES.has(code)) return 'MILLRACE_E_NATS_AUTH'
-  return code === 'TLS' ? 'MILLRACE_E_NATS_TLS' : 'MILLRACE_E_NATS_CONNECT'
+  return TLS_CODES.test(code) ? 'MILLRACE_E_NATS_TLS' : 'MILLRACE_E_NATS_CONNECT'
 }
 
 /** The parts of nats.js 2.29 behind its public face that know of a broken socket first. All optional: a later version

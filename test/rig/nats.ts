@@ -12,6 +12,8 @@ export interface NatsOptions {
   user?: string
   password?: string
   maxPayload?: number
+  /** Lines for the server's configuration file. */
+  config?: string
   /** Further arguments of the command line. */
   args?: readonly string[]
   /** Path or name of the server. Default `nats-server`. */
@@ -62,9 +64,11 @@ export async function startNats(options: NatsOptions = {}): Promise<NatsServer> 
   const args = ['-a', '127.0.0.1', '-p', String(port), '-l', join(directory, 'log'), ...(options.args ?? [])]
   if (options.token !== undefined) args.push('--auth', options.token)
   if (options.user !== undefined) args.push('--user', options.user, '--pass', options.password ?? '')
-  if (options.maxPayload !== undefined) {
+  const lines = options.maxPayload === undefined ? [] : [`max_payload: ${options.maxPayload}`]
+  if (options.config !== undefined) lines.push(options.config)
+  if (lines.length > 0) {
     const file = join(directory, 'conf')
-    writeFileSync(file, `max_payload: ${options.maxPayload}\n`)
+    writeFileSync(file, lines.join('\n'))
     args.push('-c', file)
   }
   let child: ChildProcess | undefined
