@@ -100,7 +100,7 @@ async function subscribe(url: string, subject: string, options: object = {}) {
 function numbered(lane: FakeLane, count: number, from: number, size = 100, port?: number) {
   for (let i = 0; i < count; i++) {
     const payload = new Uint8Array(size)
-    new DataView(payload.buffer).setUint32(0, from + i)
+    if (size >= 4) new DataView(payload.buffer).setUint32(0, from + i)
     lane.put({ payload, ...(port !== undefined && { dport: port }) })
   }
   const batch = lane.take()
@@ -418,12 +418,12 @@ for (const format of ['raw', 'records', 'columns'] as const) {
       let next = 0
       let batch = 0
       while (r.publisher.ready) {
-        const handed = r.counters.get('messageBytes')
+        const before = r.publisher.unconfirmedBytes
         r.publisher.forward(numbered(lane, 128, next, 1000))
         next += 128
         lane.release()
         r.publisher.turn()
-        batch = Math.max(batch, r.counters.get('messageBytes') - handed)
+        batch = Math.max(batch, r.publisher.unconfirmedBytes - before)
         t.ok(r.publisher.unconfirmedBytes <= windowBytes + batch, 'bounded') || t.bailout('unbounded')
         await new Promise(setImmediate)
       }
@@ -445,6 +445,25 @@ for (const format of ['raw', 'records', 'columns'] as const) {
     },
   )
 }
+
+void t.test('empty datagrams fill the window, too', async (t) => {
+  const nats = await server(t)
+  const r = await rig(t, nats.url, { format: 'raw', windowBytes: 64 << 10 })
+  await until('connection', () => r.publisher.ready)
+  await nats.kill('SIGSTOP')
+  const lane = new FakeLane(256, 1 << 10)
+  let next = 0
+  while (r.publisher.ready && next < 1e6) {
+    r.publisher.forward(numbered(lane, 128, 0, 0))
+    next += 128
+    lane.release()
+    r.publisher.turn()
+  }
+  t.ok(next < 10_000, `stopped after ${next}`)
+  await nats.kill('SIGCONT')
+  t.same(await r.publisher.drain(10_000), { left: 0 })
+  t.equal(r.counters.get('confirmed'), next)
+})
 
 void t.test('a slow reader holds the worker back and loses nothing', async (t) => {
   const nats = await server(t)

@@ -25,9 +25,12 @@ const DEFAULT_MAX_PAYLOAD = 1 << 20
 const EARLY_MS = 1
 const NO_OPTIONS = {}
 
+/** Bytes of a message on the wire: without its PUB line an empty datagram would weigh nothing, and fill no window. */
+const wireBytes = (subject: string, message: Uint8Array): number => message.length + subject.length + 16
+
 /** What the publisher tells its worker. */
 export interface PublisherHooks {
-  /** {@link Publisher.ready} has turned from false to true. */
+  /** {@link Publisher.ready} has turned from false to true. Called from a microtask: start a pump turn, do not run one. */
   onReady(): void
   readonly log: HandlerLog
 }
@@ -95,10 +98,8 @@ export class Publisher implements Out {
     this.#envelopeBytes = Math.min(config.envelopeBytes, this.#maxPayload)
     this.#ready = config.whenDown === 'drop'
     this.#perPort = config.subject.includes('{port}')
-    this.#pool = new ChunkPool(
-      config.format === 'raw' ? SHARED_CHUNK : config.envelopeBytes + SLACK,
-      Math.ceil(config.windowBytes / config.envelopeBytes) + MAX_OPEN,
-    )
+    const chunkBytes = config.format === 'raw' ? SHARED_CHUNK : config.envelopeBytes + SLACK
+    this.#pool = new ChunkPool(chunkBytes, Math.ceil(config.windowBytes / chunkBytes) + MAX_OPEN)
     this.#window = new Window(this.#pool, counters, () => this.#confirmed())
     this.#connection = new Connection(
       config,
@@ -131,7 +132,8 @@ export class Publisher implements Out {
     return open + this.#heldResults + this.#window.results
   }
 
-  /** Bytes handed to the connection and not yet confirmed. At most the window and one batch. */
+  /** Bytes handed to the connection, PUB lines included, and not yet confirmed. At most the window, one batch, and what
+   * the open envelopes held before it. */
   get unconfirmedBytes(): number {
     return this.#window.bytes
   }
@@ -442,7 +444,7 @@ export class Publisher implements Out {
       this.#drop('droppedDisconnected', results)
     } else {
       this.#held.push({ subject, message, results, chunk })
-      this.#heldBytes += message.length
+      this.#heldBytes += wireBytes(subject, message)
       this.#heldResults += results
     }
   }
@@ -455,7 +457,7 @@ export class Publisher implements Out {
       this.#drop('droppedOversize', results)
       return
     }
-    this.#window.handed(results, message.length, chunk)
+    this.#window.handed(results, wireBytes(subject, message), message.length, chunk)
   }
 
   #flush(): void {
@@ -471,7 +473,7 @@ export class Publisher implements Out {
     for (const { subject, message, results, chunk } of this.#held) {
       if (this.#window.bytes >= this.#config.windowBytes) break
       sent++
-      this.#heldBytes -= message.length
+      this.#heldBytes -= wireBytes(subject, message)
       this.#heldResults -= results
       this.#hand(client, subject, message, results, chunk)
     }

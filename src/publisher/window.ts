@@ -17,7 +17,7 @@ const newGroup = (): Group => ({ results: 0, bytes: 0, chunks: [] })
  * handed over meanwhile.
  */
 export class Window {
-  /** Bytes handed over and not confirmed. */
+  /** Bytes handed over and not confirmed, as they go over the wire. */
   bytes = 0
   readonly #pool: ChunkPool
   readonly #counters: Counters
@@ -41,13 +41,16 @@ export class Window {
     return this.bytes === 0 && this.results === 0
   }
 
-  /** Accounts for one message handed over; `chunk`, when given, holds nothing that will be handed over later. */
-  handed(results: number, bytes: number, chunk: Chunk | undefined): void {
+  /**
+   * Accounts for one message handed over: `wireBytes` with its PUB line, of which `bytes` are its own. `chunk`, when
+   * given, holds nothing that will be handed over later.
+   */
+  handed(results: number, wireBytes: number, bytes: number, chunk: Chunk | undefined): void {
     const group = this.#open
     group.results += results
-    group.bytes += bytes
+    group.bytes += wireBytes
     if (chunk !== undefined) group.chunks.push(chunk)
-    this.bytes += bytes
+    this.bytes += wireBytes
     this.#counters.add('messages', 1)
     this.#counters.add('messageBytes', bytes)
   }
