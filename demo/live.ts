@@ -44,7 +44,7 @@ function table(stream: NodeJS.WriteStream): Live {
       const t = new Table({
         head: ['queue', 'datagrams/s', ''],
         colAligns: ['right', 'right', 'left'],
-        style: { head: [] },
+        style: { head: [], border: [] },
       })
       const most = Math.max(1, ...r.queues)
       for (const [q, rate] of r.queues.entries())
