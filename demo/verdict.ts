@@ -43,7 +43,11 @@ export function verdict(
 
 /** The books as a person reads them. */
 export function booksText(v: Verdict, account: Account): string {
-  const t = new Table({ head: ['the books', 'datagrams'], colAligns: ['left', 'right'], style: { head: [], border: [] } })
+  const t = new Table({
+    head: ['the books', 'datagrams'],
+    colAligns: ['left', 'right'],
+    style: { head: [], border: [] },
+  })
   t.push(['sent', number(v.sent)], ['received by the NATS subscriber', number(v.nats_received)])
   for (const [reason, n] of Object.entries(v.dropped)) t.push([`dropped: ${reason}`, number(n)])
   const open = v.sent - v.nats_received - sumOf(v.dropped)

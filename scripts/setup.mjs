@@ -98,7 +98,7 @@ async function native() {
       return false
     }
   }
-  if (addon() && fresh(stamp, hash, ['build/native.d.ts', 'target/release/millrace-blast'])) return
+  if (addon() && fresh(stamp, hash, ['target/release/millrace-blast'])) return
   await step('native', 'building the Rust side (the first time takes a minute or two)', [
     'npm',
     'run',
