@@ -6,7 +6,7 @@ import { totals } from '../test/rig/books.js'
 import { cleanUp } from '../test/rig/cleanup.js'
 import { spawnIn } from '../test/rig/netns.js'
 import { freePort, freeUdpPort } from '../test/rig/ports.js'
-import { type Scene, scene } from '../test/rig/scene.js'
+import { PATIENT, type Scene, scene } from '../test/rig/scene.js'
 import { type Live, live } from './live.js'
 import { type DemoOptions, HELP, parseOptions } from './options.js'
 import type { Scraped } from './scrape.js'
@@ -99,7 +99,7 @@ async function play(backend: 'xdp' | 'packet' | 'socket'): Promise<Verdict> {
     port: root ? 9000 : await freeUdpPort(),
     queues: asked.queues,
     format: asked.format,
-    env: { MILLRACE_HTTP: `127.0.0.1:${http}`, MILLRACE_NODE: 'demo' },
+    env: { ...PATIENT, MILLRACE_HTTP: `127.0.0.1:${http}`, MILLRACE_NODE: 'demo' },
   })
   try {
     say(`Ready. Sending to ${s.target} …\n`)

@@ -7,20 +7,13 @@ import t from 'tap'
 import { blast } from './rig/blast.js'
 import { totals } from './rig/books.js'
 import { privileged } from './rig/netns.js'
-import { scene } from './rig/scene.js'
+import { PATIENT, scene } from './rig/scene.js'
 
 // Tap's 30 s are for unit tests.
 t.setTimeout(240_000)
 
 const COUNT = 100_000
 const RATE = 20_000
-/**
- * A TPACKET_V3 block is closed after a millisecond or so however little is in it, so it is the number of blocks that
- * decides how long a receive thread may be kept off its CPU. Four threads, four workers, sender, server and checker on
- * two CPUs need more patience than the default gives.
- */
-const ENV = { MILLRACE_PACKET_BLOCKS: 512, MILLRACE_PACKET_BLOCK_BYTES: 131_072 }
-
 const RUNS = [
   { backend: 'xdp', format: 'raw', family: 6 },
   { backend: 'xdp', format: 'records', family: 4 },
@@ -36,7 +29,7 @@ const RUNS = [
 for (const run of RUNS) {
   void t.test(`${run.backend}, ${run.format}, IPv${run.family}`, async (t) => {
     if (!privileged(t)) return
-    const s = await scene({ ...run, env: ENV })
+    const s = await scene({ ...run, env: PATIENT })
     t.teardown(() => s.close())
     if (run.backend === 'xdp') t.ok(s.pair?.xdpAttached(), 'an XDP program is on the interface')
     const report = await blast(s.sender, {

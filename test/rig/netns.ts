@@ -1,4 +1,5 @@
 import { type ChildProcess, execFileSync, type SpawnOptions, spawn } from 'node:child_process'
+import { existsSync, readdirSync } from 'node:fs'
 import { onCleanup } from './cleanup.js'
 
 /** IPv4 addresses of the sending and the receiving end; the same as the Rust rig's. */
@@ -30,13 +31,24 @@ export function runIn(ns: Namespace, ...command: string[]): string {
   return execFileSync(program, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
 }
 
-/** Starts a command; it is killed at clean-up if it still runs by then. */
+/**
+ * Starts a command; it is killed at clean-up if it still runs by then, and by the kernel should we die without one
+ * (a test runner's SIGKILL).
+ */
 export function spawnIn(ns: Namespace, command: readonly string[], options: SpawnOptions): ChildProcess {
-  const [program, args] = inside(ns, command)
+  const [program, args] = inside(ns, ['setpriv', '--pdeathsig', 'KILL', ...command])
   const child = spawn(program, args, options)
   const forget = onCleanup(() => child.kill('SIGKILL'))
   child.once('exit', forget)
   return child
+}
+
+/** Removes namespaces of rigs whose process is gone and could not clean up. */
+function sweep(): void {
+  for (const name of existsSync('/run/netns') ? readdirSync('/run/netns') : []) {
+    const maker = /^mr(\d+)t\d+[ab]$/.exec(name)?.[1]
+    if (maker !== undefined && !existsSync(`/proc/${maker}`)) runIn(null, 'ip', 'netns', 'del', name)
+  }
 }
 
 let next = 0
@@ -49,6 +61,7 @@ export class Pair {
   readonly close: () => void
 
   constructor(queues: number) {
+    if (next === 0) sweep()
     const id = `mr${process.pid}t${next++}`
     this.a = `${id}a`
     this.b = `${id}b`

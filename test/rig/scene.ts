@@ -8,6 +8,18 @@ export const PORT = 9000
 /** Datagram n to queue n % queues; what is too short for a number is spread by flow. */
 export const NUMBERED = 'numbered: len >= 4 => mod(u32[0]); short: else => hash(flow)'
 
+/**
+ * Rings for receive threads that are kept off their CPU for long: four threads, four workers, sender, server and
+ * checker share what may be two CPUs. Of TPACKET_V3 it is the number of blocks that counts, because a block is closed
+ * after a millisecond or so however little is in it.
+ */
+export const PATIENT = {
+  MILLRACE_XDP_FRAMES: 16_384,
+  MILLRACE_PACKET_BLOCKS: 512,
+  MILLRACE_PACKET_BLOCK_BYTES: 131_072,
+  MILLRACE_SOCKET_RCVBUF: 33_554_432,
+}
+
 /** What a scene is made of; absent fields are the ones most tests want. */
 export interface SceneOptions {
   readonly backend: 'auto' | 'xdp' | 'packet' | 'socket'
