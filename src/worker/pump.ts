@@ -193,7 +193,6 @@ export class Pump {
       this.run()
     })
   }
-
 }
 
 function isThenable(value: unknown): value is PromiseLike<void> {
