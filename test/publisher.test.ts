@@ -571,14 +571,13 @@ void t.test('user and password', async (t) => {
   t.pass('connected')
 })
 
-void t.test('nkey from a file, and a subject the server refuses', async (t) => {
+void t.test('an nkey user, and a subject the server refuses', async (t) => {
   const user = nkeys.createUser()
-  const seed = join(t.testdir({}), 'seed')
-  writeFileSync(seed, `${new TextDecoder().decode(user.getSeed())}\n`)
+  const nkeySeed = new TextDecoder().decode(user.getSeed())
   const nats = await server(t, {
     config: `authorization { users: [{ nkey: ${user.getPublicKey()}, permissions: { publish: "udp.>" } }] }`,
   })
-  const r = await rig(t, nats.url, { auth: { nkey: seed } })
+  const r = await rig(t, nats.url, { auth: { nkeySeed } })
   await until('connection', () => r.publisher.ready)
   r.publisher.publish(new Uint8Array(1), 'forbidden')
   r.publisher.publish(new Uint8Array(1), 'udp.1')
