@@ -4,7 +4,7 @@ import type { Log } from './log.js'
 import { type Native, native } from './native.js'
 import type { PublisherConfig } from './publisher/config.js'
 import type { DataPlane } from './service/data-plane-api.js'
-import type { BackendInfo, EngineStats, Snapshot } from './stats.js'
+import type { EngineStats, Snapshot } from './stats.js'
 import { SupervisedWorker } from './supervisor.js'
 import { Counters } from './worker/counters.js'
 import type { QueuePlan } from './worker/lane.js'
@@ -12,9 +12,6 @@ import type { QueuePlan } from './worker/lane.js'
 interface Plan {
   readonly queueBytes: number
   readonly queues: number
-  readonly threads: number
-  readonly backend: BackendInfo
-  readonly refused: readonly { backend: string; code: string; message: string }[]
   readonly rules: readonly string[]
 }
 
@@ -54,12 +51,6 @@ class NativeDataPlane implements DataPlane {
 
   async #start(): Promise<void> {
     const plan = this.#open()
-    for (const { backend, code, message } of plan.refused) {
-      this.#log.warn({ backend, code }, `backend ${backend} refused: ${message}`)
-    }
-    const { backend, mode, interface: name, granted, degraded } = plan.backend
-    this.#log.info({ backend, mode, interface: name, granted: Object.fromEntries(granted) }, 'backend open')
-    for (const what of degraded) this.#log.warn({ backend }, what)
     try {
       this.#workers = Array.from({ length: plan.queues }, (_, queue) => this.#worker(plan, queue))
       await Promise.all(this.#workers.map((worker) => worker.start()))

@@ -92,12 +92,33 @@ export const ERRORS = {
     meaning: 'The native addon cannot be loaded, or was built from another version.',
     remedy: 'Run `npm run build:native` on this machine.',
   },
-  MILLRACE_E_NATS: {
-    exit: EXIT.refused,
+  MILLRACE_E_NATS_CONNECT: {
+    exit: EXIT.unexpected,
     meaning:
-      'The NATS server refuses the connection for good: credentials, TLS, or an unreadable file of them.',
-    remedy:
-      'Check the `NATS_*` variables. A server that is merely away is retried and never ends the service.',
+      'No NATS server answers. Logged once when it begins; the service stays up, not ready, and keeps trying.',
+    remedy: 'Check `NATS_URL` and the server.',
+  },
+  MILLRACE_E_NATS_AUTH: {
+    exit: EXIT.unexpected,
+    meaning:
+      'The NATS server refuses the credentials. Logged; the service stays up, not ready, and keeps trying.',
+    remedy: 'Check `NATS_USER`, `NATS_PASSWORD`, `NATS_TOKEN`, `NATS_CREDS` or `NATS_NKEY`.',
+  },
+  MILLRACE_E_NATS_TLS: {
+    exit: EXIT.unexpected,
+    meaning: 'TLS to the NATS server fails. Logged; the service stays up, not ready, and keeps trying.',
+    remedy: 'Check `NATS_CA`, `NATS_CERT` and `NATS_KEY` against what the server presents.',
+  },
+  MILLRACE_E_NATS_PERMISSION: {
+    exit: EXIT.unexpected,
+    meaning:
+      'The NATS server does not let us publish to a subject. Logged; what goes there is lost at the server.',
+    remedy: 'Allow the subject of `MILLRACE_SUBJECT` (and those the handler uses) for this user.',
+  },
+  MILLRACE_E_FORMAT: {
+    exit: EXIT.unexpected,
+    meaning: 'A consumer gave `millrace/decode` bytes that are no envelope of Millrace.',
+    remedy: 'Subscribe to the subjects of `MILLRACE_SUBJECT` only; `raw` messages need no decoding.',
   },
   MILLRACE_E_DRAIN: {
     exit: EXIT.leftover,

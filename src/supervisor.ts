@@ -56,7 +56,7 @@ export class SupervisedWorker {
   /** Reads counters and heartbeat; the heartbeat's age is measured from call to call, so call it about every second. */
   stats(): WorkerStats {
     const beat = Atomics.load(this.#control, LAYOUT.heartbeatOffset / 4)
-    if (beat !== this.#lastBeat || this.#state === 'stopped') {
+    if (beat !== this.#lastBeat || this.#state !== 'running') {
       this.#lastBeat = beat
       this.#lastBeatAt = performance.now()
     }
@@ -112,6 +112,7 @@ export class SupervisedWorker {
         reported = true
         this.#state = 'running'
         this.#runningSince = performance.now()
+        this.#lastBeatAt = this.#runningSince
         onRunning()
       } else if (message.type === 'drained') {
         this.#drained = message

@@ -1,4 +1,4 @@
-import { PublisherError } from './error.js'
+import { MillraceError } from '../errors.js'
 import { checkSubject, expandSubject } from './subject.js'
 
 /** How datagrams become NATS messages; see docs/formats.md. */
@@ -45,7 +45,7 @@ export type ResolvedConfig = Required<Omit<PublisherConfig, 'auth' | 'tls'>> &
 
 const FORMATS: readonly string[] = ['raw', 'records', 'columns']
 
-/** @throws PublisherError `MILLRACE_E_PUBLISHER_CONFIG` or `MILLRACE_E_SUBJECT`. */
+/** @throws MillraceError `MILLRACE_E_CONFIG` or `MILLRACE_E_SUBJECT`. */
 export function resolveConfig(config: PublisherConfig): ResolvedConfig {
   const resolved: ResolvedConfig = {
     ...config,
@@ -67,6 +67,6 @@ export function resolveConfig(config: PublisherConfig): ResolvedConfig {
   return resolved
 }
 
-function bad(field: string, message: string): PublisherError {
-  return new PublisherError('MILLRACE_E_PUBLISHER_CONFIG', `${field}: ${message}`)
+function bad(field: string, message: string): MillraceError {
+  return new MillraceError('MILLRACE_E_CONFIG', `${field}: ${message}`)
 }

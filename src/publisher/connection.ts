@@ -1,7 +1,7 @@
 import { connect, Events, type NatsConnection, type Status } from 'nats'
+import type { ErrorCode } from '../errors.js'
 import type { HandlerLog } from '../handler.js'
 import type { ResolvedConfig } from './config.js'
-import type { PublisherErrorCode } from './error.js'
 import { connectionOptions } from './options.js'
 
 /** Pause between connection attempts: this, plus as much again at random, so that a fleet does not dial in step. */
@@ -155,7 +155,7 @@ export class Connection {
   }
 }
 
-function codeOf(code: string): PublisherErrorCode {
+function codeOf(code: string): ErrorCode {
   if (AUTH_CODES.has(code)) return 'MILLRACE_E_NATS_AUTH'
   return TLS_CODES.test(code) ? 'MILLRACE_E_NATS_TLS' : 'MILLRACE_E_NATS_CONNECT'
 }

@@ -1,4 +1,5 @@
 import type { NatsConnection } from 'nats'
+import { MillraceError } from '../errors.js'
 import type { HandlerLog, Out } from '../handler.js'
 import type { AddressCache } from '../wire/address.js'
 import { type Chunk, ChunkPool, newChunk } from '../wire/chunk.js'
@@ -9,7 +10,6 @@ import { ColumnsEnvelope } from './columns.js'
 import { type PublisherConfig, type ResolvedConfig, resolveConfig } from './config.js'
 import { Connection } from './connection.js'
 import { type Envelope, SLACK } from './envelope.js'
-import { PublisherError } from './error.js'
 import { RecordsEnvelope } from './records.js'
 import { checkSubject, expandSubject, SubjectCache } from './subject.js'
 import { aloneBytes, packValue, ValuesEnvelope } from './values.js'
@@ -113,7 +113,7 @@ export class Publisher implements Out {
 
   /**
    * Returns at once and connects in the background, for ever if need be.
-   * @throws PublisherError for a configuration that can never work.
+   * @throws MillraceError for a configuration that can never work.
    */
   static async open(config: PublisherConfig, counters: Counters, hooks: PublisherHooks): Promise<Publisher> {
     return new Publisher(resolveConfig(config), counters, hooks)
@@ -253,9 +253,9 @@ export class Publisher implements Out {
     return false
   }
 
-  #tooLarge(bytes: number): PublisherError {
+  #tooLarge(bytes: number): MillraceError {
     this.#counters.add('droppedOversize', 1)
-    return new PublisherError(
+    return new MillraceError(
       'MILLRACE_E_PAYLOAD',
       `${bytes} bytes are more than the NATS server's max_payload of ${this.#maxPayload}`,
     )

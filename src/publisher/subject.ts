@@ -1,4 +1,4 @@
-import { PublisherError } from './error.js'
+import { MillraceError } from '../errors.js'
 
 /** What a subject template may name. */
 export interface SubjectValues {
@@ -20,7 +20,7 @@ export function subjectToken(text: string): string {
 /**
  * Fills `{port}`, `{queue}` and `{node}` in. The node's name is made one token (`host.example` → `host_example`), so a
  * name can never add a level or a wildcard.
- * @throws PublisherError `MILLRACE_E_SUBJECT` for any other name in braces.
+ * @throws MillraceError `MILLRACE_E_SUBJECT` for any other name in braces.
  */
 export function expandSubject(template: string, values: SubjectValues): string {
   return template.replace(/\{([^{}]*)\}/gu, (_, name: string) => {
@@ -32,7 +32,7 @@ export function expandSubject(template: string, values: SubjectValues): string {
       case 'node':
         return subjectToken(values.node)
       default:
-        throw new PublisherError(
+        throw new MillraceError(
           'MILLRACE_E_SUBJECT',
           `template '${template}': {${name}} is unknown; {port}, {queue} and {node} are not`,
         )
@@ -42,12 +42,12 @@ export function expandSubject(template: string, values: SubjectValues): string {
 
 /**
  * Returns the subject when one can publish to it.
- * @throws PublisherError `MILLRACE_E_SUBJECT` when it is empty, has an empty token, white space, control characters, or
+ * @throws MillraceError `MILLRACE_E_SUBJECT` when it is empty, has an empty token, white space, control characters, or
  * a wildcard. nats.js does not check: on the wire a space would turn the rest into a reply subject.
  */
 export function checkSubject(subject: string): string {
   const why = fault(subject)
-  if (why !== undefined) throw new PublisherError('MILLRACE_E_SUBJECT', `'${subject}' ${why}`)
+  if (why !== undefined) throw new MillraceError('MILLRACE_E_SUBJECT', `'${subject}' ${why}`)
   return subject
 }
 
