@@ -21,6 +21,7 @@ export function addPipeline(program: Command): void {
     .option('--runs <n>', 'climbs per contestant; the figures are medians', '5')
     .option('--seconds <s>', 'length of one step', '2')
     .option('--size <bytes>', 'payload of a datagram', '100')
+    .option('--gso <n>', 'datagrams per UDP_SEGMENT send', '16')
     .option('--only <names>', 'contestants to run, by comma; the reference always runs')
     .option('--out <folder>', 'where pipeline.json and the charts go', 'bench/results')
     .action(pipeline)
@@ -30,6 +31,7 @@ interface Options {
   runs: string
   seconds: string
   size: string
+  gso: string
   only?: string
   out: string
 }
@@ -54,6 +56,7 @@ async function pipeline(options: Options): Promise<void> {
           rates: RATES,
           seconds: Number(options.seconds),
           size: Number(options.size),
+          gso: Number(options.gso),
           onPoint: (p) => {
             const loss = ((1 - p.received / p.sent) * 100).toFixed(2)
             const rate = `${Math.round(p.achieved / 1000)} k/s of ${p.offered / 1000}`

@@ -65,13 +65,13 @@ export const VARIABLES = {
   }),
   MILLRACE_BUSY_POLL: set(choice(['adaptive', 'always', 'off']), 'adaptive', {
     group: 'receive',
-    help: 'How a receive thread waits: adaptive spins while traffic flows and then sleeps, always never sleeps (one whole CPU a thread), off sleeps whenever there is nothing to read.',
+    help: 'How a receive thread waits: adaptive looks at a steady pace while traffic flows and blocks when there is none, always never sleeps (one whole CPU a thread), off blocks whenever there is nothing to read.',
     example: 'always',
   }),
-  MILLRACE_BUSY_POLL_US: set(integer(0, 1_000_000, 'µs'), '50', {
+  MILLRACE_BUSY_POLL_US: set(integer(1, 1_000_000, 'µs'), '100', {
     group: 'receive',
-    help: 'With adaptive: spin this long after the last frame before sleeping, in microseconds.',
-    example: '100',
+    help: 'Pace of adaptive in microseconds: how often a receive thread looks while traffic flows.',
+    example: '50',
   }),
 
   MILLRACE_QUEUES: optional(integer(1, 256), {

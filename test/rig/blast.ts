@@ -18,6 +18,8 @@ export interface BlastOptions {
   readonly flows?: number
   readonly via?: 'socket' | 'packet' | 'xdp'
   readonly interface?: string
+  /** Segments per send with UDP_SEGMENT. */
+  readonly gso?: number
 }
 
 /** The part of its report that tests and the demo read. */
@@ -40,7 +42,7 @@ export interface Blast {
 /** Starts the load generator in a namespace. */
 export function blast(ns: Namespace, options: BlastOptions): Blast {
   const args = [options.to, '--payload', 'counter@0', '--json', '--quiet']
-  for (const name of ['rate', 'count', 'seconds', 'size', 'flows', 'via', 'interface'] as const) {
+  for (const name of ['rate', 'count', 'seconds', 'size', 'flows', 'via', 'interface', 'gso'] as const) {
     const value = options[name]
     if (value !== undefined) args.push(`--${name}`, String(value))
   }

@@ -28,11 +28,12 @@ pub enum BackendChoice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BusyPoll {
-    /// Spin while traffic flows, then sleep in poll(2).
+    /// While traffic flows, look at a steady pace and sleep in between; without traffic block in poll(2). Spinning would
+    /// buy latency that the workers' moderated wake-up gives away again.
     Adaptive,
-    /// Never sleep.
+    /// Never sleep: a core of its own for each receive thread.
     Always,
-    /// Sleep whenever there is nothing to read.
+    /// Block in poll(2) whenever there is nothing to read: one wake-up per frame at low rates.
     Off,
 }
 
@@ -81,7 +82,7 @@ pub struct EngineConfig {
     pub rules: String,
     /// Waiting.
     pub busy_poll: BusyPoll,
-    /// Spin this long after the last frame before sleeping, µs.
+    /// Pace of `adaptive`, µs.
     pub busy_poll_us: u32,
     /// Descriptors per lane, a power of two, 64..=1_048_576.
     pub lane_slots: u32,
@@ -126,7 +127,7 @@ impl EngineConfig {
         range("rxThreads", self.rx_threads.into(), 1, 256)?;
         range("wakeMin", self.wake_min, 1, 1 << 20)?;
         range("wakeMaxUs", self.wake_max_us, 1, 1_000_000)?;
-        range("busyPollUs", self.busy_poll_us, 0, 1_000_000)?;
+        range("busyPollUs", self.busy_poll_us, 1, 1_000_000)?;
         range("socketRcvbuf", self.socket_rcvbuf, 4096, 1 << 30)?;
         range("packetBlocks", self.packet_blocks, 4, 4096)?;
         power_of_two("laneSlots", self.lane_slots, 64, 1 << 20)?;

@@ -32,6 +32,10 @@ const IDLE_SLEEP: Duration = Duration::from_millis(100);
 const KERNEL_COUNTERS_EVERY: Duration = Duration::from_millis(250);
 /// Bound on emptying the kernel's rings after arrivals were stopped.
 const FINAL_DRAIN: Duration = Duration::from_secs(2);
+/// A pass that found this many frames has more waiting: look again at once.
+const BACKLOG: usize = 64;
+/// An adaptive thread keeps looking at its pace for this long after the last frame, then it blocks in poll(2).
+const TRAFFIC_FLOWS: Duration = Duration::from_millis(2);
 /// Longer than a TPACKET_V3 block stays open (1 ms).
 const RETIRE_GRACE: Duration = Duration::from_millis(5);
 
@@ -276,7 +280,7 @@ impl Engine {
             counters: Arc::clone(&info.counters),
             cpu: info.cpu,
             busy_poll,
-            spin: Duration::from_micros(self.config.busy_poll_us.into()),
+            pace: Duration::from_micros(self.config.busy_poll_us.into()),
             stop: Arc::clone(&self.stop),
         };
         let handle = thread::Builder::new()
@@ -358,7 +362,8 @@ struct ReceiveThread<R> {
     counters: Arc<ThreadCounters>,
     cpu: Option<usize>,
     busy_poll: BusyPoll,
-    spin: Duration,
+    /// How often an adaptive thread looks while traffic flows.
+    pace: Duration,
     stop: Arc<AtomicBool>,
 }
 
@@ -367,6 +372,7 @@ impl<R: Receiver> ReceiveThread<R> {
         // `open` checked the list; a cpuset that shrank since is not worth stopping for: the thread then shows no CPU.
         let pinned = self.cpu.is_some_and(|cpu| affinity::pin(cpu).is_ok());
         self.counters.pinned.store(pinned, Ordering::Relaxed);
+        affinity::exact_timers();
         self.scatter.set_cpu(affinity::current());
         if let Err(e) = self.receive_until_stopped() {
             self.note(e.to_string());
@@ -392,12 +398,18 @@ impl<R: Receiver> ReceiveThread<R> {
                 counters_at = now;
                 self.read_kernel_counters();
             }
-            if frames > 0 || self.spins(now.duration_since(last_frame)) {
+            if frames >= BACKLOG || self.busy_poll == BusyPoll::Always {
                 std::hint::spin_loop();
                 continue;
             }
             self.counters.sleeps.add(1);
-            self.receiver.wait(wake_in.map_or(IDLE_SLEEP, |w| w.min(IDLE_SLEEP)))?;
+            let longest = wake_in.map_or(IDLE_SLEEP, |w| w.min(IDLE_SLEEP));
+            let flowing = now.duration_since(last_frame) < TRAFFIC_FLOWS;
+            if flowing && self.busy_poll == BusyPoll::Adaptive && !R::POLL_COALESCES {
+                thread::sleep(self.pace.min(longest));
+            } else {
+                self.receiver.wait(longest)?;
+            }
         }
         Ok(())
     }
@@ -417,14 +429,6 @@ impl<R: Receiver> ReceiveThread<R> {
                 Err(e) => return self.note(e.to_string()),
             }
             self.scatter.publish(Instant::now());
-        }
-    }
-
-    fn spins(&self, idle: Duration) -> bool {
-        match self.busy_poll {
-            BusyPoll::Always => true,
-            BusyPoll::Adaptive => idle < self.spin,
-            BusyPoll::Off => false,
         }
     }
 

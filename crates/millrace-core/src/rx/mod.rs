@@ -76,6 +76,9 @@ pub struct KernelCounters {
 
 /// One receive thread's source of datagrams.
 pub trait Receiver: Send + 'static {
+    /// `wait` wakes once for many frames by itself (a TPACKET_V3 ring: once a block), so that there is no need to pace it.
+    const POLL_COALESCES: bool = false;
+
     /// Takes what is there now, at most a few hundred frames, and gives the frames back to the kernel before it
     /// returns. Returns how many frames it looked at; 0 means idle. Transient kernel errors (EAGAIN, EINTR, link down)
     /// are not errors here; an `Err` ends the thread.

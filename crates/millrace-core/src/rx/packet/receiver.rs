@@ -61,6 +61,8 @@ impl PacketReceiver {
 }
 
 impl Receiver for PacketReceiver {
+    const POLL_COALESCES: bool = true;
+
     /// Handles at most one block.
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
         let (listen, index) = (&self.listen, self.index);
