@@ -15,6 +15,9 @@ const STABLE_MS = 30_000
 /** Deaths without a stable run in between before the service gives up; Kubernetes then restarts the pod. */
 const MAX_DEATHS = 8
 
+/** How often a drain looks whether a starting worker runs, ms. */
+const START_LOOK_MS = 10
+
 interface SupervisorLog {
   error(fields: object, message: string): void
   warn(fields: object, message: string): void
@@ -34,6 +37,8 @@ export class SupervisedWorker {
   #deaths = 0
   #runningSince = 0
   #restartTimer: NodeJS.Timeout | undefined
+  /** Drained or killed: an exit is no death, and nothing is started again. */
+  #stopping = false
   #lastBeat = 0
   #lastBeatAt = performance.now()
   #drained: { left: number } | undefined
@@ -75,7 +80,11 @@ export class SupervisedWorker {
    * @returns false when something was left at the deadline.
    */
   async drain(deadlineMs: number): Promise<boolean> {
-    clearTimeout(this.#restartTimer)
+    const started = performance.now()
+    // One that is being started again drains as soon as it runs: its lanes are as full as the others'.
+    await this.#running(deadlineMs)
+    deadlineMs -= performance.now() - started
+    this.#stopping = true
     const worker = this.#worker
     if (!worker || this.#state !== 'running') {
       await this.kill()
@@ -94,9 +103,18 @@ export class SupervisedWorker {
 
   /** Ends the worker without asking it, for failed starts and missed deadlines. */
   async kill(): Promise<void> {
+    this.#stopping = true
     clearTimeout(this.#restartTimer)
     if (this.#state !== 'failed') this.#state = 'stopped'
     await this.#worker?.terminate()
+  }
+
+  /** Waits until a worker that is being started runs, or `ms` have passed. */
+  async #running(ms: number): Promise<void> {
+    const until = performance.now() + ms
+    while (this.#state === 'starting' && performance.now() < until) {
+      await new Promise((resolve) => setTimeout(resolve, START_LOOK_MS))
+    }
   }
 
   #spawn(onRunning: () => void, onFailed: (error: Error) => void): void {
@@ -130,20 +148,24 @@ export class SupervisedWorker {
         : recoverQueue(this.#birth.memory, this.#birth.plan, this.#counters)
       const error =
         cause ?? new MillraceError('MILLRACE_E_WORKER', `worker of queue ${this.queue} exited with ${status}`)
-      if (!reported) {
-        this.#state = 'failed'
-        onFailed(error)
-      } else if (this.#state === 'running') {
+      if (this.#stopping) {
+        this.#state = 'stopped'
+        if (!reported) onFailed(error)
+      } else if (reported) {
         this.#restart(error, settled)
       } else {
-        this.#state = 'stopped'
+        this.#state = 'failed'
+        onFailed(error)
       }
       this.#onExit?.()
     })
   }
 
   #restart(error: Error, settled: { failed: number; unconfirmed: number }): void {
+    if (this.#stopping) return
     const ran = performance.now() - this.#runningSince
+    // Until it runs again it has not run at all: a start that fails is another death in a row.
+    this.#runningSince = Number.POSITIVE_INFINITY
     this.#deaths = ran > STABLE_MS ? 1 : this.#deaths + 1
     this.#state = 'starting'
     const fields = {

@@ -51,6 +51,7 @@ export function snapshot(): OpenSnapshot {
       confirmed: handled - 3,
       droppedDisconnected: 2,
       droppedOversize: 1,
+      droppedOverrun: 0,
       connected: 1,
     },
     restarts: 0,

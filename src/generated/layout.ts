@@ -5,6 +5,7 @@ export const LAYOUT = {
   heartbeatOffset: 4,
   leasedLaneOffset: 8,
   leasedCountOffset: 12,
+  leasedStartOffset: 16,
   laneControlBytes: 256,
   headOffset: 0,
   tailOffset: 128,

@@ -121,7 +121,7 @@ export class Publisher implements Out {
 
   /** False while the worker is to stop draining: the window is full, or NATS is away and the policy is `hold`. */
   get ready(): boolean {
-    return this.#ready
+    return this.#ready && this.#window.bytes < this.#config.windowBytes
   }
 
   /** Results accepted and neither confirmed nor dropped. */
@@ -239,12 +239,12 @@ export class Publisher implements Out {
   /** Whether `n` results can be taken; counts them as dropped when not. */
   #admit(n: number): boolean {
     if (this.#state !== 'open') return this.#drop('droppedShutdown', n)
-    if (this.#up && this.#connection.client !== undefined) return true
-    if (this.#config.whenDown === 'drop') return this.#drop('droppedDisconnected', n)
+    const away = !this.#up || this.#connection.client === undefined
+    if (away && this.#config.whenDown === 'drop') return this.#drop('droppedDisconnected', n)
     // The worker stops when `ready` is false; a handler that produces by a timer of its own does not.
     const { windowBytes } = this.#config
-    if (this.#heldBytes > Math.max(4 * windowBytes, windowBytes + (64 << 20)))
-      return this.#drop('droppedDisconnected', n)
+    const limit = Math.max(4 * windowBytes, windowBytes + (64 << 20))
+    if (this.#heldBytes + this.#window.bytes > limit) return this.#drop('droppedOverrun', n)
     return true
   }
 

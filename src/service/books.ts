@@ -35,6 +35,7 @@ export function publisherDrops({ counters: c }: WorkerStats): ByReason {
     disconnected: c.droppedDisconnected,
     unconfirmed: c.droppedUnconfirmed,
     oversize: c.droppedOversize,
+    overrun: c.droppedOverrun,
     shutdown: c.droppedShutdown,
   }
 }

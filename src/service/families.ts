@@ -147,7 +147,6 @@ export const FAMILIES: readonly Family[] = [
   perRule('rule_dropped_datagrams_total', 'Datagrams the rule dropped.', (r) => r.dropped),
 
   slot('handled_datagrams_total', 'Datagrams whose handler returned.', 'handled'),
-  slot('handled_bytes_total', 'Payload bytes of handled datagrams.', 'handledBytes'),
   slot('failed_datagrams_total', 'Datagrams of batches whose handler threw.', 'failed'),
   slot('batches_total', 'Batches given to the handler.', 'batches'),
   slot('failed_batches_total', 'Batches whose handler threw.', 'failedBatches'),

@@ -6,7 +6,6 @@
 export const COUNTERS = [
   /** Datagrams whose handler returned. */
   'handled',
-  'handledBytes',
   'batches',
   /** Datagrams of batches whose handler threw or rejected. */
   'failed',
@@ -24,6 +23,8 @@ export const COUNTERS = [
   'droppedUnconfirmed',
   /** Results larger than the server's max_payload. */
   'droppedOversize',
+  /** Results a handler produced outside its batches (a timer of its own) when the publisher held all it may. */
+  'droppedOverrun',
   /** Results left when the drain deadline passed. */
   'droppedShutdown',
   /** NATS messages and bytes handed to the connection. */

@@ -48,6 +48,11 @@ export class Lane {
     this.#next = Atomics.load(this.#words, this.#tail) >>> 0
   }
 
+  /** Index of the oldest datagram not yet released, as a signed 32-bit word. */
+  get next(): number {
+    return this.#next | 0
+  }
+
   /** Slot of the oldest datagram not yet released. */
   get first(): number {
     return this.#next & this.mask

@@ -48,14 +48,16 @@ async function start(): Promise<void> {
     const text = cause instanceof Error ? cause.message : String(cause)
     throw new MillraceError('MILLRACE_E_HANDLER', `setup of ${birth.handler} failed: ${text}`, { cause })
   }
-  const heartbeat = setInterval(() => pump.beat(), HEARTBEAT_MS)
+  setInterval(() => pump.beat(), HEARTBEAT_MS)
   addon.openQueue(birth.engine, queue, () => pump.wake())
   port.on('message', (message: DrainRequest) => {
-    void drain(message.deadlineMs).then((left) => {
-      clearInterval(heartbeat)
-      report({ type: 'drained', left })
-      port.close()
-    })
+    drain(message.deadlineMs).then(
+      (left) => {
+        report({ type: 'drained', left })
+        end(0)
+      },
+      (error: unknown) => fail(error),
+    )
   })
   report({ type: 'running' })
   running = pump
@@ -100,8 +102,15 @@ function failureLog(log: ReturnType<typeof createLog>, handler: string) {
   }
 }
 
-start().catch((error: unknown) => {
+function fail(error: unknown): void {
   const code = error instanceof MillraceError ? error.code : 'MILLRACE_E_UNEXPECTED'
   report({ type: 'failed', code, message: error instanceof Error ? error.message : String(error) })
-  port.close()
-})
+  end(1)
+}
+
+/** Ends this thread (not the process). A handler may have left timers or sockets open; they must not keep it alive. */
+function end(status: number): void {
+  process.exit(status)
+}
+
+start().catch(fail)

@@ -70,8 +70,12 @@ export class Pump {
 
   /** Drains until the lanes are empty, the budget is used, the publisher wants a pause or a handler is async. */
   run(): void {
+    this.#run(TURN_BUDGET)
+  }
+
+  /** A promise continues with what is left of the budget: a microtask each, it would starve the event loop otherwise. */
+  #run(budget: number): void {
     if (this.#busy) return
-    let budget = TURN_BUDGET
     while (this.#out.ready) {
       const index = this.#pick()
       const lane = this.#lanes[index]
@@ -85,15 +89,13 @@ export class Pump {
       }
       const count = lane.ready(this.#options.batch)
       budget -= count
-      // Count before lane: whoever finds a lane leased finds the right count.
-      Atomics.store(this.#control, LAYOUT.leasedCountOffset / 4, count)
-      Atomics.store(this.#control, LAYOUT.leasedLaneOffset / 4, index + 1)
+      this.#lease(index, lane, count)
       const pending = this.#handle(lane, count)
       if (pending) {
         this.#busy = true
         void pending.then(() => {
           this.#busy = false
-          this.run()
+          this.#run(budget)
         })
         this.#out.turn()
         return
@@ -151,16 +153,24 @@ export class Pump {
   #done(lane: Lane, count: number, started: number): void {
     const counters = this.#counters
     counters.add('handlerNanos', (performance.now() - started) * 1e6)
+    this.#release(lane, count)
     counters.add('handled', count)
     counters.add('batches', 1)
-    this.#release(lane, count)
   }
 
   #failed(lane: Lane, count: number, error: unknown): void {
+    this.#release(lane, count)
     this.#counters.add('failed', count)
     this.#counters.add('failedBatches', 1)
     this.#options.onFailure(error, count)
-    this.#release(lane, count)
+  }
+
+  /** Writes down what the handler is about to get, for whoever settles the books should this thread die in it. */
+  #lease(index: number, lane: Lane, count: number): void {
+    const control = this.#control
+    Atomics.store(control, LAYOUT.leasedStartOffset / 4, lane.next)
+    Atomics.store(control, LAYOUT.leasedCountOffset / 4, count)
+    Atomics.store(control, LAYOUT.leasedLaneOffset / 4, index + 1)
   }
 
   #release(lane: Lane, count: number): void {
@@ -173,8 +183,9 @@ export class Pump {
     }
     // An empty batch: what a handler kept past its time reads nothing instead of the next datagrams.
     this.#batch.length = 0
-    Atomics.store(this.#control, LAYOUT.leasedLaneOffset / 4, 0)
+    // Released before the lease ends, counted last: recoverQueue can tell every step between from the others.
     lane.release(count)
+    Atomics.store(this.#control, LAYOUT.leasedLaneOffset / 4, 0)
   }
 
   #idle(): void {

@@ -7,6 +7,7 @@ import { Lane, type QueuePlan, queueControl } from './lane.js'
  * its restart, so nobody else writes the queue's control words or counters.
  *
  * - The batch it held is released and counted as failed: a batch that kills its handler must not kill the next worker.
+ *   Wherever between taking a batch and counting it the worker died, the batch is counted once and never seen again.
  * - Results it had not seen confirmed are counted as unconfirmed: its connection died with it.
  *
  * @returns how many datagrams and results that were.
@@ -18,16 +19,17 @@ export function recoverQueue(
 ): { failed: number; unconfirmed: number } {
   const control = queueControl(memory, plan)
   Atomics.store(control, LAYOUT.armedOffset / 4, 0)
-  const leased = Atomics.exchange(control, LAYOUT.leasedLaneOffset / 4, 0)
-  let failed = 0
-  const lanePlan = leased > 0 ? plan.lanes[leased - 1] : undefined
-  if (lanePlan) {
-    const lane = new Lane(memory, lanePlan)
-    failed = lane.ready(Atomics.load(control, LAYOUT.leasedCountOffset / 4))
-    lane.release(failed)
-    counters.add('failed', failed)
-    counters.add('failedBatches', failed > 0 ? 1 : 0)
+  const lanes = plan.lanes.map((lane) => new Lane(memory, lane))
+  const leased = lanes[Atomics.exchange(control, LAYOUT.leasedLaneOffset / 4, 0) - 1]
+  // A lane that has moved on since was released already; only the count is missing.
+  if (leased && leased.next === Atomics.load(control, LAYOUT.leasedStartOffset / 4)) {
+    leased.release(leased.ready(Atomics.load(control, LAYOUT.leasedCountOffset / 4)))
   }
+  // Tails count what was released since the start, modulo 2^32; handled and failed count the same datagrams.
+  const released = lanes.reduce((sum, lane) => sum + lane.next, 0)
+  const failed = (released - ((counters.get('handled') + counters.get('failed')) % 2 ** 32)) >>> 0
+  counters.add('failed', failed)
+  counters.add('failedBatches', failed > 0 ? 1 : 0)
   const unconfirmed = inFlight(counters)
   counters.add('droppedUnconfirmed', unconfirmed)
   counters.set('inFlightBytes', 0)
@@ -43,6 +45,7 @@ export function inFlight(counters: Counters): number {
     counters.get('droppedDisconnected') -
     counters.get('droppedUnconfirmed') -
     counters.get('droppedOversize') -
+    counters.get('droppedOverrun') -
     counters.get('droppedShutdown')
   )
 }

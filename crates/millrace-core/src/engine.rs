@@ -36,6 +36,8 @@ const FINAL_DRAIN: Duration = Duration::from_secs(2);
 const BACKLOG: usize = 64;
 /// An adaptive thread keeps looking at its pace for this long after the last frame, then it blocks in poll(2).
 const TRAFFIC_FLOWS: Duration = Duration::from_millis(2);
+/// How long a thread that ends by an error sees to it that its last datagrams are taken.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 /// Longer than a TPACKET_V3 block stays open (1 ms).
 const RETIRE_GRACE: Duration = Duration::from_millis(5);
 
@@ -381,6 +383,14 @@ impl<R: Receiver> ReceiveThread<R> {
         self.drain();
         self.read_kernel_counters();
         self.scatter.wake_all();
+        // Nobody looks after this thread's lanes when it ends alone; a worker about to sleep must still be woken for them.
+        let patience = Instant::now() + LAST_LOOK;
+        while !self.stop.load(Ordering::Acquire) && Instant::now() < patience {
+            match self.scatter.wake_due(Instant::now()) {
+                Some(again) => thread::sleep(again),
+                None => break,
+            }
+        }
     }
 
     fn receive_until_stopped(&mut self) -> Result<()> {
@@ -426,10 +436,16 @@ impl<R: Receiver> ReceiveThread<R> {
                     thread::sleep(RETIRE_GRACE);
                 }
                 Ok(_) => idle = 0,
-                Err(e) => return self.note(e.to_string()),
+                Err(e) => {
+                    self.note(e.to_string());
+                    break;
+                }
             }
-            self.scatter.publish(Instant::now());
+            let now = Instant::now();
+            self.scatter.publish(now);
+            self.scatter.wake_due(now);
         }
+        self.scatter.publish(Instant::now());
     }
 
     fn read_kernel_counters(&mut self) {

@@ -37,6 +37,8 @@ pub const HEARTBEAT_OFFSET: usize = 4;
 pub const LEASED_LANE_OFFSET: usize = 8;
 /// u32: datagrams in that batch.
 pub const LEASED_COUNT_OFFSET: usize = 12;
+/// u32: index of its first datagram (the lane's tail when it was taken).
+pub const LEASED_START_OFFSET: usize = 16;
 /// Bytes of a lane control block: one pair of cache lines for each side, since adjacent lines are prefetched together.
 pub const LANE_CONTROL_BYTES: usize = 256;
 /// u32: datagrams the producer has published.
@@ -67,12 +69,13 @@ pub struct Descriptor {
 const _: () = assert!(size_of::<Descriptor>() == 64);
 
 /// The layout constants as `(name in TypeScript, value)`; `src/generated/layout.ts` is printed from this.
-pub const LAYOUT: [(&str, usize); 23] = [
+pub const LAYOUT: [(&str, usize); 24] = [
     ("queueControlBytes", QUEUE_CONTROL_BYTES),
     ("armedOffset", ARMED_OFFSET),
     ("heartbeatOffset", HEARTBEAT_OFFSET),
     ("leasedLaneOffset", LEASED_LANE_OFFSET),
     ("leasedCountOffset", LEASED_COUNT_OFFSET),
+    ("leasedStartOffset", LEASED_START_OFFSET),
     ("laneControlBytes", LANE_CONTROL_BYTES),
     ("headOffset", HEAD_OFFSET),
     ("tailOffset", TAIL_OFFSET),

@@ -112,15 +112,16 @@ impl Scatter {
         let mut next: Option<Duration> = None;
         for lane in &mut self.lanes {
             let Some(since) = lane.waiting_since else { continue };
+            let pending = lane.producer.pending();
+            if pending == 0 {
+                // Everything we published has been released; the next publish starts the clock again.
+                lane.waiting_since = None;
+                continue;
+            }
             let again = if !lane.queue.memory.armed() {
                 BUSY_WORKER_LOOK
             } else {
-                let pending = lane.producer.pending();
                 let age = now.saturating_duration_since(since);
-                if pending == 0 {
-                    lane.waiting_since = None;
-                    continue;
-                }
                 if pending >= self.moderation.min || age >= self.moderation.max_age {
                     if lane.queue.wake() {
                         self.counters.wakeups.add(1);

@@ -72,7 +72,8 @@ pub fn open_engine(env: Env, config: String) -> Result<u32> {
     let engine = EngineConfig::from_json(&config).and_then(Engine::open).map_err(error)?;
     let handle = NEXT_HANDLE.fetch_add(1, Ordering::Relaxed);
     engines().get_or_insert_default().insert(handle, Arc::new(Mutex::new(engine)));
-    // An environment that ends without closing (process.exit) frees the lanes' memory: the threads must be gone by then.
+    // An environment that is torn down without closing frees the lanes' memory: the threads must be gone by then. After
+    // process.exit no hook runs, and the threads end with the process.
     env.add_env_cleanup_hook(handle, close_engine)?;
     Ok(handle)
 }

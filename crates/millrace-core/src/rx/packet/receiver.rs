@@ -29,6 +29,9 @@ pub struct PacketReceiver {
     index: u16,
     interface: String,
     ifindex: u32,
+    /// The link went down and nothing has come since: the interface may be gone for good.
+    suspect: bool,
+    idle_passes: u32,
     stats: Stats,
 }
 
@@ -52,11 +55,33 @@ impl PacketReceiver {
         interface: String,
         ifindex: u32,
     ) -> Self {
-        PacketReceiver { ring, fd, listen, index, interface, ifindex, stats: Stats::default() }
+        PacketReceiver {
+            ring,
+            fd,
+            listen,
+            index,
+            interface,
+            ifindex,
+            suspect: false,
+            idle_passes: 0,
+            stats: Stats::default(),
+        }
     }
 
     pub(super) fn fd(&self) -> &OwnedFd {
         &self.fd
+    }
+}
+
+/// A receiver that never waits looks after its interface once in so many idle passes.
+const IDLE_CHECK: u32 = 1 << 16;
+
+impl PacketReceiver {
+    fn still_there(&self) -> Result<()> {
+        if net::exists(self.ifindex) {
+            return Ok(());
+        }
+        Err(Error::new(Code::Interface, format!("interface {} was removed", self.interface)))
     }
 }
 
@@ -66,7 +91,14 @@ impl Receiver for PacketReceiver {
     /// Handles at most one block.
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
         let (listen, index) = (&self.listen, self.index);
-        let Some(block) = self.ring.take() else { return Ok(0) };
+        let Some(block) = self.ring.take() else {
+            self.idle_passes = self.idle_passes.wrapping_add(1);
+            if self.idle_passes.is_multiple_of(IDLE_CHECK) {
+                self.still_there()?;
+            }
+            return Ok(0);
+        };
+        self.suspect = false;
         let (announced, unreadable) = block.for_each(|frame| deliver(sink, listen, index, frame));
         drop(block);
         for _ in 0..unreadable {
@@ -81,14 +113,12 @@ impl Receiver for PacketReceiver {
         sys::poll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on a packet ring", e))?;
         if fds[0].revents & libc::POLLERR != 0 {
             // ENETDOWN, once for each time the link goes down; reading it clears it. The kernel hooks the socket in
-            // again when the link comes back, unless the interface is gone for good.
+            // again when the link comes back. When the interface is being removed this is the only sign as well, and it
+            // comes before the name is gone: so look again after every wait until something arrives.
             let _ = sys::get_int(&self.fd, libc::SOL_SOCKET, libc::SO_ERROR);
-            if !net::exists(self.ifindex) {
-                let message = format!("interface {} was removed", self.interface);
-                return Err(Error::new(Code::Interface, message));
-            }
+            self.suspect = true;
         }
-        Ok(())
+        if self.suspect { self.still_there() } else { Ok(()) }
     }
 
     fn close_intake(&mut self) {
