@@ -1,6 +1,6 @@
 import { LAYOUT } from '../../src/generated/layout.js'
 import { Batch } from '../../src/worker/batch.js'
-import { Lane, type LanePlan } from '../../src/worker/lane.js'
+import { Lane, type LanePlan, type QueuePlan } from '../../src/worker/lane.js'
 
 /** A datagram to put into a lane. */
 export interface Put {
@@ -25,12 +25,19 @@ export class FakeLane {
   #head = 0
   #write: number
 
-  /** @param start slab position of the first payload, to have a wrap where a test wants one. */
-  constructor(slots = 1024, payloadBytes = 1 << 20, start = 0) {
-    const memory = new SharedArrayBuffer(
-      LAYOUT.laneControlBytes + slots * LAYOUT.descriptorBytes + payloadBytes,
-    )
-    this.#plan = {
+  /**
+   * @param start slab position of the first payload, to have a wrap where a test wants one.
+   * @param place memory and layout of a queue this lane belongs to; default: memory of its own.
+   */
+  constructor(
+    slots = 1024,
+    payloadBytes = 1 << 20,
+    start = 0,
+    place?: { memory: SharedArrayBuffer; plan: LanePlan },
+  ) {
+    const own = LAYOUT.laneControlBytes + slots * LAYOUT.descriptorBytes + payloadBytes
+    const memory = place?.memory ?? new SharedArrayBuffer(own)
+    this.#plan = place?.plan ?? {
       thread: 0,
       controlOffset: 0,
       descriptorsOffset: LAYOUT.laneControlBytes,
@@ -87,4 +94,30 @@ export class FakeLane {
     this.lane.release(this.batch.length)
     this.batch.length = 0
   }
+}
+
+/** A whole queue, laid out as Rust does it, with `count` lanes of 1,024 slots and 64 KiB. */
+export function fakeQueue(count: number) {
+  const slots = 1024
+  const payloadBytes = 1 << 16
+  const ring = slots * LAYOUT.descriptorBytes
+  const descriptors = LAYOUT.queueControlBytes + count * LAYOUT.laneControlBytes
+  const slabs = descriptors + count * ring
+  const plan: QueuePlan = {
+    bytes: slabs + count * payloadBytes,
+    controlOffset: 0,
+    lanes: Array.from({ length: count }, (_, thread) => ({
+      thread,
+      controlOffset: LAYOUT.queueControlBytes + thread * LAYOUT.laneControlBytes,
+      descriptorsOffset: descriptors + thread * ring,
+      slots,
+      payloadOffset: slabs + thread * payloadBytes,
+      payloadBytes,
+    })),
+  }
+  const memory = new SharedArrayBuffer(plan.bytes)
+  const lanes = plan.lanes.map((lane) => new FakeLane(slots, payloadBytes, 0, { memory, plan: lane }))
+  /** Consumers as a restarted worker makes them: from what the memory says. */
+  const fresh = () => plan.lanes.map((lane) => new Lane(memory, lane))
+  return { memory, plan, lanes, fresh }
 }
