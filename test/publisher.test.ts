@@ -53,6 +53,7 @@ async function rig(t: Test, url: string, config: Partial<PublisherConfig> = {}) 
       counters.get('droppedDisconnected') +
       counters.get('droppedUnconfirmed') +
       counters.get('droppedOversize') +
+      counters.get('droppedOverrun') +
       counters.get('droppedShutdown'),
     /** The books: emitted = confirmed + Σ dropped + in flight. */
     balance(what: string) {
@@ -443,6 +444,35 @@ for (const format of ['raw', 'records', 'columns'] as const) {
     },
   )
 }
+
+void t.test(
+  'the window holds within a turn, and bounds what a handler produces by a timer of its own',
+  async (t) => {
+    const nats = await server(t)
+    const windowBytes = 64 << 10
+    const r = await rig(t, nats.url, { format: 'raw', windowBytes })
+    await until('connection', () => r.publisher.ready)
+    await nats.kill('SIGSTOP')
+    const lane = new FakeLane(256, 1 << 20)
+    let emitted = 0
+    // One turn of many batches, as the pump does it: no turn() in between.
+    while (r.publisher.ready && emitted < 10_000) {
+      r.publisher.forward(numbered(lane, 8, 1000, emitted))
+      emitted += 8
+      lane.release()
+    }
+    t.ok(r.publisher.unconfirmedBytes <= windowBytes + 8 * 1100, `${r.publisher.unconfirmedBytes} bytes`)
+    // Whoever does not ask `ready` is bounded as well, and told by a counter.
+    const megabyte = new Uint8Array(1 << 20).subarray(0, 1_000_000)
+    for (let i = 0; i < 200; i++) r.publisher.publish(megabyte)
+    t.ok(r.publisher.unconfirmedBytes < 70 << 20, `${r.publisher.unconfirmedBytes} bytes`)
+    t.ok(r.counters.get('droppedOverrun') > 100)
+    r.balance('while the server is stopped')
+    await nats.kill('SIGCONT')
+    t.same(await r.publisher.drain(20_000), { left: 0 })
+    t.equal(r.counters.get('confirmed') + r.counters.get('droppedOverrun'), emitted + 200)
+  },
+)
 
 void t.test('empty datagrams fill the window, too', async (t) => {
   const nats = await server(t)

@@ -12,7 +12,7 @@ t.test('sums', async (t) => {
     queued: 0,
     emitted: 115,
     confirmed: 109,
-    publisherDropped: { disconnected: 4, unconfirmed: 0, oversize: 2, shutdown: 0 },
+    publisherDropped: { disconnected: 4, unconfirmed: 0, oversize: 2, overrun: 0, shutdown: 0 },
     inFlight: 0,
     kernelLost: { rx_ring_full: 10 },
     balanced: true,

@@ -103,6 +103,37 @@ fn a_link_flap_is_survived_and_a_removed_interface_is_not() {
 }
 
 #[test]
+fn a_waiting_receiver_notices_that_its_interface_is_removed() {
+    if !rig::privileged("a_waiting_receiver_notices_that_its_interface_is_removed (packet)") {
+        return;
+    }
+    // The kernel's only sign comes before the name is gone, so the moment matters: several tries.
+    for round in 0..8 {
+        let pair = Pair::new(1);
+        let mut opened = open_packet(&pair, ONE_PORT, 1);
+        let error = std::thread::scope(|s| {
+            let (pair, receiver) = (&pair, &mut opened.receivers[0]);
+            let waiting = s.spawn(move || {
+                pair.in_b(|| {
+                    let start = Instant::now();
+                    while start.elapsed() < Duration::from_secs(5) {
+                        receiver.wait(Duration::from_millis(100))?;
+                        receiver.receive(&mut Keep::default())?;
+                    }
+                    Ok(())
+                })
+            });
+            std::thread::sleep(Duration::from_millis(20));
+            rig::run(&format!("ip -n {} link del vb", pair.b));
+            waiting.join().unwrap()
+        });
+        let error: millrace_core::error::Error =
+            error.expect_err(&format!("round {round}: removal not seen"));
+        assert_eq!(error.code, Code::Interface);
+    }
+}
+
+#[test]
 fn nothing_arrives_after_the_intake_is_closed() {
     if !rig::privileged("nothing_arrives_after_the_intake_is_closed (packet)") {
         return;

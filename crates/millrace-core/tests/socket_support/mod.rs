@@ -33,7 +33,7 @@ pub const QUIET: Duration = Duration::from_millis(60);
 pub fn config(listen: &str, dev: &str, threads: u16) -> EngineConfig {
     EngineConfig::from_json(&format!(
         r#"{{"backend":"auto","interface":"{dev}","listen":[{listen}],"queues":1,"rxThreads":{threads},"rules":"",
-        "busyPoll":"off","busyPollUs":0,"laneSlots":64,"laneBytes":65536,"wakeMin":1,"wakeMaxUs":1,"xdpMode":"auto",
+        "busyPoll":"off","busyPollUs":1,"laneSlots":64,"laneBytes":65536,"wakeMin":1,"wakeMaxUs":1,"xdpMode":"auto",
         "xdpFrames":512,"packetBlockBytes":131072,"packetBlocks":128,"socketRcvbuf":8388608}}"#
     ))
     .unwrap()

@@ -28,7 +28,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub fn config(mode: &str, frames: u32, listen: &str) -> EngineConfig {
     EngineConfig::from_json(&format!(
         r#"{{"backend":"xdp","interface":"vb","listen":[{listen}],"queues":1,"rxThreads":1,"rules":"",
-            "busyPoll":"off","busyPollUs":0,"laneSlots":64,"laneBytes":65536,"wakeMin":1,"wakeMaxUs":1,
+            "busyPoll":"off","busyPollUs":1,"laneSlots":64,"laneBytes":65536,"wakeMin":1,"wakeMaxUs":1,
             "xdpMode":"{mode}","xdpFrames":{frames},"packetBlockBytes":131072,"packetBlocks":4,
             "socketRcvbuf":4096}}"#
     ))
