@@ -394,14 +394,14 @@ impl<R: Receiver> ReceiveThread<R> {
     }
 
     fn receive_until_stopped(&mut self) -> Result<()> {
-        let mut last_frame = Instant::now();
-        let mut counters_at = last_frame;
+        let mut last_frame: Option<Instant> = None;
+        let mut counters_at = Instant::now();
         while !self.stop.load(Ordering::Acquire) {
             let frames = self.receiver.receive(&mut self.scatter)?;
             let now = Instant::now();
             if frames > 0 {
                 self.scatter.publish(now);
-                last_frame = now;
+                last_frame = Some(now);
             }
             let wake_in = self.scatter.wake_due(now);
             if now.duration_since(counters_at) >= KERNEL_COUNTERS_EVERY {
@@ -414,7 +414,7 @@ impl<R: Receiver> ReceiveThread<R> {
             }
             self.counters.sleeps.add(1);
             let longest = wake_in.map_or(IDLE_SLEEP, |w| w.min(IDLE_SLEEP));
-            let flowing = now.duration_since(last_frame) < TRAFFIC_FLOWS;
+            let flowing = last_frame.is_some_and(|at| now.duration_since(at) < TRAFFIC_FLOWS);
             if flowing && self.busy_poll == BusyPoll::Adaptive && !R::POLL_COALESCES {
                 thread::sleep(self.pace.min(longest));
             } else {
