@@ -1,8 +1,12 @@
 import { Command } from 'commander'
+import { addFootprint } from './footprint.js'
+import { addHandler } from './handler.js'
 import { addPipeline } from './pipeline/main.js'
 
 const program = new Command('bench').description(
   'Side-by-side benchmarks; figures are ratios measured in one run',
 )
 addPipeline(program)
+addHandler(program)
+addFootprint(program)
 await program.parseAsync()

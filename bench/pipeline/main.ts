@@ -61,7 +61,7 @@ async function pipeline(options: Options): Promise<void> {
             const loss = ((1 - p.received / p.sent) * 100).toFixed(2)
             const rate = `${Math.round(p.achieved / 1000)} k/s of ${p.offered / 1000}`
             console.error(
-              `${title}: ${rate}, lost ${p.sent - p.received} (${loss} %), ${p.cpuMicros.toFixed(2)} µs CPU`,
+              `${title}: ${rate}, lost ${p.sent - p.received} (${loss} %; ${p.wireDropped} on the veth), ${p.cpuMicros.toFixed(2)} µs CPU`,
             )
           },
         })
@@ -109,6 +109,7 @@ async function report(climbs: readonly Climb[], options: Options): Promise<void>
         {
           'zero loss k/s': Math.round(s.zeroLoss / 1000),
           '× careful': Number(s.zeroLossRatio.toFixed(2)),
+          limit: s.wireLimited ? 'veth or sender' : 'receiver',
           'most k/s': Math.round(s.saturation / 1000),
           'CPU µs': Number(s.cpuMicros.toFixed(2)),
           'CPU ÷ careful': Number(s.cpuRatio.toFixed(2)),

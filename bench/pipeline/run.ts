@@ -83,6 +83,7 @@ async function step(
     achieved: Number(report['rate_pps']),
     sent: report.sent,
     received,
+    wireDropped: report.interface_tx_dropped,
     cpuMicros: (cpuMicros(receiver.pid!) - before.cpu) / Math.max(1, received),
     peakRss: peakRss(receiver.pid!),
   }

@@ -5,6 +5,8 @@ export interface Point {
   readonly achieved: number
   readonly sent: number
   readonly received: number
+  /** Of those lost, how many the veth pair itself dropped between sender and receiver (its 256-slot ring was full). */
+  readonly wireDropped: number
   /** CPU time of the contestant's process, µs per datagram received; kernel softirq work is nobody's and not in it. */
   readonly cpuMicros: number
   /** Peak resident set, bytes. */
@@ -26,6 +28,8 @@ export interface Summary {
   readonly saturation: number
   /** µs of its CPU per datagram at its zero-loss rate: median of the climbs. */
   readonly cpuMicros: number
+  /** The first loss was the veth pair's in most climbs: the wire or the sender is the limit, not the contestant. */
+  readonly wireLimited: boolean
   readonly zeroLossRatio: number
   readonly cpuRatio: number
 }
@@ -44,6 +48,12 @@ export function zeroLossPoint(climb: Climb): Point | undefined {
   return clean.at(-1)
 }
 
+/** True when the first step with a loss lost to the wire alone, or no step lost at all. */
+function lostOnTheWire(climb: Climb): boolean {
+  const first = climb.points.find((p) => p.received < p.sent)
+  return first === undefined || first.sent - first.received <= first.wireDropped
+}
+
 export function summarise(climbs: readonly Climb[], reference: string): Summary[] {
   const names = [...new Set(climbs.map((c) => c.contestant))]
   const figures = names.map((contestant) => {
@@ -56,6 +66,7 @@ export function summarise(climbs: readonly Climb[], reference: string): Summary[
         own.map((c) => Math.max(...c.points.map((p) => (p.received / p.sent) * p.achieved))),
       ),
       cpuMicros: median(clean.flatMap((p) => (p ? [p.cpuMicros] : []))),
+      wireLimited: 2 * own.filter(lostOnTheWire).length > own.length,
     }
   })
   const base = figures.find((f) => f.contestant === reference)

@@ -1,0 +1,78 @@
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import type { Command } from 'commander'
+import { loadConfig } from '../src/config/index.js'
+import { memoryBound } from '../src/config/memory.js'
+import { blast } from '../test/rig/blast.js'
+import { scene } from '../test/rig/scene.js'
+
+/** Adds `footprint` to the bench's command line. */
+export function addFootprint(program: Command): void {
+  program
+    .command('footprint')
+    .description('CPU of an idle service, and its memory under overload against the documented bound')
+    .option('--seconds <s>', 'how long it idles, and how long it is flooded', '8')
+    .option('--queues <n>', 'queues', '2')
+    .option('--out <folder>', 'where footprint.json goes', 'bench/results')
+    .action(footprint)
+}
+
+interface Options {
+  seconds: string
+  queues: string
+  out: string
+}
+
+async function footprint(options: Options): Promise<void> {
+  if (process.geteuid?.() !== 0) {
+    console.error('the footprint bench makes network namespaces: run it as root')
+    process.exitCode = 2
+    return
+  }
+  const rows = []
+  for (const backend of ['xdp', 'packet', 'socket'] as const) rows.push(await measure(backend, options))
+  mkdirSync(options.out, { recursive: true })
+  writeFileSync(
+    `${options.out}/footprint.json`,
+    `${JSON.stringify({ bench: 'footprint', options, rows }, null, 2)}\n`,
+  )
+  console.table(Object.fromEntries(rows.map(({ backend, ...row }) => [backend, row])))
+}
+
+async function measure(backend: 'xdp' | 'packet' | 'socket', options: Options) {
+  const queues = Number(options.queues)
+  const seconds = Number(options.seconds)
+  const env = { MILLRACE_RX_THREADS: queues, MILLRACE_FORMAT: 'columns' }
+  const s = await scene({ backend, queues, format: 'columns', verify: false, rules: 'mod(u32[0])', env })
+  try {
+    await new Promise((resolve) => setTimeout(resolve, 1500))
+    const before = cpuMillis(s.service.pid)
+    await new Promise((resolve) => setTimeout(resolve, seconds * 1000))
+    const idlePercent = (cpuMillis(s.service.pid) - before) / (seconds * 10)
+    // Large datagrams of many flows: every lane fills, every page is touched.
+    await blast(s.sender, { to: s.target, seconds, size: '1400', flows: 64, via: 'socket' }).done
+    const { peak } = s.service.memory()
+    const config = loadConfig(Object.fromEntries(Object.entries(s.env).map(([k, v]) => [k, String(v)])), {
+      cpus: [0, 1, 2, 3],
+      hostname: 'bench',
+    })
+    const bound = memoryBound(config.engine, config.publisher, backend, queues, backend !== 'socket')
+    const mib = (bytes: number) => Math.round(bytes / 1024 / 1024)
+    return {
+      backend,
+      idlePercent: Number(idlePercent.toFixed(2)),
+      peakMiB: mib(peak),
+      boundMiB: mib(bound.total),
+      peakOfBound: Number((peak / bound.total).toFixed(2)),
+    }
+  } finally {
+    await s.service.stop()
+    await s.close()
+  }
+}
+
+/** User and system time of a process, ms (proc(5); clock ticks of 10 ms). */
+function cpuMillis(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[11]) + Number(fields[12])) * 10
+}

@@ -1,0 +1,41 @@
+import type { Command } from 'commander'
+import { FakeLane } from '../test/rig/lane.js'
+import { median } from './pipeline/summary.js'
+
+/** Adds `handler` to the bench's command line. */
+export function addHandler(program: Command): void {
+  program
+    .command('handler')
+    .description('JavaScript time to read four fields of each datagram of a batch')
+    .option('--runs <n>', 'runs; the figure is their median', '7')
+    .action((options: { runs: string }) => {
+      const figures = Array.from({ length: Number(options.runs) }, run)
+      console.log(
+        JSON.stringify({ bench: 'handler', nsPerDatagram: Number(median(figures).toFixed(2)), figures }),
+      )
+    })
+}
+
+const ROUNDS = 20_000
+const BATCH = 256
+
+/** ns per datagram for payload u32, payload u16, source port and length, as a handler reads them. */
+function run(): number {
+  const lane = new FakeLane(1024, 1 << 17)
+  const payload = Buffer.alloc(100)
+  for (let i = 0; i < BATCH; i++) {
+    payload.writeUInt32BE(i, 0)
+    lane.put({ payload })
+  }
+  const batch = lane.take()
+  let sum = 0
+  const started = process.hrtime.bigint()
+  for (let round = 0; round < ROUNDS; round++) {
+    for (let i = 0; i < batch.length; i++) {
+      sum += batch.u32(i, 0) + batch.u16(i, 8) + batch.srcPort(i) + batch.size(i)
+    }
+  }
+  const nanos = Number(process.hrtime.bigint() - started)
+  if (sum === 0) throw new Error('the loop was optimised away')
+  return nanos / (ROUNDS * BATCH)
+}
