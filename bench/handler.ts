@@ -1,3 +1,4 @@
+import { mkdirSync, writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { FakeLane } from '../test/rig/lane.js'
 import { median } from './pipeline/summary.js'
@@ -8,7 +9,8 @@ export function addHandler(program: Command): void {
     .command('handler')
     .description('JavaScript time to read four fields of each datagram of a batch')
     .option('--runs <n>', 'runs; the figure is their median', '7')
-    .action((options: { runs: string }) => {
+    .option('--out <folder>', 'where handler.json goes', 'bench/results')
+    .action((options: { runs: string; out: string }) => {
       const figures = Array.from({ length: Number(options.runs) }, run)
       console.log(
         JSON.stringify({ bench: 'handler', nsPerDatagram: Number(median(figures).toFixed(2)), figures }),

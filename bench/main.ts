@@ -2,6 +2,7 @@ import { Command } from 'commander'
 import { addFootprint } from './footprint.js'
 import { addHandler } from './handler.js'
 import { addPipeline } from './pipeline/main.js'
+import { addReadme } from './readme.js'
 
 const program = new Command('bench').description(
   'Side-by-side benchmarks; figures are ratios measured in one run',
@@ -9,4 +10,5 @@ const program = new Command('bench').description(
 addPipeline(program)
 addHandler(program)
 addFootprint(program)
+addReadme(program)
 await program.parseAsync()

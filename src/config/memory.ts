@@ -10,12 +10,14 @@ const RUNTIME = { process: 62 * MiB, worker: 26 * MiB }
 
 /** UMEM frame, bytes; crates/millrace-core/src/rx/xdp/umem.rs. */
 const XDP_FRAME = 2048
+/** Receive buffers of a socket thread or guard: 64 slots for GRO super-packets; rx/socket/batch.rs. */
+const SOCKET_BUFFERS = 64 * (65_536 + 17 * 64)
 /** Lane and descriptor, bytes. */
 const DESCRIPTOR = 64
 
 /** The parts of the most memory a service can come to hold, bytes. */
 export interface MemoryBound {
-  /** Kernel rings mapped into the process: UMEM or TPACKET blocks. */
+  /** What the kernel receives into: UMEM, TPACKET blocks, or socket buffers. */
   readonly rings: number
   /** Lanes: every receive thread has one to every queue. */
   readonly lanes: number
