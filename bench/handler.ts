@@ -12,9 +12,14 @@ export function addHandler(program: Command): void {
     .option('--out <folder>', 'where handler.json goes', 'bench/results')
     .action((options: { runs: string; out: string }) => {
       const figures = Array.from({ length: Number(options.runs) }, run)
-      console.log(
-        JSON.stringify({ bench: 'handler', nsPerDatagram: Number(median(figures).toFixed(2)), figures }),
+      const result = { bench: 'handler', nsPerDatagram: Number(median(figures).toFixed(2)), figures }
+      mkdirSync(options.out, { recursive: true })
+      writeFileSync(
+        `${options.out}/handler.json`,
+        `${JSON.stringify(result, null, 2)}
+`,
       )
+      console.log(JSON.stringify(result))
     })
 }
 

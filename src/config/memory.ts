@@ -43,9 +43,9 @@ export function memoryBound(
   const ring = {
     xdp: engine.xdpFrames * XDP_FRAME,
     packet: engine.packetBlocks * engine.packetBlockBytes,
-    socket: 0,
+    socket: SOCKET_BUFFERS,
   }
-  const rings = threads * ring[backend]
+  const rings = threads * ring[backend] + (guard ? SOCKET_BUFFERS : 0)
   const lane = engine.laneSlots * DESCRIPTOR + engine.laneBytes
   const lanes = engine.queues * (threads + (guard ? 1 : 0)) * lane
   const inFlight = engine.queues * 2 * publisher.windowBytes
