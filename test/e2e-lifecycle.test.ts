@@ -4,7 +4,7 @@ import { get } from 'node:http'
 import t, { type Test } from 'tap'
 import { blast } from './rig/blast.js'
 import { totals } from './rig/books.js'
-import { startNats } from './rig/nats-server.js'
+import { startNats } from './rig/nats.js'
 import { Pair, privileged } from './rig/netns.js'
 import { freePort, freeUdpPort } from './rig/ports.js'
 import { environment, PORT, scene } from './rig/scene.js'
@@ -97,7 +97,7 @@ void t.test('NATS is away at the start: alive, not ready, and ready when it come
   t.teardown(() => service.kill9())
   await until('/healthz 200', async () => (await status(`http://127.0.0.1:${http}/healthz`)) === 200)
   t.equal(await status(`http://127.0.0.1:${http}/readyz`), 503, 'alive but not ready')
-  const server = await startNats(null, nats)
+  const server = await startNats({ port: nats })
   t.teardown(() => server.stop())
   await until('/readyz 200', async () => (await status(`http://127.0.0.1:${http}/readyz`)) === 200)
   t.equal(await status(`http://127.0.0.1:${http}/metrics`), 200)
@@ -195,7 +195,7 @@ void t.test('wrong input that only root can give', async (t) => {
   if (!privileged(t)) return
   const pair = new Pair(2)
   t.teardown(() => pair.close())
-  const nats = await startNats(pair.b)
+  const nats = await startNats({ ns: pair.b })
   t.teardown(() => nats.stop())
   for (const backend of ['xdp', 'packet'] as const) {
     const env = { ...environment({ backend, queues: 2 }), NATS_URL: nats.url }

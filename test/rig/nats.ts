@@ -1,11 +1,15 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { connect, createServer } from 'node:net'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { onCleanup } from './cleanup.js'
+import { type Namespace, spawnIn } from './netns.js'
 
 export interface NatsOptions {
+  /** Network namespace to run in; default ours. */
+  ns?: Namespace
   /** Port to listen on; default a free one. */
   port?: number
   token?: string
@@ -32,21 +36,6 @@ export interface NatsServer {
   stop(): Promise<void>
 }
 
-/**
- * A shell that waits for the end of its standard input, which only this process holds open, and then ends the server:
- * so it ends with the test even when that is killed and no teardown runs.
- */
-function guard(server: ChildProcess): void {
-  const script = 'read _; kill -9 "$0"'
-  const guardian = spawn('sh', ['-c', script, String(server.pid)], { stdio: ['pipe', 'ignore', 'ignore'] })
-  // Neither process nor pipe is to keep the test waiting.
-  guardian.unref()
-  ;(guardian.stdin as unknown as { unref(): void }).unref()
-  guardian.stdin?.on('error', () => undefined)
-  // SIGKILL before the pipe closes: the server's pid may be another process's by then.
-  server.once('exit', () => guardian.kill('SIGKILL'))
-}
-
 /** A port nobody listens on now. */
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
@@ -57,11 +46,13 @@ export async function freePort(): Promise<number> {
   return port
 }
 
-/** Starts a nats-server on the loopback and returns once it greets. */
+/** Starts a nats-server on a namespace's loopback and returns once it is ready. */
 export async function startNats(options: NatsOptions = {}): Promise<NatsServer> {
   const port = options.port ?? (await freePort())
   const directory = mkdtempSync(join(tmpdir(), 'millrace-nats-'))
-  const args = ['-a', '127.0.0.1', '-p', String(port), '-l', join(directory, 'log'), ...(options.args ?? [])]
+  const forget = onCleanup(() => rmSync(directory, { recursive: true, force: true }))
+  const log = join(directory, 'log')
+  const args = ['-a', '127.0.0.1', '-p', String(port), '-l', log, ...(options.args ?? [])]
   if (options.token !== undefined) args.push('--auth', options.token)
   if (options.user !== undefined) args.push('--user', options.user, '--pass', options.password ?? '')
   const lines = options.maxPayload === undefined ? [] : [`max_payload: ${options.maxPayload}`]
@@ -74,26 +65,23 @@ export async function startNats(options: NatsOptions = {}): Promise<NatsServer> 
   let child: ChildProcess | undefined
 
   async function start(): Promise<void> {
-    const started = spawn(options.binary ?? 'nats-server', args, { stdio: 'ignore' })
-    let ended = false
-    const failed = new Promise<never>((_, reject) => {
-      started.once('error', (error: NodeJS.ErrnoException) => {
-        reject(error.code === 'ENOENT' ? notInstalled() : error)
-      })
-      started.once('exit', (code, signal) =>
-        reject(new Error(`nats-server ended at once: ${code ?? signal}`)),
-      )
+    rmSync(log, { force: true })
+    const started = spawnIn(options.ns ?? null, [options.binary ?? 'nats-server', ...args], {
+      stdio: 'ignore',
     })
-    failed.catch(() => {
-      ended = true
-    })
-    if (started.pid !== undefined) guard(started)
     child = started
-    try {
-      await Promise.race([greets(port, () => ended), failed])
-    } catch (error) {
-      started.kill('SIGKILL')
-      throw error
+    const deadline = Date.now() + 10_000
+    while (!(existsSync(log) && readFileSync(log, 'utf8').includes('Server is ready'))) {
+      // setpriv and ip exit with 127 and 255 when there is no such program.
+      if (started.exitCode === 127 || started.exitCode === 255) throw notInstalled()
+      const said = existsSync(log) ? readFileSync(log, 'utf8') : ''
+      if (started.exitCode !== null || started.signalCode !== null)
+        throw new Error(`nats-server ended: ${said}`)
+      if (Date.now() > deadline) {
+        started.kill('SIGKILL')
+        throw new Error(`nats-server is not ready after 10 s: ${said}`)
+      }
+      await new Promise((resolve) => setTimeout(resolve, 10))
     }
   }
 
@@ -110,6 +98,7 @@ export async function startNats(options: NatsOptions = {}): Promise<NatsServer> 
   async function stop(): Promise<void> {
     await kill('SIGKILL')
     rmSync(directory, { recursive: true, force: true })
+    forget()
   }
 
   try {
@@ -138,26 +127,6 @@ function stopped(pid: number): boolean {
 
 function notInstalled(): Error {
   return new Error(
-    'nats-server is not installed: `apt-get install nats-server`, `brew install nats-server`, or a binary from ' +
-      'https://github.com/nats-io/nats-server/releases on the PATH',
+    'nats-server is not installed: `apt-get install nats-server`, or put its binary on the PATH',
   )
-}
-
-/** Resolves when something on the port sends INFO, or there is no use in waiting. */
-async function greets(port: number, ended: () => boolean): Promise<void> {
-  for (let attempt = 0; attempt < 400 && !ended(); attempt++) {
-    const socket = connect(port, '127.0.0.1')
-    try {
-      const greeted = await new Promise<boolean>((resolve) => {
-        socket.once('data', (data) => resolve(data.toString('latin1').startsWith('INFO')))
-        socket.once('error', () => resolve(false))
-        socket.once('close', () => resolve(false))
-      })
-      if (greeted) return
-    } finally {
-      socket.destroy()
-    }
-    await new Promise((resolve) => setTimeout(resolve, 25))
-  }
-  if (!ended()) throw new Error(`nats-server does not greet on port ${port} within 10 s`)
 }

@@ -1,4 +1,4 @@
-import { type NatsServer, startNats } from './nats-server.js'
+import { type NatsServer, startNats } from './nats.js'
 import { type Namespace, Pair, V4, V6 } from './netns.js'
 import { Service } from './service.js'
 import { type Subscriber, subscribe } from './subscribe.js'
@@ -19,6 +19,12 @@ export const PATIENT = {
   MILLRACE_PACKET_BLOCK_BYTES: 131_072,
   MILLRACE_SOCKET_RCVBUF: 33_554_432,
 }
+
+/**
+ * On two busy cores a subscriber may lag for a second; a server that then cut it off ("slow consumer") would look like
+ * loss of ours.
+ */
+const PATIENT_SERVER = 'max_pending: 1GB\nwrite_deadline: "60s"'
 
 /** What a scene is made of; absent fields are the ones most tests want. */
 export interface SceneOptions {
@@ -80,7 +86,7 @@ export async function scene(options: SceneOptions): Promise<Scene> {
     for (const step of undo.splice(0).reverse()) await step()
   }
   try {
-    const nats = await startNats(ns)
+    const nats = await startNats({ ns, config: PATIENT_SERVER })
     undo.push(() => nats.stop())
     const subscriber = await subscribe(ns, {
       url: nats.url,
