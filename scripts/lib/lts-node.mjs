@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { ROOT, run } from './run.mjs'
 
-const LTS = 24
+const LTS = 26
 
 /** @returns {Promise<{ path: string } | { reason: string }>} */
 export async function ltsNode() {

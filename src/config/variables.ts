@@ -54,8 +54,8 @@ export const VARIABLES = {
   }),
   MILLRACE_INTERFACE: optional(text('an interface name of 1..15 characters', /^[^\s/]{1,15}$/), {
     group: 'receive',
-    computed: 'the interface of the default route',
-    help: 'Interface for xdp and packet; socket ignores it.',
+    computed: 'none for auto, else the interface of the default route',
+    help: 'Interface for xdp and packet; socket ignores it. Without it auto uses sockets: attaching XDP can bounce a link, and a ring on one interface hears nothing of the others.',
     example: 'eth0',
   }),
   MILLRACE_LISTEN: set(listenList, '9000', {
