@@ -54,8 +54,10 @@ t.test('defaults', async (t) => {
       wakeMaxUs: 200,
       xdpMode: 'auto',
       xdpFrames: 4096,
-      packetBlockBytes: 1 << 20,
-      packetBlocks: 16,
+      packetBlockBytes: 256 << 10,
+      packetBlocks: 128,
+      fanout: 'hash',
+      fanoutFlags: ['defrag', 'uniqueid', 'ignore_outgoing'],
       socketRcvbuf: 8 << 20,
     },
     workers: { queues: 4, cpus: [0, 1, 2, 3], handler: 'forward', batch: 1024, debugPoison: false },
@@ -210,6 +212,14 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
     bad: ['64KiB', '8MiB'],
   },
   MILLRACE_PACKET_BLOCKS: { good: [['4', (c) => c.engine.packetBlocks, 4]], bad: ['3', '4097'] },
+  MILLRACE_FANOUT: { good: [['qm', (c) => c.engine.fanout, 'qm']], bad: ['HASH', 'random'] },
+  MILLRACE_FANOUT_FLAGS: {
+    good: [
+      ['none', (c) => c.engine.fanoutFlags, []],
+      ['defrag, rollover', (c) => c.engine.fanoutFlags, ['defrag', 'rollover']],
+    ],
+    bad: ['defrag,defrag', 'unique', 'defrag,'],
+  },
   MILLRACE_SOCKET_RCVBUF: { good: [['4096b', (c) => c.engine.socketRcvbuf, 4096]], bad: ['4095', '2G'] },
   MILLRACE_HTTP: {
     good: [

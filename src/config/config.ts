@@ -27,6 +27,8 @@ export interface EngineConfigJson {
   /** Bytes. */
   readonly packetBlockBytes: number
   readonly packetBlocks: number
+  readonly fanout: 'hash' | 'lb' | 'cpu' | 'rollover' | 'rnd' | 'qm' | 'cbpf' | 'ebpf'
+  readonly fanoutFlags: readonly ('rollover' | 'defrag' | 'uniqueid' | 'ignore_outgoing')[]
   /** Bytes. */
   readonly socketRcvbuf: number
 }

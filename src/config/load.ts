@@ -53,6 +53,9 @@ function assemble(check: Check): Assembled {
       'MILLRACE_WINDOW_BYTES',
     ])
   }
+  if (v.MILLRACE_FANOUT === 'rollover' && v.MILLRACE_FANOUT_FLAGS?.includes('rollover')) {
+    check.fail('MILLRACE_FANOUT_FLAGS', 'no rollover while MILLRACE_FANOUT=rollover', ['MILLRACE_FANOUT'])
+  }
   return {
     node,
     engine: {
@@ -73,6 +76,8 @@ function assemble(check: Check): Assembled {
       xdpFrames: v.MILLRACE_XDP_FRAMES,
       packetBlockBytes: v.MILLRACE_PACKET_BLOCK_BYTES,
       packetBlocks: v.MILLRACE_PACKET_BLOCKS,
+      fanout: v.MILLRACE_FANOUT,
+      fanoutFlags: v.MILLRACE_FANOUT_FLAGS,
       socketRcvbuf: v.MILLRACE_SOCKET_RCVBUF,
     },
     workers: {

@@ -1,5 +1,5 @@
 import { httpAddress, listenList } from './addresses.js'
-import { boolean, choice, cpuList, integer, type Kind, powerOfTwo, size, text } from './kinds.js'
+import { boolean, choice, choices, cpuList, integer, type Kind, powerOfTwo, size, text } from './kinds.js'
 import { natsServers, subject } from './nats-names.js'
 
 /** Headings of the reference, in its order. */
@@ -249,6 +249,20 @@ export const VARIABLES = {
     help: 'TPACKET_V3 blocks in each ring. The kernel closes a block every millisecond, however little is in it: n blocks bridge a pause of n ms.',
     example: '512',
   }),
+  MILLRACE_FANOUT: set(choice(['hash', 'lb', 'cpu', 'rollover', 'rnd', 'qm', 'cbpf', 'ebpf']), 'hash', {
+    group: 'backends',
+    help: 'How the kernel spreads frames over the rings of packet: hash by flow, lb round robin, cpu by the receiving CPU, rollover the next ring when one is full, rnd at random, qm by rx queue, cbpf by a hash of the two addresses alone (the same on every node, no ports, fragments included), ebpf the same by eBPF. Rules hold with each of them.',
+    example: 'cpu',
+  }),
+  MILLRACE_FANOUT_FLAGS: set(
+    choices(['rollover', 'defrag', 'uniqueid', 'ignore_outgoing']),
+    'defrag,uniqueid,ignore_outgoing',
+    {
+      group: 'backends',
+      help: 'Flags of the fanout group, or none. rollover: a frame whose ring is full goes to another, out of order. defrag: IPv4 fragments are put together (without it they are lost, counted as fragment). uniqueid: the kernel picks a group id nobody uses. ignore_outgoing: frames this host sends do not enter. What the kernel does not know is left out and the start line says so.',
+      example: 'defrag,uniqueid,ignore_outgoing,rollover',
+    },
+  ),
   MILLRACE_SOCKET_RCVBUF: set(size(4096, GiB), '8MiB', {
     group: 'backends',
     help: 'Receive buffer asked for on each socket; the start line says what the kernel granted.',

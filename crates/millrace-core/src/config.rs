@@ -48,6 +48,67 @@ pub enum XdpMode {
     Generic,
 }
 
+/// How the kernel spreads frames over the members of a fanout group (`PACKET_FANOUT_*`, packet(7)). All results are
+/// taken modulo the number of members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FanoutMode {
+    /// The rules, as a classic BPF program: a datagram lands at the member with the number of its queue.
+    Rules,
+    /// By the kernel's flow hash: one flow, one member.
+    #[default]
+    Hash,
+    /// Round robin, each frame by itself.
+    Lb,
+    /// By the CPU that the frame arrived on.
+    Cpu,
+    /// The first member, until its ring is full; then the next.
+    Rollover,
+    /// At random.
+    Rnd,
+    /// By the rx queue that the driver recorded.
+    Qm,
+    /// By a classic BPF program: a hash of the two addresses, the same on every host and after every restart.
+    Cbpf,
+    /// The same hash by an eBPF program (needs CAP_BPF).
+    Ebpf,
+}
+
+impl FanoutMode {
+    /// As in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            FanoutMode::Rules => "rules",
+            FanoutMode::Hash => "hash",
+            FanoutMode::Lb => "lb",
+            FanoutMode::Cpu => "cpu",
+            FanoutMode::Rollover => "rollover",
+            FanoutMode::Rnd => "rnd",
+            FanoutMode::Qm => "qm",
+            FanoutMode::Cbpf => "cbpf",
+            FanoutMode::Ebpf => "ebpf",
+        }
+    }
+}
+
+/// What a fanout group does besides its mode (`PACKET_FANOUT_FLAG_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FanoutFlag {
+    /// A frame whose member is full goes to another one, out of order.
+    Rollover,
+    /// IPv4 fragments are put together before the mode decides (IPv6 ones come by the guard socket).
+    Defrag,
+    /// The kernel picks a group id that nobody uses (Linux 4.12).
+    Uniqueid,
+    /// Outgoing frames do not enter the group (Linux 6.2); without it the members' filters drop them.
+    IgnoreOutgoing,
+}
+
+fn default_fanout_flags() -> Vec<FanoutFlag> {
+    vec![FanoutFlag::Defrag, FanoutFlag::Uniqueid, FanoutFlag::IgnoreOutgoing]
+}
+
 /// One address and port to receive on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -99,6 +160,12 @@ pub struct EngineConfig {
     pub packet_block_bytes: u32,
     /// TPACKET_V3 blocks per ring, 4..=4096.
     pub packet_blocks: u32,
+    /// Fanout mode of the packet rings.
+    #[serde(default)]
+    pub fanout: FanoutMode,
+    /// Fanout flags; those the kernel does not know are left out and reported.
+    #[serde(default = "default_fanout_flags")]
+    pub fanout_flags: Vec<FanoutFlag>,
     /// SO_RCVBUF asked for per socket, bytes.
     pub socket_rcvbuf: u32,
 }
@@ -121,6 +188,11 @@ impl EngineConfig {
         }
         if let Some(l) = self.listen.iter().find(|l| l.port == 0) {
             return Err(Error::new(Code::Config, format!("listen port {}: expected 1..=65535", l.port)));
+        }
+        if self.fanout == FanoutMode::Rollover && self.fanout_flags.contains(&FanoutFlag::Rollover) {
+            // The kernel answers EINVAL.
+            let message = "fanoutFlags holds rollover: expected only with a mode other than rollover";
+            return Err(Error::new(Code::Config, message));
         }
         range("queues", self.queues.into(), 1, 256)?;
         range("rxThreads", self.rx_threads.into(), 1, 256)?;

@@ -19,7 +19,7 @@ use crate::{
     net::{Interface, Statistics},
     rule::RuleSet,
     rx::{
-        BackendInfo, Receiver,
+        BackendInfo, Receiver, Steering,
         ladder::{self, Backend, Refused},
     },
     scatter::{Moderation, Queue, Scatter, Wake},
@@ -126,7 +126,7 @@ impl Engine {
     pub fn open(config: EngineConfig) -> Result<Self> {
         check_cpus(&config.rx_cpus)?;
         let rules = Arc::new(RuleSet::compile(&config.rules, config.queues)?);
-        let (backend, refused) = ladder::open(&config)?;
+        let (backend, refused) = ladder::open(&config, &Steering::default())?;
         let info = backend.info().clone();
         let guard = usize::from(backend.has_guard());
         let receivers = backend.receivers();

@@ -111,6 +111,21 @@ pub struct BackendInfo {
     pub degraded: Vec<String>,
 }
 
+/// The rules as a classic BPF program whose result is the queue number, for fanout `rules` and for steering between
+/// SO_REUSEPORT sockets; or why there is none. The kernel takes the result modulo the members (fanout); the program
+/// itself must stay below the number of sockets for SO_REUSEPORT.
+#[derive(Debug, Clone)]
+pub struct Steering {
+    /// All loads relative to the network header (SKF_NET_OFF), so that both places may use it.
+    pub program: std::result::Result<Vec<libc::sock_filter>, String>,
+}
+
+impl Default for Steering {
+    fn default() -> Self {
+        Steering { program: Err("no program was made from the rules".into()) }
+    }
+}
+
 /// What a backend's `open` returns: everything bound and attached, nothing read yet.
 pub struct Opened<R> {
     /// One per receive thread, in index order.

@@ -173,6 +173,22 @@ impl RawSender {
         RawSender { fd }
     }
 
+    /// Sends past the queueing discipline (PACKET_QDISC_BYPASS): a veth's tx queue is then the CPU's.
+    pub fn bypass_qdisc(&self) {
+        let on: libc::c_int = 1;
+        // SAFETY: pointer and length describe `on`, which outlives the call.
+        let rc = unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_QDISC_BYPASS,
+                (&raw const on).cast(),
+                mem::size_of_val(&on) as libc::socklen_t,
+            )
+        };
+        assert_eq!(rc, 0, "PACKET_QDISC_BYPASS: {}", std::io::Error::last_os_error());
+    }
+
     /// Sends one frame; waits while the device's queue is full, so that what returns was handed over.
     pub fn send(&self, frame: &[u8]) {
         loop {

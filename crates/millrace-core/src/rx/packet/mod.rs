@@ -14,6 +14,7 @@ mod filter;
 mod frame;
 mod receiver;
 mod ring;
+mod steer;
 
 use std::{io, os::fd::OwnedFd};
 
@@ -24,7 +25,7 @@ use crate::{
     error::{Code, Error, Result},
     net::Interface,
     rx::{
-        BackendInfo, Opened, cbpf, local,
+        BackendInfo, Opened, Steering, cbpf, local,
         socket::{
             guard::{GuardMode, open_guard},
             sys,
@@ -39,6 +40,14 @@ use ring::Ring;
 /// [`Code::Permission`] without CAP_NET_RAW; [`Code::Interface`] when it does not exist or cannot be used;
 /// [`Code::Port`] when a port is taken, by a second Millrace too.
 pub fn open(config: &EngineConfig) -> Result<Opened<PacketReceiver>> {
+    open_steered(config, &Steering::default())
+}
+
+/// As [`open`], with the program of fanout `rules`.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened<PacketReceiver>> {
     let Interface { name, index: ifindex } = match &config.interface {
         Some(name) => Interface::by_name(name)?,
         None => Interface::of_default_route()?,
@@ -46,12 +55,7 @@ pub fn open(config: &EngineConfig) -> Result<Opened<PacketReceiver>> {
     // Before the guard: the reason why this backend cannot be had should be the first one reported.
     let sockets = (0..config.rx_threads).map(|_| packet_socket()).collect::<Result<Vec<OwnedFd>>>()?;
     let guard = open_guard(config, GuardMode::Sink)?;
-    let mut info = BackendInfo {
-        backend: "packet",
-        mode: "tpacket_v3 fanout hash".into(),
-        interface: Some(name.clone()),
-        ..BackendInfo::default()
-    };
+    let mut info = BackendInfo { backend: "packet", interface: Some(name.clone()), ..BackendInfo::default() };
 
     let mut rings = Vec::with_capacity(sockets.len());
     for fd in &sockets {
@@ -63,7 +67,9 @@ pub fn open(config: &EngineConfig) -> Result<Opened<PacketReceiver>> {
         sys::bind_packet(fd, ifindex).map_err(|e| bind_refused(e, &name))?;
         rings.push(ring);
     }
-    let group = fanout::join(&sockets, &name)?;
+    let wanted = fanout::Wanted::new(config.fanout, &config.fanout_flags, steering, &mut info.degraded);
+    let group = wanted.join(&sockets, &name, ifindex, &mut info.degraded)?;
+    info.mode = format!("tpacket_v3 fanout {}", group.mode.as_str());
     let ports: Vec<u16> = config.listen.iter().map(|l| l.port).collect();
     let (program, by_port) = filter::ours(&ports);
     report(&mut info, config, &rings, group, by_port);
@@ -74,7 +80,7 @@ pub fn open(config: &EngineConfig) -> Result<Opened<PacketReceiver>> {
         .zip(rings)
         .zip(0..)
         .map(|((fd, ring), index)| {
-            PacketReceiver::new(fd, ring, listen.clone(), index, name.clone(), ifindex)
+            PacketReceiver::new(fd, ring, listen.clone(), index, name.clone(), ifindex, group.rolls_over())
         })
         .collect();
     for receiver in &receivers {
@@ -129,10 +135,11 @@ fn report(
     by_port: bool,
 ) {
     let blocks = rings.iter().map(Ring::blocks).min().unwrap_or(0);
-    let outgoing = if group.ignores_outgoing { "fanout flag" } else { "filter" };
+    let outgoing = if group.ignores_outgoing() { "fanout flag" } else { "filter" };
     info.granted.extend([
         ("members".to_owned(), rings.len().to_string()),
         ("fanout group".to_owned(), group.id.to_string()),
+        ("fanout flags".to_owned(), group.flag_names()),
         ("ring".to_owned(), format!("{blocks} blocks of {} bytes each member", config.packet_block_bytes)),
         ("outgoing frames skipped by".to_owned(), outgoing.to_owned()),
     ]);
@@ -141,6 +148,13 @@ fn report(
             "ring: asked for {} blocks of {} bytes each member, memory for {blocks}",
             config.packet_blocks, config.packet_block_bytes
         ));
+    }
+    if !group.defragments() {
+        info.degraded
+            .push("fanout flag defrag is off: IPv4 fragments are counted as fragment and lost".into());
+    }
+    if group.rolls_over() {
+        info.degraded.push("rollover breaks the order within a flow whenever a ring is full".into());
     }
     if !by_port {
         info.degraded.push("too many ports for a socket filter: all UDP of the host enters the rings".into());

@@ -14,6 +14,8 @@ use crate::{
 
 /// PACKET_MULTICAST, the last of the packet types that come in; see `filter`.
 const LAST_INCOMING_PKTTYPE: u8 = 2;
+/// if_packet.h, since Linux 4.3.
+const PACKET_ROLLOVER_STATS: libc::c_int = 21;
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
 
@@ -29,6 +31,8 @@ pub struct PacketReceiver {
     index: u16,
     interface: String,
     ifindex: u32,
+    /// The group has rollover statistics.
+    rolls_over: bool,
     stats: Stats,
 }
 
@@ -51,8 +55,25 @@ impl PacketReceiver {
         index: u16,
         interface: String,
         ifindex: u32,
+        rolls_over: bool,
     ) -> Self {
-        PacketReceiver { ring, fd, listen, index, interface, ifindex, stats: Stats::default() }
+        PacketReceiver { ring, fd, listen, index, interface, ifindex, rolls_over, stats: Stats::default() }
+    }
+
+    /// `struct tpacket_rollover_stats`, cumulative: frames this member could not take that went elsewhere, those of
+    /// them that belonged to a flow which fills rings, and those that no member had room for.
+    fn rollover(&self) -> Vec<(&'static str, u64)> {
+        let names = ["rollover_all", "rollover_huge", "rollover_failed"];
+        match sys::get_words::<6>(&self.fd, libc::SOL_PACKET, PACKET_ROLLOVER_STATS) {
+            Ok(words) => {
+                let value = |i: usize| {
+                    let pair = [words[2 * i].to_ne_bytes(), words[2 * i + 1].to_ne_bytes()].concat();
+                    u64::from_ne_bytes(pair.try_into().unwrap_or_default())
+                };
+                names.into_iter().enumerate().map(|(i, name)| (name, value(i))).collect()
+            }
+            Err(_) => Vec::new(),
+        }
     }
 
     pub(super) fn fd(&self) -> &OwnedFd {
@@ -96,7 +117,7 @@ impl Receiver for PacketReceiver {
     }
 
     /// `lost`: `ring_full`. `notes`: `packets` (frames that passed the filter, lost ones included), `freezes` (times
-    /// the kernel ran into a block that was not given back yet).
+    /// the kernel ran into a block that was not given back yet), and with rollover those of its statistics.
     fn counters(&mut self) -> KernelCounters {
         // struct tpacket_stats_v3: packets (with drops), drops, freeze count.
         if let Ok([packets, drops, freezes]) =
@@ -106,10 +127,11 @@ impl Receiver for PacketReceiver {
             self.stats.drops += u64::from(drops);
             self.stats.freezes += u64::from(freezes);
         }
-        KernelCounters {
-            lost: vec![("ring_full", self.stats.drops)],
-            notes: vec![("packets", self.stats.packets), ("freezes", self.stats.freezes)],
+        let mut notes = vec![("packets", self.stats.packets), ("freezes", self.stats.freezes)];
+        if self.rolls_over {
+            notes.extend(self.rollover());
         }
+        KernelCounters { lost: vec![("ring_full", self.stats.drops)], notes }
     }
 
     fn rx_queue(&self) -> u16 {

@@ -62,6 +62,16 @@ pub(crate) fn get_words<const N: usize>(fd: &OwnedFd, level: c_int, name: c_int)
 /// Attaches a classic BPF program by `option` (SO_ATTACH_FILTER or SO_ATTACH_REUSEPORT_CBPF); replaces an earlier one
 /// atomically.
 pub(crate) fn attach_cbpf(fd: &OwnedFd, option: c_int, program: &[sock_filter]) -> io::Result<()> {
+    set_program(fd, libc::SOL_SOCKET, option, program)
+}
+
+/// setsockopt(2) with a `struct sock_fprog`, for options of any level.
+pub(crate) fn set_program(
+    fd: &OwnedFd,
+    level: c_int,
+    option: c_int,
+    program: &[sock_filter],
+) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     let fprog = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
     // SAFETY: `fprog` describes `program`; the kernel copies both during the call and writes to neither, so the cast
@@ -69,7 +79,7 @@ pub(crate) fn attach_cbpf(fd: &OwnedFd, option: c_int, program: &[sock_filter]) 
     check(unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
-            libc::SOL_SOCKET,
+            level,
             option,
             (&raw const fprog).cast(),
             mem::size_of_val(&fprog) as socklen_t,
