@@ -56,6 +56,8 @@ t.test('defaults', async (t) => {
       xdpFrames: 4096,
       packetBlockBytes: 256 << 10,
       packetBlocks: 128,
+      tpacket: 'v3',
+      packetSlotBytes: 66 << 10,
       fanout: 'hash',
       fanoutFlags: ['defrag', 'uniqueid', 'ignore_outgoing'],
       socketRcvbuf: 8 << 20,
@@ -212,6 +214,11 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
     bad: ['64KiB', '8MiB'],
   },
   MILLRACE_PACKET_BLOCKS: { good: [['4', (c) => c.engine.packetBlocks, 4]], bad: ['3', '4097'] },
+  MILLRACE_TPACKET: { good: [['v2', (c) => c.engine.tpacket, 'v2']], bad: ['2', 'v1'] },
+  MILLRACE_PACKET_SLOT_BYTES: {
+    good: [['2KiB', (c) => c.engine.packetSlotBytes, 2048]],
+    bad: ['1KiB', '256KiB', '2049'],
+  },
   MILLRACE_FANOUT: { good: [['qm', (c) => c.engine.fanout, 'qm']], bad: ['HASH', 'random'] },
   MILLRACE_FANOUT_FLAGS: {
     good: [

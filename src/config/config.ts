@@ -27,6 +27,9 @@ export interface EngineConfigJson {
   /** Bytes. */
   readonly packetBlockBytes: number
   readonly packetBlocks: number
+  readonly tpacket: 'v3' | 'v2'
+  /** Bytes. */
+  readonly packetSlotBytes: number
   readonly fanout: 'hash' | 'lb' | 'cpu' | 'rollover' | 'rnd' | 'qm' | 'cbpf' | 'ebpf'
   readonly fanoutFlags: readonly ('rollover' | 'defrag' | 'uniqueid' | 'ignore_outgoing')[]
   /** Bytes. */

@@ -56,6 +56,12 @@ function assemble(check: Check): Assembled {
   if (v.MILLRACE_FANOUT === 'rollover' && v.MILLRACE_FANOUT_FLAGS?.includes('rollover')) {
     check.fail('MILLRACE_FANOUT_FLAGS', 'no rollover while MILLRACE_FANOUT=rollover', ['MILLRACE_FANOUT'])
   }
+  if (
+    v.MILLRACE_PACKET_SLOT_BYTES % 16 !== 0 ||
+    v.MILLRACE_PACKET_SLOT_BYTES > v.MILLRACE_PACKET_BLOCK_BYTES
+  ) {
+    check.fail('MILLRACE_PACKET_SLOT_BYTES', 'a multiple of 16, at most MILLRACE_PACKET_BLOCK_BYTES')
+  }
   return {
     node,
     engine: {
@@ -76,6 +82,8 @@ function assemble(check: Check): Assembled {
       xdpFrames: v.MILLRACE_XDP_FRAMES,
       packetBlockBytes: v.MILLRACE_PACKET_BLOCK_BYTES,
       packetBlocks: v.MILLRACE_PACKET_BLOCKS,
+      tpacket: v.MILLRACE_TPACKET,
+      packetSlotBytes: v.MILLRACE_PACKET_SLOT_BYTES,
       fanout: v.MILLRACE_FANOUT,
       fanoutFlags: v.MILLRACE_FANOUT_FLAGS,
       socketRcvbuf: v.MILLRACE_SOCKET_RCVBUF,

@@ -241,13 +241,23 @@ export const VARIABLES = {
   }),
   MILLRACE_PACKET_BLOCK_BYTES: set(size(128 * KiB, 4 * MiB, 'power of two'), '256KiB', {
     group: 'backends',
-    help: 'Size of a TPACKET_V3 block.',
+    help: 'Size of a ring block.',
     example: '1MiB',
   }),
   MILLRACE_PACKET_BLOCKS: set(integer(4, 4096), '128', {
     group: 'backends',
-    help: 'TPACKET_V3 blocks in each ring. The kernel closes a block every millisecond, however little is in it: n blocks bridge a pause of n ms.',
+    help: 'Blocks in each ring. With v3 the kernel closes a block every millisecond, however little is in it: n blocks bridge a pause of n ms.',
     example: '512',
+  }),
+  MILLRACE_TPACKET: set(choice(['v3', 'v2']), 'v3', {
+    group: 'backends',
+    help: 'Ring layout of packet. v3 hands over blocks of frames, at the latest after a millisecond; v2 hands over each frame at once, for low latency at low rates, and holds a fixed number of frames.',
+    example: 'v2',
+  }),
+  MILLRACE_PACKET_SLOT_BYTES: set(size(2 * KiB, 128 * KiB), '66KiB', {
+    group: 'backends',
+    help: 'With v2: bytes of a slot, a multiple of 16. The default holds any datagram and any merged burst; 2KiB makes many more slots where every frame fits one of 1,500 bytes. Longer ones are counted as truncated.',
+    example: '2KiB',
   }),
   MILLRACE_FANOUT: set(choice(['hash', 'lb', 'cpu', 'rollover', 'rnd', 'qm', 'cbpf', 'ebpf']), 'hash', {
     group: 'backends',

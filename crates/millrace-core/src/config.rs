@@ -48,6 +48,27 @@ pub enum XdpMode {
     Generic,
 }
 
+/// Layout of the packet rings (packet_mmap.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tpacket {
+    /// Blocks of frames, handed over when full or after 1 ms: least work for each frame.
+    #[default]
+    V3,
+    /// A slot for each frame, handed over at once: least latency for a lone frame.
+    V2,
+}
+
+impl Tpacket {
+    /// As in the mode of [`crate::rx::BackendInfo`].
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Tpacket::V3 => "tpacket_v3",
+            Tpacket::V2 => "tpacket_v2",
+        }
+    }
+}
+
 /// How the kernel spreads frames over the members of a fanout group (`PACKET_FANOUT_*`, packet(7)). All results are
 /// taken modulo the number of members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -105,6 +126,10 @@ pub enum FanoutFlag {
     IgnoreOutgoing,
 }
 
+fn default_slot_bytes() -> u32 {
+    66 * 1024
+}
+
 fn default_fanout_flags() -> Vec<FanoutFlag> {
     vec![FanoutFlag::Defrag, FanoutFlag::Uniqueid, FanoutFlag::IgnoreOutgoing]
 }
@@ -156,10 +181,17 @@ pub struct EngineConfig {
     pub xdp_mode: XdpMode,
     /// UMEM frames per rx queue (2 KiB each), a power of two, 512..=1_048_576. The rings hold half of that.
     pub xdp_frames: u32,
-    /// TPACKET_V3 block size in bytes, a power of two, 131_072..=4 MiB.
+    /// Ring block size in bytes, a power of two, 131_072..=4 MiB.
     pub packet_block_bytes: u32,
-    /// TPACKET_V3 blocks per ring, 4..=4096.
+    /// Blocks per ring, 4..=4096.
     pub packet_blocks: u32,
+    /// Ring layout.
+    #[serde(default)]
+    pub tpacket: Tpacket,
+    /// Bytes of a TPACKET_V2 slot, headers included, a multiple of 16, 2048..=131_072 and at most a block. 66 KiB hold
+    /// any datagram and any super-packet; what is longer than a slot is counted as truncated.
+    #[serde(default = "default_slot_bytes")]
+    pub packet_slot_bytes: u32,
     /// Fanout mode of the packet rings.
     #[serde(default)]
     pub fanout: FanoutMode,
@@ -200,6 +232,11 @@ impl EngineConfig {
         range("wakeMaxUs", self.wake_max_us, 1, 1_000_000)?;
         range("busyPollUs", self.busy_poll_us, 0, 1_000_000)?;
         range("socketRcvbuf", self.socket_rcvbuf, 4096, 1 << 30)?;
+        range("packetSlotBytes", self.packet_slot_bytes, 2048, 131_072)?;
+        if !self.packet_slot_bytes.is_multiple_of(16) {
+            let message = format!("packetSlotBytes = {}: expected a multiple of 16", self.packet_slot_bytes);
+            return Err(Error::new(Code::Config, message));
+        }
         range("packetBlocks", self.packet_blocks, 4, 4096)?;
         power_of_two("laneSlots", self.lane_slots, 64, 1 << 20)?;
         power_of_two("laneBytes", self.lane_bytes, 1 << 16, 1 << 30)?;

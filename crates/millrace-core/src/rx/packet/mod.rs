@@ -1,4 +1,4 @@
-//! AF_PACKET: a TPACKET_V3 ring for each receive thread, all members of one fanout group (packet(7),
+//! AF_PACKET: a TPACKET_V3 (or V2) ring for each receive thread, all members of one fanout group (packet(7),
 //! Documentation/networking/packet_mmap.rst).
 //!
 //! Order of setting up, each step for a reason:
@@ -14,6 +14,7 @@ mod filter;
 mod frame;
 mod receiver;
 mod ring;
+mod slots;
 mod steer;
 
 use std::{io, os::fd::OwnedFd};
@@ -21,7 +22,7 @@ use std::{io, os::fd::OwnedFd};
 pub use receiver::PacketReceiver;
 
 use crate::{
-    config::{EngineConfig, ListenSet},
+    config::{EngineConfig, ListenSet, Tpacket},
     error::{Code, Error, Result},
     net::Interface,
     rx::{
@@ -33,6 +34,51 @@ use crate::{
     },
 };
 use ring::Ring;
+use slots::SlotRing;
+
+/// The ring of one member.
+enum Rings {
+    V3(Ring),
+    V2(SlotRing),
+}
+
+impl Rings {
+    fn new(fd: &OwnedFd, config: &EngineConfig) -> io::Result<Self> {
+        let (bytes, blocks) = (config.packet_block_bytes, config.packet_blocks);
+        match config.tpacket {
+            Tpacket::V3 => Ring::new(fd, bytes, blocks).map(Rings::V3),
+            Tpacket::V2 => SlotRing::new(fd, bytes, blocks, config.packet_slot_bytes).map(Rings::V2),
+        }
+    }
+
+    /// Blocks or slots.
+    fn units(&self) -> usize {
+        match self {
+            Rings::V3(ring) => ring.blocks(),
+            Rings::V2(ring) => ring.slots(),
+        }
+    }
+
+    /// See [`Ring::settle`].
+    fn settle(&self) {
+        match self {
+            Rings::V3(ring) => ring.settle(),
+            Rings::V2(ring) => ring.settle(),
+        }
+    }
+}
+
+/// What [`Rings::units`] is when all the memory asked for was there, the name of a unit, and its bytes.
+fn full_ring(config: &EngineConfig) -> (usize, &'static str, u32) {
+    let blocks = config.packet_blocks as usize;
+    match config.tpacket {
+        Tpacket::V3 => (blocks, "blocks", config.packet_block_bytes),
+        Tpacket::V2 => {
+            let in_block = (config.packet_block_bytes / config.packet_slot_bytes) as usize;
+            (blocks * in_block, "slots", config.packet_slot_bytes)
+        }
+    }
+}
 
 /// Opens `config.rx_threads` members on `config.interface` (absent: that of the default route), and the guard.
 ///
@@ -53,13 +99,14 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         None => Interface::of_default_route()?,
     };
     // Before the guard: the reason why this backend cannot be had should be the first one reported.
-    let sockets = (0..config.rx_threads).map(|_| packet_socket()).collect::<Result<Vec<OwnedFd>>>()?;
+    let sockets =
+        (0..config.rx_threads).map(|_| packet_socket(config.tpacket)).collect::<Result<Vec<OwnedFd>>>()?;
     let guard = open_guard(config, GuardMode::Sink)?;
     let mut info = BackendInfo { backend: "packet", interface: Some(name.clone()), ..BackendInfo::default() };
 
     let mut rings = Vec::with_capacity(sockets.len());
     for fd in &sockets {
-        let ring = Ring::new(fd, config.packet_block_bytes, config.packet_blocks).map_err(|e| {
+        let ring = Rings::new(fd, config).map_err(|e| {
             let size = format!("{} blocks of {} bytes", config.packet_blocks, config.packet_block_bytes);
             Error::os(Code::Kernel, format!("PACKET_RX_RING on {name}, {size}, and down to 2 blocks"), e)
         })?;
@@ -69,7 +116,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     }
     let wanted = fanout::Wanted::new(config.fanout, &config.fanout_flags, steering, &mut info.degraded);
     let group = wanted.join(&sockets, &name, ifindex, &mut info.degraded)?;
-    info.mode = format!("tpacket_v3 fanout {}", group.mode.as_str());
+    info.mode = format!("{} fanout {}", config.tpacket.as_str(), group.mode.as_str());
     let ports: Vec<u16> = config.listen.iter().map(|l| l.port).collect();
     let (program, by_port) = filter::ours(&ports);
     report(&mut info, config, &rings, group, by_port);
@@ -89,8 +136,8 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     Ok(Opened { receivers, guard: Some(guard), info })
 }
 
-/// A packet socket that receives nothing yet, switched to TPACKET_V3 with vnet headers.
-fn packet_socket() -> Result<OwnedFd> {
+/// A packet socket that receives nothing yet, switched to the version with vnet headers.
+fn packet_socket(version: Tpacket) -> Result<OwnedFd> {
     let fd = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).map_err(|e| match e.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
             Error::os(Code::Permission, "AF_PACKET socket: needs the capability CAP_NET_RAW", e)
@@ -100,13 +147,12 @@ fn packet_socket() -> Result<OwnedFd> {
         }
         _ => Error::os(Code::Kernel, "AF_PACKET socket", e),
     })?;
-    sys::set_int(
-        &fd,
-        libc::SOL_PACKET,
-        libc::PACKET_VERSION,
-        libc::tpacket_versions::TPACKET_V3 as libc::c_int,
-    )
-    .map_err(|e| Error::os(Code::Unsupported, "TPACKET_V3", e))?;
+    let number = match version {
+        Tpacket::V3 => libc::tpacket_versions::TPACKET_V3,
+        Tpacket::V2 => libc::tpacket_versions::TPACKET_V2,
+    };
+    sys::set_int(&fd, libc::SOL_PACKET, libc::PACKET_VERSION, number as libc::c_int)
+        .map_err(|e| Error::os(Code::Unsupported, version.as_str().to_uppercase(), e))?;
     // Not optional: without it a UDP super-packet would be taken for one datagram.
     sys::set_int(&fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1)
         .map_err(|e| Error::os(Code::Unsupported, "PACKET_VNET_HDR", e))?;
@@ -130,23 +176,23 @@ fn bind_refused(e: io::Error, interface: &str) -> Error {
 fn report(
     info: &mut BackendInfo,
     config: &EngineConfig,
-    rings: &[Ring],
+    rings: &[Rings],
     group: fanout::Group,
     by_port: bool,
 ) {
-    let blocks = rings.iter().map(Ring::blocks).min().unwrap_or(0);
+    let granted = rings.iter().map(Rings::units).min().unwrap_or(0);
+    let (asked, unit, bytes) = full_ring(config);
     let outgoing = if group.ignores_outgoing() { "fanout flag" } else { "filter" };
     info.granted.extend([
         ("members".to_owned(), rings.len().to_string()),
         ("fanout group".to_owned(), group.id.to_string()),
         ("fanout flags".to_owned(), group.flag_names()),
-        ("ring".to_owned(), format!("{blocks} blocks of {} bytes each member", config.packet_block_bytes)),
+        ("ring".to_owned(), format!("{granted} {unit} of {bytes} bytes each member")),
         ("outgoing frames skipped by".to_owned(), outgoing.to_owned()),
     ]);
-    if blocks < config.packet_blocks as usize {
+    if granted < asked {
         info.degraded.push(format!(
-            "ring: asked for {} blocks of {} bytes each member, memory for {blocks}",
-            config.packet_blocks, config.packet_block_bytes
+            "ring: asked for {asked} {unit} of {bytes} bytes each member, memory for {granted}"
         ));
     }
     if !group.defragments() {

@@ -2,7 +2,7 @@
 
 use std::{os::fd::OwnedFd, time::Duration};
 
-use super::{frame::Frame, ring::Ring};
+use super::{Rings, frame::Frame};
 use crate::{
     config::ListenSet,
     datagram::{Datagram, flags},
@@ -19,13 +19,13 @@ const PACKET_ROLLOVER_STATS: libc::c_int = 21;
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
 
-/// Reads one TPACKET_V3 ring.
+/// Reads one TPACKET_V3 or TPACKET_V2 ring.
 ///
 /// The stack verifies UDP checksums, a ring does not: a datagram with a wrong checksum is delivered here and dropped by
 /// the socket backend.
 pub struct PacketReceiver {
     // Before the socket, so that the ring is unmapped first.
-    ring: Ring,
+    ring: Rings,
     fd: OwnedFd,
     listen: ListenSet,
     index: u16,
@@ -50,7 +50,7 @@ struct Stats {
 impl PacketReceiver {
     pub(super) fn new(
         fd: OwnedFd,
-        ring: Ring,
+        ring: Rings,
         listen: ListenSet,
         index: u16,
         interface: String,
@@ -82,17 +82,23 @@ impl PacketReceiver {
 }
 
 impl Receiver for PacketReceiver {
-    /// Handles at most one block.
+    /// Handles at most one block, or 256 slots.
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
         let (listen, index) = (&self.listen, self.index);
-        let Some(block) = self.ring.take() else { return Ok(0) };
-        let (announced, unreadable) = block.for_each(|frame| deliver(sink, listen, index, frame));
-        drop(block);
+        let each = |frame: &Frame<'_>| deliver(sink, listen, index, frame);
+        let (announced, unreadable) = match &mut self.ring {
+            Rings::V3(ring) => {
+                let Some(block) = ring.take() else { return Ok(0) };
+                let (announced, unreadable) = block.for_each(each);
+                // The kernel retires no block without frames, but "something happened" must not look idle.
+                (announced.max(1), unreadable)
+            }
+            Rings::V2(ring) => ring.pass(each),
+        };
         for _ in 0..unreadable {
             sink.frame_dropped(FrameDrop::Malformed);
         }
-        // The kernel retires no block without frames, but "something happened" must not look idle.
-        Ok(announced.max(1))
+        Ok(announced)
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<()> {
@@ -119,7 +125,7 @@ impl Receiver for PacketReceiver {
     /// `lost`: `ring_full`. `notes`: `packets` (frames that passed the filter, lost ones included), `freezes` (times
     /// the kernel ran into a block that was not given back yet), and with rollover those of its statistics.
     fn counters(&mut self) -> KernelCounters {
-        // struct tpacket_stats_v3: packets (with drops), drops, freeze count.
+        // struct tpacket_stats_v3: packets (with drops), drops, freeze count. That of V2 ends before the third.
         if let Ok([packets, drops, freezes]) =
             sys::get_words::<3>(&self.fd, libc::SOL_PACKET, libc::PACKET_STATISTICS)
         {
