@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use millrace_core::{
     affinity,
-    config::{EngineConfig, FanoutFlag, FanoutMode},
+    config::{EngineConfig, FanoutFlag, FanoutMode, Tpacket},
     net::Interface,
     rx::{FrameDrop, Opened, Receiver, Steering, packet},
 };
@@ -287,4 +287,61 @@ fn without_cap_bpf_ebpf_becomes_cbpf_and_says_so() {
     let opened = pair.in_b(|| with_capabilities(1 << CAP_NET_RAW, || packet::open(&config))).unwrap();
     assert_eq!(opened.info.mode, "tpacket_v3 fanout cbpf");
     assert!(opened.info.degraded.iter().any(|d| d.contains("CAP_BPF")), "{:?}", opened.info.degraded);
+}
+
+/// Members by number of the first payload byte: what `rules` does.
+fn by_payload() -> Steering {
+    let filter = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
+    Steering { program: Ok(vec![filter(0x30, libc::SKF_NET_OFF as u32 + 28), filter(0x16, 0)]) }
+}
+
+#[test]
+fn a_link_flap_keeps_the_members_numbers() {
+    if !rig::privileged("a_link_flap_keeps_the_members_numbers") {
+        return;
+    }
+    let pair = quiet_pair(1);
+    let mut opened =
+        pair.in_b(|| packet::open_steered(&with_mode(FanoutMode::Rules), &by_payload())).unwrap();
+    for _ in 0..2 {
+        rig::run(&format!("ip -n {} link set vb down", pair.b));
+        opened.receivers.iter_mut().for_each(|r| r.wait(std::time::Duration::from_millis(5)).unwrap());
+        rig::run(&format!("ip -n {} link set vb up", pair.b));
+        pair.in_a(|| send(80, 1));
+        let keep = drain(&mut opened, 80);
+        assert_eq!(by_member(&keep, 80), [20; 4]);
+        assert!(keep.got.iter().all(|g| u16::from(g.payload[0]) % 4 == g.rx_queue));
+    }
+}
+
+#[test]
+fn a_dead_member_leaves_a_new_group_in_order() {
+    if !rig::privileged("a_dead_member_leaves_a_new_group_in_order") {
+        return;
+    }
+    for tpacket in [Tpacket::V3, Tpacket::V2] {
+        let pair = quiet_pair(1);
+        let config = EngineConfig { tpacket, ..with_mode(FanoutMode::Rules) };
+        let mut opened = pair.in_b(|| packet::open_steered(&config, &by_payload())).unwrap();
+        pair.in_a(|| send(40, 1));
+        assert_eq!(drain(&mut opened, 40).got.len(), 40);
+        drop(opened.receivers.remove(1));
+        // The kernel has put the last member into the gap: 0, 3, 2. What is in the rings now must not get lost.
+        pair.in_a(|| send(30, 1));
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        let keep = pair.in_b(|| drain(&mut opened, 30));
+        assert_eq!(keep.got.len(), 30);
+        assert!(keep.got.iter().all(|g| g.rx_queue == [0, 3, 2][usize::from(g.payload[0]) % 3]));
+        // Now a new group: 0, 2, 3.
+        pair.in_a(|| send(30, 1));
+        let keep = pair.in_b(|| drain(&mut opened, 30));
+        assert_eq!(keep.got.len(), 30);
+        assert!(keep.got.iter().all(|g| g.rx_queue == [0, 2, 3][usize::from(g.payload[0]) % 3]));
+        for r in &mut opened.receivers {
+            let notes = r.counters().notes;
+            assert!(notes.contains(&("group_rebuilds", 1)), "{notes:?}");
+            assert!(notes.contains(&("group_rebuild_failed", 0)), "{notes:?}");
+        }
+        assert_eq!(lost(&mut opened), 0);
+    }
 }

@@ -12,12 +12,13 @@
 mod fanout;
 mod filter;
 mod frame;
+mod group;
 mod receiver;
 mod ring;
 mod slots;
 mod steer;
 
-use std::{io, os::fd::OwnedFd};
+use std::{io, os::fd::OwnedFd, sync::Arc};
 
 pub use receiver::PacketReceiver;
 
@@ -33,6 +34,7 @@ use crate::{
         },
     },
 };
+use group::Shared;
 use ring::Ring;
 use slots::SlotRing;
 
@@ -104,6 +106,46 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     let guard = open_guard(config, GuardMode::Sink)?;
     let mut info = BackendInfo { backend: "packet", interface: Some(name.clone()), ..BackendInfo::default() };
 
+    let wanted = fanout::Wanted::new(config.fanout, &config.fanout_flags, steering, &mut info.degraded);
+    let made = make(config, &wanted, sockets, (&name, ifindex), &mut info.degraded)?;
+    info.mode = format!("{} fanout {}", config.tpacket.as_str(), made.group.mode.as_str());
+    let ports: Vec<u16> = config.listen.iter().map(|l| l.port).collect();
+    let (program, by_port) = filter::ours(&ports);
+    report(&mut info, config, &made.rings, made.group, by_port);
+
+    let listen = ListenSet::new(&local::listen_here(&config.listen)?);
+    let shared = Arc::new(Shared::new(config, wanted, (&name, ifindex), program, &made.sockets));
+    let rolls_over = made.group.rolls_over();
+    let receivers: Vec<PacketReceiver> = made
+        .sockets
+        .into_iter()
+        .zip(made.rings)
+        .zip(0..)
+        .map(|((fd, ring), index)| {
+            PacketReceiver::new(fd, ring, listen.clone(), index, Arc::clone(&shared), rolls_over)
+        })
+        .collect();
+    for receiver in &receivers {
+        attach(receiver.fd(), &shared.filter)?;
+    }
+    Ok(Opened { receivers, guard: Some(guard), info })
+}
+
+/// Members of a group: bound, joined in order, with a filter that drops everything.
+struct Made {
+    sockets: Vec<Arc<OwnedFd>>,
+    rings: Vec<Rings>,
+    group: fanout::Group,
+}
+
+/// Steps 2 (but the sockets) and 3 of setting up.
+fn make(
+    config: &EngineConfig,
+    wanted: &fanout::Wanted,
+    sockets: Vec<OwnedFd>,
+    (name, ifindex): (&str, u32),
+    degraded: &mut Vec<String>,
+) -> Result<Made> {
     let mut rings = Vec::with_capacity(sockets.len());
     for fd in &sockets {
         let ring = Rings::new(fd, config).map_err(|e| {
@@ -111,29 +153,11 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
             Error::os(Code::Kernel, format!("PACKET_RX_RING on {name}, {size}, and down to 2 blocks"), e)
         })?;
         attach(fd, &cbpf::drop_all())?;
-        sys::bind_packet(fd, ifindex).map_err(|e| bind_refused(e, &name))?;
+        sys::bind_packet(fd, ifindex).map_err(|e| bind_refused(e, name))?;
         rings.push(ring);
     }
-    let wanted = fanout::Wanted::new(config.fanout, &config.fanout_flags, steering, &mut info.degraded);
-    let group = wanted.join(&sockets, &name, ifindex, &mut info.degraded)?;
-    info.mode = format!("{} fanout {}", config.tpacket.as_str(), group.mode.as_str());
-    let ports: Vec<u16> = config.listen.iter().map(|l| l.port).collect();
-    let (program, by_port) = filter::ours(&ports);
-    report(&mut info, config, &rings, group, by_port);
-
-    let listen = ListenSet::new(&local::listen_here(&config.listen)?);
-    let receivers: Vec<PacketReceiver> = sockets
-        .into_iter()
-        .zip(rings)
-        .zip(0..)
-        .map(|((fd, ring), index)| {
-            PacketReceiver::new(fd, ring, listen.clone(), index, name.clone(), ifindex, group.rolls_over())
-        })
-        .collect();
-    for receiver in &receivers {
-        attach(receiver.fd(), &program)?;
-    }
-    Ok(Opened { receivers, guard: Some(guard), info })
+    let group = wanted.join(&sockets, name, ifindex, degraded)?;
+    Ok(Made { sockets: sockets.into_iter().map(Arc::new).collect(), rings, group })
 }
 
 /// A packet socket that receives nothing yet, switched to the version with vnet headers.

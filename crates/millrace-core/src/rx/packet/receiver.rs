@@ -1,8 +1,8 @@
 //! One member of the fanout group: its ring, read by one thread.
 
-use std::{os::fd::OwnedFd, time::Duration};
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use super::{Rings, frame::Frame};
+use super::{Rings, frame::Frame, group::Shared};
 use crate::{
     config::ListenSet,
     datagram::{Datagram, flags},
@@ -26,11 +26,14 @@ const ETHERNET: usize = 14;
 pub struct PacketReceiver {
     // Before the socket, so that the ring is unmapped first.
     ring: Rings,
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     listen: ListenSet,
     index: u16,
-    interface: String,
-    ifindex: u32,
+    shared: Arc<Shared>,
+    /// The group we are in, as counted by `shared`.
+    generation: u32,
+    /// `close_intake` was called.
+    closed: bool,
     /// The group has rollover statistics.
     rolls_over: bool,
     stats: Stats,
@@ -49,15 +52,66 @@ struct Stats {
 
 impl PacketReceiver {
     pub(super) fn new(
-        fd: OwnedFd,
+        fd: Arc<OwnedFd>,
         ring: Rings,
         listen: ListenSet,
         index: u16,
-        interface: String,
-        ifindex: u32,
+        shared: Arc<Shared>,
         rolls_over: bool,
     ) -> Self {
-        PacketReceiver { ring, fd, listen, index, interface, ifindex, rolls_over, stats: Stats::default() }
+        let (generation, closed, stats) = (0, false, Stats::default());
+        PacketReceiver { ring, fd, listen, index, shared, generation, closed, rolls_over, stats }
+    }
+
+    /// Empties the ring of the old group, which gets nothing any more, and moves to the new one.
+    #[cold]
+    fn move_over<S: Sink>(&mut self, sink: &mut S) -> usize {
+        self.generation = self.shared.generation();
+        let Some((ring, fd)) = self.shared.take_next(self.index) else { return 0 };
+        self.ring.settle();
+        let mut frames = 0;
+        loop {
+            match self.pass(sink) {
+                0 => break,
+                n => frames += n,
+            }
+        }
+        self.read_statistics();
+        // The ring before the socket, as on drop.
+        self.ring = ring;
+        self.fd = fd;
+        frames
+    }
+
+    /// Handles at most one block, or 256 slots.
+    #[inline]
+    fn pass<S: Sink>(&mut self, sink: &mut S) -> usize {
+        let (listen, index) = (&self.listen, self.index);
+        let each = |frame: &Frame<'_>| deliver(sink, listen, index, frame);
+        let (announced, unreadable) = match &mut self.ring {
+            Rings::V3(ring) => {
+                let Some(block) = ring.take() else { return 0 };
+                let (announced, unreadable) = block.for_each(each);
+                // The kernel retires no block without frames, but "something happened" must not look idle.
+                (announced.max(1), unreadable)
+            }
+            Rings::V2(ring) => ring.pass(each),
+        };
+        for _ in 0..unreadable {
+            sink.frame_dropped(FrameDrop::Malformed);
+        }
+        announced
+    }
+
+    fn read_statistics(&mut self) {
+        // struct tpacket_stats_v3: packets (with drops), drops, freeze count. That of V2 ends before the third.
+        if let Ok([packets, drops, freezes]) =
+            sys::get_words::<3>(&self.fd, libc::SOL_PACKET, libc::PACKET_STATISTICS)
+        {
+            self.stats.packets += u64::from(packets);
+            self.stats.drops += u64::from(drops);
+            self.stats.freezes += u64::from(freezes);
+        }
     }
 
     /// `struct tpacket_rollover_stats`, cumulative: frames this member could not take that went elsewhere, those of
@@ -84,21 +138,13 @@ impl PacketReceiver {
 impl Receiver for PacketReceiver {
     /// Handles at most one block, or 256 slots.
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
-        let (listen, index) = (&self.listen, self.index);
-        let each = |frame: &Frame<'_>| deliver(sink, listen, index, frame);
-        let (announced, unreadable) = match &mut self.ring {
-            Rings::V3(ring) => {
-                let Some(block) = ring.take() else { return Ok(0) };
-                let (announced, unreadable) = block.for_each(each);
-                // The kernel retires no block without frames, but "something happened" must not look idle.
-                (announced.max(1), unreadable)
+        if !self.closed {
+            self.shared.tend();
+            if self.generation != self.shared.generation() {
+                return Ok(self.move_over(sink));
             }
-            Rings::V2(ring) => ring.pass(each),
-        };
-        for _ in 0..unreadable {
-            sink.frame_dropped(FrameDrop::Malformed);
         }
-        Ok(announced)
+        Ok(self.pass(sink))
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<()> {
@@ -108,8 +154,8 @@ impl Receiver for PacketReceiver {
             // ENETDOWN, once for each time the link goes down; reading it clears it. The kernel hooks the socket in
             // again when the link comes back, unless the interface is gone for good.
             let _ = sys::get_int(&self.fd, libc::SOL_SOCKET, libc::SO_ERROR);
-            if !net::exists(self.ifindex) {
-                let message = format!("interface {} was removed", self.interface);
+            if !net::exists(self.shared.ifindex) {
+                let message = format!("interface {} was removed", self.shared.interface);
                 return Err(Error::new(Code::Interface, message));
             }
         }
@@ -117,6 +163,7 @@ impl Receiver for PacketReceiver {
     }
 
     fn close_intake(&mut self) {
+        self.closed = true;
         // Fails only without memory; then the final drain is merely not finite, and the engine bounds it in time.
         let _ = sys::attach_cbpf(&self.fd, libc::SO_ATTACH_FILTER, &cbpf::drop_all());
         self.ring.settle();
@@ -124,24 +171,28 @@ impl Receiver for PacketReceiver {
 
     /// `lost`: `ring_full`. `notes`: `packets` (frames that passed the filter, lost ones included), `freezes` (times
     /// the kernel ran into a block that was not given back yet), and with rollover those of its statistics.
+    /// `group_rebuilds` appears after the first time.
     fn counters(&mut self) -> KernelCounters {
-        // struct tpacket_stats_v3: packets (with drops), drops, freeze count. That of V2 ends before the third.
-        if let Ok([packets, drops, freezes]) =
-            sys::get_words::<3>(&self.fd, libc::SOL_PACKET, libc::PACKET_STATISTICS)
-        {
-            self.stats.packets += u64::from(packets);
-            self.stats.drops += u64::from(drops);
-            self.stats.freezes += u64::from(freezes);
-        }
+        self.read_statistics();
         let mut notes = vec![("packets", self.stats.packets), ("freezes", self.stats.freezes)];
         if self.rolls_over {
             notes.extend(self.rollover());
+        }
+        if self.generation > 0 || self.shared.failed() {
+            notes.push(("group_rebuilds", self.generation.into()));
+            notes.push(("group_rebuild_failed", self.shared.failed().into()));
         }
         KernelCounters { lost: vec![("ring_full", self.stats.drops)], notes }
     }
 
     fn rx_queue(&self) -> u16 {
         self.index
+    }
+}
+
+impl Drop for PacketReceiver {
+    fn drop(&mut self) {
+        self.shared.died(self.index);
     }
 }
 
