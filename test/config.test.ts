@@ -60,6 +60,7 @@ t.test('defaults', async (t) => {
       packetSlotBytes: 66 << 10,
       fanout: 'hash',
       fanoutFlags: ['defrag', 'uniqueid', 'ignore_outgoing'],
+      socketTimestamps: 'pass',
       socketRcvbuf: 8 << 20,
     },
     workers: { queues: 4, cpus: [0, 1, 2, 3], handler: 'forward', batch: 1024, debugPoison: false },
@@ -226,6 +227,10 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
       ['defrag, rollover', (c) => c.engine.fanoutFlags, ['defrag', 'rollover']],
     ],
     bad: ['defrag,defrag', 'unique', 'defrag,'],
+  },
+  MILLRACE_SOCKET_TIMESTAMPS: {
+    good: [['kernel', (c) => c.engine.socketTimestamps, 'kernel']],
+    bad: ['on'],
   },
   MILLRACE_SOCKET_RCVBUF: { good: [['4096b', (c) => c.engine.socketRcvbuf, 4096]], bad: ['4095', '2G'] },
   MILLRACE_HTTP: {

@@ -32,6 +32,7 @@ export interface EngineConfigJson {
   readonly packetSlotBytes: number
   readonly fanout: 'hash' | 'lb' | 'cpu' | 'rollover' | 'rnd' | 'qm' | 'cbpf' | 'ebpf'
   readonly fanoutFlags: readonly ('rollover' | 'defrag' | 'uniqueid' | 'ignore_outgoing')[]
+  readonly socketTimestamps: 'pass' | 'kernel'
   /** Bytes. */
   readonly socketRcvbuf: number
 }

@@ -86,6 +86,7 @@ function assemble(check: Check): Assembled {
       packetSlotBytes: v.MILLRACE_PACKET_SLOT_BYTES,
       fanout: v.MILLRACE_FANOUT,
       fanoutFlags: v.MILLRACE_FANOUT_FLAGS,
+      socketTimestamps: v.MILLRACE_SOCKET_TIMESTAMPS,
       socketRcvbuf: v.MILLRACE_SOCKET_RCVBUF,
     },
     workers: {

@@ -273,6 +273,11 @@ export const VARIABLES = {
       example: 'defrag,uniqueid,ignore_outgoing,rollover',
     },
   ),
+  MILLRACE_SOCKET_TIMESTAMPS: set(choice(['pass', 'kernel']), 'pass', {
+    group: 'backends',
+    help: 'Time of arrival with socket: pass is one clock reading for all a thread finds at once, kernel the kernel’s own for each datagram, which makes the host stamp every packet (some 15 % dearer). packet always has the kernel’s, xdp that of the pass.',
+    example: 'kernel',
+  }),
   MILLRACE_SOCKET_RCVBUF: set(size(4096, GiB), '8MiB', {
     group: 'backends',
     help: 'Receive buffer asked for on each socket; the start line says what the kernel granted.',

@@ -58,7 +58,7 @@ impl Backend {
     }
 }
 
-/// Opens the configured backend. `steering` is the program of fanout `rules`.
+/// Opens the configured backend. `steering` is the program of fanout `rules` (packet and socket).
 ///
 /// # Errors
 /// That of the chosen backend; for `auto` that of the last rung (the sockets).
@@ -66,7 +66,7 @@ pub fn open(config: &EngineConfig, steering: &Steering) -> Result<(Backend, Vec<
     match config.backend {
         BackendChoice::Xdp => Ok((open_xdp(config)?, Vec::new())),
         BackendChoice::Packet => Ok((Backend::Packet(packet::open_steered(config, steering)?), Vec::new())),
-        BackendChoice::Socket => Ok((Backend::Socket(socket::open(config)?), Vec::new())),
+        BackendChoice::Socket => Ok((Backend::Socket(socket::open_steered(config, steering)?), Vec::new())),
         BackendChoice::Auto => auto(config, steering),
     }
 }
@@ -91,7 +91,7 @@ fn auto(config: &EngineConfig, steering: &Steering) -> Result<(Backend, Vec<Refu
             Err(e) => note("packet", e),
         }
     }
-    Ok((Backend::Socket(socket::open(config)?), refused))
+    Ok((Backend::Socket(socket::open_steered(config, steering)?), refused))
 }
 
 /// The guard first: a port that another process owns must be found before the interface is touched.

@@ -5,9 +5,9 @@
 
 use std::{net::IpAddr, os::fd::OwnedFd};
 
-use super::{Options, SocketReceiver, Time, bind, receiver::Wanted, sys};
+use super::{Options, SocketReceiver, bind, receiver::Wanted, sys};
 use crate::{
-    config::EngineConfig,
+    config::{EngineConfig, Timestamps},
     error::{Code, Error, Result},
     rx::cbpf::{self, Assembler, NEXT},
 };
@@ -43,7 +43,7 @@ pub fn open_guard(config: &EngineConfig, mode: GuardMode) -> Result<SocketReceiv
         GuardMode::Sink => SINK_RCVBUF.min(config.socket_rcvbuf),
     };
     // Kernel times on any one socket make the stack stamp every packet of the host: not worth it for the slow path.
-    let mut options = Options::new(rcvbuf, Time::OfPass);
+    let mut options = Options::new(rcvbuf, Timestamps::Pass);
     let (mut readers, mut holders) = (Vec::new(), Vec::new());
     for place in bind::plan(&config.listen) {
         match (mode, place.0) {
