@@ -42,6 +42,7 @@ t.test('defaults', async (t) => {
       backend: 'auto',
       interface: null,
       listen: [{ address: null, port: 9000 }],
+      multicast: [],
       queues: 4,
       rxThreads: 4,
       rxCpus: [0, 1, 2, 3],
@@ -135,6 +136,20 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
       '9000,9000',
       '1-2000',
     ],
+  },
+  MILLRACE_MULTICAST: {
+    good: [
+      [
+        '239.1.2.3, ff15::1%eth0,192.0.2.1@232.1.1.1%a.b',
+        (c) => c.engine.multicast,
+        [
+          { group: '239.1.2.3', interface: null, source: null },
+          { group: 'ff15::1', interface: 'eth0', source: null },
+          { group: '232.1.1.1', interface: 'a.b', source: '192.0.2.1' },
+        ],
+      ],
+    ],
+    bad: ['192.0.2.1', 'fe80::1', '::1@232.1.1.1', '239.1.2.3%', '239.1.2.3@239.1.2.4', 'group'],
   },
   MILLRACE_BUSY_POLL: { good: [['off', (c) => c.engine.busyPoll, 'off']], bad: ['on'] },
   MILLRACE_BUSY_POLL_US: { good: [['0', (c) => c.engine.busyPollUs, 0]], bad: ['-1', '1000001', '5ms'] },

@@ -68,6 +68,7 @@ function assemble(check: Check): Assembled {
       backend: v.MILLRACE_BACKEND,
       interface: v.MILLRACE_INTERFACE ?? null,
       listen: v.MILLRACE_LISTEN,
+      multicast: v.MILLRACE_MULTICAST ?? [],
       queues,
       rxThreads,
       rxCpus: cpus.rx,

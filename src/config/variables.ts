@@ -1,4 +1,4 @@
-import { httpAddress, listenList } from './addresses.js'
+import { httpAddress, listenList, multicastList } from './addresses.js'
 import { boolean, choice, choices, cpuList, integer, type Kind, powerOfTwo, size, text } from './kinds.js'
 import { natsServers, subject } from './nats-names.js'
 
@@ -62,6 +62,12 @@ export const VARIABLES = {
     group: 'receive',
     help: 'Addresses and ports to receive on, separated by commas. A port alone, or [::], means both families; 0.0.0.0 means IPv4 only.',
     example: '9000-9003,192.0.2.2:5000,[2001:db8::2]:5000',
+  }),
+  MILLRACE_MULTICAST: optional(multicastList, {
+    group: 'receive',
+    computed: 'no group',
+    help: 'Multicast groups to join, separated by commas, on every port that has no address (or that listens on the group itself). %interface names the interface to join on; without it the routes decide. source@ takes that sender alone and needs MILLRACE_BACKEND=socket.',
+    example: '239.1.2.3%eth0,ff15::1%eth0,192.0.2.1@232.1.1.1',
   }),
   MILLRACE_BUSY_POLL: set(choice(['adaptive', 'always', 'off']), 'adaptive', {
     group: 'receive',

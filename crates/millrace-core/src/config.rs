@@ -157,6 +157,30 @@ pub struct Listen {
     pub port: u16,
 }
 
+/// A multicast group to join, on every port that can receive it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Multicast {
+    /// The group.
+    pub group: IpAddr,
+    /// Interface to join on. Absent: the one the kernel's routes name.
+    #[serde(default)]
+    pub interface: Option<String>,
+    /// Only datagrams from this source (source-specific multicast); socket backend only.
+    #[serde(default)]
+    pub source: Option<IpAddr>,
+}
+
+impl std::fmt::Display for Multicast {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(source) = self.source {
+            write!(f, "{source}@")?;
+        }
+        write!(f, "{}", self.group)?;
+        self.interface.as_ref().map_or(Ok(()), |name| write!(f, "%{name}"))
+    }
+}
+
 /// Everything the engine needs to know.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -168,6 +192,9 @@ pub struct EngineConfig {
     pub interface: Option<String>,
     /// Addresses and ports, at least one.
     pub listen: Vec<Listen>,
+    /// Multicast groups to join.
+    #[serde(default)]
+    pub multicast: Vec<Multicast>,
     /// Queues (= workers), 1..=256.
     pub queues: u16,
     /// Receive threads of packet and socket, 1..=256; xdp always has one per rx queue.
@@ -235,6 +262,15 @@ impl EngineConfig {
         }
         if let Some(l) = self.listen.iter().find(|l| l.port == 0) {
             return Err(Error::new(Code::Config, format!("listen port {}: expected 1..=65535", l.port)));
+        }
+        let unfit = |m: &&Multicast| {
+            !m.group.is_multicast()
+                || m.source.is_some_and(|s| s.is_multicast() || s.is_ipv4() != m.group.is_ipv4())
+        };
+        if let Some(m) = self.multicast.iter().find(unfit) {
+            let message =
+                format!("multicast {m}: expected a multicast group, and a unicast source of the same family");
+            return Err(Error::new(Code::Config, message));
         }
         if self.fanout == FanoutMode::Rollover && self.fanout_flags.contains(&FanoutFlag::Rollover) {
             // The kernel answers EINVAL.

@@ -113,7 +113,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     let (program, by_port) = filter::ours(&ports);
     report(&mut info, config, &made.rings, made.group, by_port);
 
-    let listen = ListenSet::new(&local::listen_here(&config.listen)?);
+    let listen = ListenSet::new(&local::listen_here(&config.listen, &config.multicast)?);
     let shared = Arc::new(Shared::new(config, wanted, (&name, ifindex), program, &made.sockets));
     let rolls_over = made.group.rolls_over();
     let receivers: Vec<PacketReceiver> = made

@@ -7,6 +7,7 @@ mod batch;
 mod bind;
 mod control;
 pub mod guard;
+mod multicast;
 mod owner;
 mod receiver;
 mod snmp;
@@ -40,6 +41,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     let time = config.socket_timestamps;
     let threads = usize::from(config.rx_threads);
     let places = bind::plan(&config.listen);
+    multicast::check(&config.multicast, &places)?;
     let mut options = Options::new(config.socket_rcvbuf, time);
     let mut columns: Vec<Vec<bind::Bound>> = (0..threads).map(|_| Vec::with_capacity(places.len())).collect();
     for &place in &places {
@@ -47,8 +49,10 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         let group = bind::bind_group(place, threads, &mut |fd, v6| {
             options.receive(fd, v6, !exact).map(|()| {
                 options.fast_path(fd);
+                multicast::only_own(fd, v6);
             })
         })?;
+        multicast::join(&config.multicast, place, &group.iter().map(|b| &b.fd).collect::<Vec<_>>())?;
         if let (FanoutMode::Rules, Ok(program), Some(first), true) =
             (config.fanout, &steering.program, group.first(), threads > 1)
         {
@@ -77,6 +81,10 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
             Ok(_) => info.mode = "reuseport by rules".into(),
             Err(why) => info.degraded.push(format!("the rules do not steer between the sockets: {why}")),
         }
+    }
+    if !config.multicast.is_empty() {
+        let groups: Vec<String> = config.multicast.iter().map(ToString::to_string).collect();
+        info.granted.push(("multicast".into(), groups.join(", ")));
     }
     options.report(&mut info);
     Ok(Opened { receivers, guard: None, info })
