@@ -57,6 +57,7 @@ t.test('defaults', async (t) => {
       xdpFrames: 4096,
       packetBlockBytes: 256 << 10,
       packetBlocks: 128,
+      verifyChecksum: false,
       tpacket: 'v3',
       packetSlotBytes: 66 << 10,
       fanout: 'hash',
@@ -230,6 +231,7 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
     bad: ['64KiB', '8MiB'],
   },
   MILLRACE_PACKET_BLOCKS: { good: [['4', (c) => c.engine.packetBlocks, 4]], bad: ['3', '4097'] },
+  MILLRACE_VERIFY_CHECKSUM: { good: [['1', (c) => c.engine.verifyChecksum, true]], bad: ['yes'] },
   MILLRACE_TPACKET: { good: [['v2', (c) => c.engine.tpacket, 'v2']], bad: ['2', 'v1'] },
   MILLRACE_PACKET_SLOT_BYTES: {
     good: [['2KiB', (c) => c.engine.packetSlotBytes, 2048]],

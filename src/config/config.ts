@@ -28,6 +28,7 @@ export interface EngineConfigJson {
   /** Bytes. */
   readonly packetBlockBytes: number
   readonly packetBlocks: number
+  readonly verifyChecksum: boolean
   readonly tpacket: 'v3' | 'v2'
   /** Bytes. */
   readonly packetSlotBytes: number

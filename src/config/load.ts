@@ -83,6 +83,7 @@ function assemble(check: Check): Assembled {
       xdpFrames: v.MILLRACE_XDP_FRAMES,
       packetBlockBytes: v.MILLRACE_PACKET_BLOCK_BYTES,
       packetBlocks: v.MILLRACE_PACKET_BLOCKS,
+      verifyChecksum: v.MILLRACE_VERIFY_CHECKSUM,
       tpacket: v.MILLRACE_TPACKET,
       packetSlotBytes: v.MILLRACE_PACKET_SLOT_BYTES,
       fanout: v.MILLRACE_FANOUT,

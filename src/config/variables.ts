@@ -255,6 +255,11 @@ export const VARIABLES = {
     help: 'Blocks in each ring. With v3 the kernel closes a block every millisecond, however little is in it: n blocks bridge a pause of n ms.',
     example: '512',
   }),
+  MILLRACE_VERIFY_CHECKSUM: set(boolean, 'false', {
+    group: 'backends',
+    help: 'Drops datagrams with a wrong UDP checksum (counted bad_checksum) on xdp and packet, which read below the stack; socket always does. Checksums that are not ready, of senders on this host, are let through: packet is told by the kernel, xdp knows them by their value.',
+    example: 'true',
+  }),
   MILLRACE_TPACKET: set(choice(['v3', 'v2']), 'v3', {
     group: 'backends',
     help: 'Ring layout of packet. v3 hands over blocks of frames, at the latest after a millisecond; v2 hands over each frame at once, for low latency at low rates, and holds a fixed number of frames.',

@@ -224,6 +224,9 @@ pub struct EngineConfig {
     pub packet_block_bytes: u32,
     /// Blocks per ring, 4..=4096.
     pub packet_blocks: u32,
+    /// Drop datagrams with a wrong UDP checksum on xdp and packet; the stack always does on socket.
+    #[serde(default)]
+    pub verify_checksum: bool,
     /// Ring layout.
     #[serde(default)]
     pub tpacket: Tpacket,

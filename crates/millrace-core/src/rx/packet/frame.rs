@@ -18,6 +18,10 @@ const VNET: usize = 10;
 const GSO_UDP_L4: u8 = 5;
 const GSO_ECN: u8 = 0x80;
 
+/// Bits of the frame's status (if_packet.h).
+const CSUMNOTREADY: u32 = 1 << 3;
+const CSUM_VALID: u32 = 1 << 7;
+
 const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<libc::tpacket3_hdr>() == SLL && SLL.is_multiple_of(libc::TPACKET_ALIGNMENT));
@@ -49,12 +53,16 @@ pub(super) struct Frame<'a> {
     pub(super) truncated: bool,
     /// Size of the datagrams that make up this UDP super-packet, bytes; 0 for an ordinary frame.
     pub(super) gso_size: usize,
+    /// The UDP checksum is not for us to verify: not written yet (TP_STATUS_CSUMNOTREADY: a sender on this host left it to
+    /// hardware), or verified by hardware (TP_STATUS_CSUM_VALID).
+    pub(super) checksum_settled: bool,
     /// Kernel time of arrival.
     pub(super) time: Timestamp,
 }
 
 /// The fields of a frame header that both versions have.
 struct Header {
+    status: u32,
     snaplen: u32,
     length: u32,
     mac: u16,
@@ -71,6 +79,7 @@ pub(super) fn read_v3(block: &[u8], offset: usize) -> Option<(Frame<'_>, usize)>
     let record = block.get(offset..)?;
     let h: &[u8; SLL] = record.first_chunk()?;
     let header = Header {
+        status: u32_at(h, 20),
         snaplen: u32_at(h, 12),
         length: u32_at(h, 16),
         mac: u16_at(h, 24),
@@ -87,6 +96,7 @@ pub(super) fn read_v3(block: &[u8], offset: usize) -> Option<(Frame<'_>, usize)>
 pub(super) fn read_v2(slot: &[u8]) -> Option<Frame<'_>> {
     let h: &[u8; SLL_V2] = slot.first_chunk()?;
     let header = Header {
+        status: u32_at(h, 0),
         snaplen: u32_at(h, 8),
         length: u32_at(h, 4),
         mac: u16_at(h, 12),
@@ -115,6 +125,7 @@ fn read<'a>(record: &'a [u8], h: &Header) -> Option<Frame<'a>> {
         pkttype: sll[10],
         truncated: h.length > h.snaplen,
         gso_size,
+        checksum_settled: h.status & (CSUMNOTREADY | CSUM_VALID) != 0,
         time: h.time,
     })
 }

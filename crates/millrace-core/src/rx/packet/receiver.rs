@@ -8,7 +8,10 @@ use crate::{
     datagram::{Datagram, flags},
     error::{Code, Error, Result},
     net,
-    packet::{parse_ethernet, parse_network},
+    packet::{
+        checksum::{Verdict, verify as verdict},
+        parse_ethernet, parse_network,
+    },
     rx::{FrameDrop, KernelCounters, Receiver, Sink, cbpf, socket::sys},
 };
 
@@ -21,8 +24,8 @@ const ETHERNET: usize = 14;
 
 /// Reads one TPACKET_V3 or TPACKET_V2 ring.
 ///
-/// The stack verifies UDP checksums, a ring does not: a datagram with a wrong checksum is delivered here and dropped by
-/// the socket backend.
+/// The stack verifies UDP checksums, a ring does not: a datagram with a wrong checksum is delivered here, unless
+/// `verify_checksum` is on, and dropped by the socket backend.
 pub struct PacketReceiver {
     // Before the socket, so that the ring is unmapped first.
     ring: Rings,
@@ -87,7 +90,8 @@ impl PacketReceiver {
     #[inline]
     fn pass<S: Sink>(&mut self, sink: &mut S) -> usize {
         let (listen, index) = (&self.listen, self.index);
-        let each = |frame: &Frame<'_>| deliver(sink, listen, index, frame);
+        let verify = self.shared.config.verify_checksum;
+        let each = |frame: &Frame<'_>| deliver(sink, listen, index, verify, frame);
         let (announced, unreadable) = match &mut self.ring {
             Rings::V3(ring) => {
                 let Some(block) = ring.take() else { return 0 };
@@ -198,7 +202,7 @@ impl Drop for PacketReceiver {
 
 /// One frame → its datagrams, or the reason why not.
 #[inline]
-fn deliver<S: Sink>(sink: &mut S, listen: &ListenSet, index: u16, frame: &Frame<'_>) {
+fn deliver<S: Sink>(sink: &mut S, listen: &ListenSet, index: u16, verify: bool, frame: &Frame<'_>) {
     // The filter drops these already; a frame may have come in before it was attached.
     if frame.pkttype > LAST_INCOMING_PKTTYPE {
         return;
@@ -221,6 +225,10 @@ fn deliver<S: Sink>(sink: &mut S, listen: &ListenSet, index: u16, frame: &Frame<
         Ok(_) => return sink.frame_dropped(FrameDrop::Foreign),
         Err(reason) => return sink.frame_dropped(reason),
     };
+    // A super-packet has one checksum for many datagrams; what merged them (GRO) had verified them.
+    if verify && !frame.checksum_settled && frame.gso_size == 0 && verdict(&udp) == Verdict::Wrong {
+        return sink.frame_dropped(FrameDrop::BadChecksum);
+    }
     let header = Datagram {
         payload: udp.payload,
         src: udp.src,

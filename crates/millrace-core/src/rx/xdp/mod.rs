@@ -55,7 +55,7 @@ pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
     }
     let listen = Arc::new(ListenSet::new(&here));
     let receivers = (0..queues)
-        .map(|queue| XdpReceiver::open(&attachment, &interface, &listen, queue, config.xdp_frames))
+        .map(|queue| XdpReceiver::open(&attachment, &interface, &listen, queue, config))
         .collect::<Result<Vec<_>>>()?;
     let zero_copy = receivers.iter().map(XdpReceiver::zero_copy).collect::<Result<Vec<_>>>()?;
     let mut info = describe(config, &interface, &attachment, queues)?;
