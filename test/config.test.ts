@@ -55,6 +55,7 @@ t.test('defaults', async (t) => {
       wakeMaxUs: 200,
       xdpMode: 'auto',
       xdpFrames: 4096,
+      xdpZerocopy: 'off',
       packetBlockBytes: 256 << 10,
       packetBlocks: 128,
       verifyChecksum: false,
@@ -226,6 +227,7 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
   MILLRACE_WAKE_MAX_US: { good: [['1', (c) => c.engine.wakeMaxUs, 1]], bad: ['0', '1000001'] },
   MILLRACE_XDP_MODE: { good: [['native', (c) => c.engine.xdpMode, 'native']], bad: ['skb'] },
   MILLRACE_XDP_FRAMES: { good: [['512', (c) => c.engine.xdpFrames, 512]], bad: ['256', '513'] },
+  MILLRACE_XDP_ZEROCOPY: { good: [['auto', (c) => c.engine.xdpZerocopy, 'auto']], bad: ['true'] },
   MILLRACE_PACKET_BLOCK_BYTES: {
     good: [['128KiB', (c) => c.engine.packetBlockBytes, 131072]],
     bad: ['64KiB', '8MiB'],

@@ -25,6 +25,7 @@ export interface EngineConfigJson {
   readonly wakeMaxUs: number
   readonly xdpMode: 'auto' | 'native' | 'generic'
   readonly xdpFrames: number
+  readonly xdpZerocopy: 'off' | 'on' | 'auto'
   /** Bytes. */
   readonly packetBlockBytes: number
   readonly packetBlocks: number

@@ -81,6 +81,7 @@ function assemble(check: Check): Assembled {
       wakeMaxUs: v.MILLRACE_WAKE_MAX_US,
       xdpMode: v.MILLRACE_XDP_MODE,
       xdpFrames: v.MILLRACE_XDP_FRAMES,
+      xdpZerocopy: v.MILLRACE_XDP_ZEROCOPY,
       packetBlockBytes: v.MILLRACE_PACKET_BLOCK_BYTES,
       packetBlocks: v.MILLRACE_PACKET_BLOCKS,
       verifyChecksum: v.MILLRACE_VERIFY_CHECKSUM,

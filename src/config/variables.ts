@@ -245,6 +245,11 @@ export const VARIABLES = {
     help: 'UMEM frames (2 KiB each) for each rx queue; the rings hold half as many.',
     example: '16384',
   }),
+  MILLRACE_XDP_ZEROCOPY: set(choice(['off', 'on', 'auto']), 'off', {
+    group: 'backends',
+    help: 'Zero-copy of AF_XDP: on works or fails with the reason, auto tries it with drivers and kernels known to be sound (mlx5_core from Linux 6.1) and copies otherwise, off copies. The start line says what the kernel granted. Drivers may reset the link on it.',
+    example: 'auto',
+  }),
   MILLRACE_PACKET_BLOCK_BYTES: set(size(128 * KiB, 4 * MiB, 'power of two'), '256KiB', {
     group: 'backends',
     help: 'Size of a ring block.',

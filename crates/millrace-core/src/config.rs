@@ -146,6 +146,19 @@ fn default_fanout_flags() -> Vec<FanoutFlag> {
     vec![FanoutFlag::Defrag, FanoutFlag::Uniqueid, FanoutFlag::IgnoreOutgoing]
 }
 
+/// Whether an AF_XDP driver writes frames straight into our memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ZeroCopy {
+    /// Copy mode.
+    #[default]
+    Off,
+    /// Zero-copy or an error.
+    On,
+    /// Zero-copy with drivers and kernels of a documented list, copy mode otherwise.
+    Auto,
+}
+
 /// One address and port to receive on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -220,6 +233,9 @@ pub struct EngineConfig {
     pub xdp_mode: XdpMode,
     /// UMEM frames per rx queue (2 KiB each), a power of two, 512..=1_048_576. The rings hold half of that.
     pub xdp_frames: u32,
+    /// Zero-copy of AF_XDP.
+    #[serde(default)]
+    pub xdp_zerocopy: ZeroCopy,
     /// Ring block size in bytes, a power of two, 131_072..=4 MiB.
     pub packet_block_bytes: u32,
     /// Blocks per ring, 4..=4096.

@@ -17,11 +17,13 @@ use crate::{
 };
 
 mod attachment;
+mod joined;
 pub mod mapping;
 pub mod receiver;
 pub mod ring;
 pub mod socket;
 pub mod umem;
+pub mod zerocopy;
 
 use attachment::Attachment;
 pub use receiver::XdpReceiver;
@@ -54,15 +56,29 @@ pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
         ));
     }
     let listen = Arc::new(ListenSet::new(&here));
-    let receivers = (0..queues)
-        .map(|queue| XdpReceiver::open(&attachment, &interface, &listen, queue, config))
-        .collect::<Result<Vec<_>>>()?;
+    let driver = interface.driver().unwrap_or_else(|| "unknown".into());
+    let (plan, why) = zerocopy::plan(config.xdp_zerocopy, &driver, zerocopy::kernel());
+    let open_all = |zero_copy| {
+        (0..queues)
+            .map(|queue| XdpReceiver::open(&attachment, &interface, &listen, queue, config, zero_copy))
+            .collect::<Result<Vec<_>>>()
+    };
+    let receivers = match open_all(plan.try_it) {
+        Err(e) if plan.try_it && plan.may_copy && e.code == Code::Unsupported => {
+            degraded.push(format!("zero-copy was refused: {}", e.message));
+            open_all(false)?
+        }
+        result => result?,
+    };
+    // Not what we asked for, but what the kernel says we have.
     let zero_copy = receivers.iter().map(XdpReceiver::zero_copy).collect::<Result<Vec<_>>>()?;
     let mut info = describe(config, &interface, &attachment, queues)?;
-    if zero_copy.contains(&true) {
-        // Asked for copy; a kernel that says otherwise is worth a line, not a failure.
+    if zero_copy.iter().all(|z| *z) {
         info.mode = format!("{} zero-copy", attachment.mode);
+    } else if zero_copy.contains(&true) {
+        info.mode = format!("{} copy and zero-copy", attachment.mode);
     }
+    info.granted.push(("zero-copy asked for".into(), why));
     info.degraded.splice(0..0, degraded);
     // The guard socket is opened and put here by whoever opens a backend in earnest (see `rx::Opened::guard`); fragments,
     // IP options, extension headers and frames longer than a UMEM frame reach it by XDP_PASS.
@@ -101,6 +117,7 @@ fn describe(
         ("frames per rx queue", config.xdp_frames.to_string()),
         ("frame bytes", FRAME_BYTES.to_string()),
         ("longest frame", attachment.max_frame.to_string()),
+        ("frames in several buffers", if attachment.segments { "on" } else { "off" }.into()),
         ("rx ring", ring.to_string()),
         ("fill ring", ring.to_string()),
         ("need_wakeup", "on".into()),

@@ -4,6 +4,7 @@ use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
 use super::{
     attachment::Attachment,
+    joined::{Joined, Piece},
     socket::{XskSocket, XskStatistics},
     umem::{FrameCensus, Umem},
 };
@@ -33,6 +34,8 @@ pub struct XdpReceiver {
     interface: Interface,
     verify_checksum: bool,
     queue: u32,
+    /// A frame of several descriptors, as far as it came.
+    joined: Joined,
     idle_passes: u32,
     /// What counters said last, in case the kernel cannot be asked any more.
     statistics: XskStatistics,
@@ -47,6 +50,7 @@ impl XdpReceiver {
         listen: &Arc<ListenSet>,
         queue: u32,
         config: &EngineConfig,
+        zero_copy: bool,
     ) -> Result<Self> {
         let frames = config.xdp_frames;
         let umem = Umem::new(frames)?;
@@ -59,12 +63,13 @@ impl XdpReceiver {
             interface: interface.clone(),
             verify_checksum: config.verify_checksum,
             queue,
+            joined: Joined::new(attachment.segments),
             idle_passes: 0,
             statistics: XskStatistics::default(),
             attachment: Arc::clone(attachment),
         };
         receiver.top_up();
-        receiver.socket.bind(interface, queue)?;
+        receiver.socket.bind(interface, queue, zero_copy, attachment.segments)?;
         attachment.map.insert(queue, receiver.socket.as_fd())?;
         Ok(receiver)
     }
@@ -146,12 +151,22 @@ impl Receiver for XdpReceiver {
                 sink.frame_dropped(FrameDrop::Malformed);
                 continue;
             };
-            match self.umem.bytes(&descriptor) {
-                // We do not bind with XDP_USE_SG, so the kernel sends no frame in several pieces; a piece is no frame.
-                Some(bytes) if descriptor.options & libc::XDP_PKT_CONTD == 0 => {
-                    deliver(bytes, &self.listen, self.verify_checksum, time, self.queue as u16, sink);
+            let more = descriptor.options & libc::XDP_PKT_CONTD != 0;
+            let bytes = self.umem.bytes(&descriptor);
+            if !more
+                && self.joined.is_empty()
+                && let Some(bytes) = bytes
+            {
+                deliver(bytes, &self.listen, self.verify_checksum, time, self.queue as u16, sink);
+            } else {
+                // A piece of a frame, or bytes outside the packet memory, with which its frame is lost.
+                match self.joined.add(bytes, more) {
+                    Piece::Last(frame) => {
+                        deliver(frame, &self.listen, self.verify_checksum, time, self.queue as u16, sink);
+                    }
+                    Piece::Lost => sink.frame_dropped(FrameDrop::Truncated),
+                    Piece::More => {}
                 }
-                _ => sink.frame_dropped(FrameDrop::Truncated),
             }
             self.pass.push(frame);
         }
