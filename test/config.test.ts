@@ -56,6 +56,7 @@ t.test('defaults', async (t) => {
       xdpMode: 'auto',
       xdpFrames: 4096,
       xdpZerocopy: 'off',
+      xdpPreferBusyPoll: false,
       packetBlockBytes: 256 << 10,
       packetBlocks: 128,
       verifyChecksum: false,
@@ -228,6 +229,10 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
   MILLRACE_XDP_MODE: { good: [['native', (c) => c.engine.xdpMode, 'native']], bad: ['skb'] },
   MILLRACE_XDP_FRAMES: { good: [['512', (c) => c.engine.xdpFrames, 512]], bad: ['256', '513'] },
   MILLRACE_XDP_ZEROCOPY: { good: [['auto', (c) => c.engine.xdpZerocopy, 'auto']], bad: ['true'] },
+  MILLRACE_XDP_PREFER_BUSY_POLL: {
+    good: [['true', (c) => c.engine.xdpPreferBusyPoll, true]],
+    bad: ['auto'],
+  },
   MILLRACE_PACKET_BLOCK_BYTES: {
     good: [['128KiB', (c) => c.engine.packetBlockBytes, 131072]],
     bad: ['64KiB', '8MiB'],

@@ -26,6 +26,7 @@ export interface EngineConfigJson {
   readonly xdpMode: 'auto' | 'native' | 'generic'
   readonly xdpFrames: number
   readonly xdpZerocopy: 'off' | 'on' | 'auto'
+  readonly xdpPreferBusyPoll: boolean
   /** Bytes. */
   readonly packetBlockBytes: number
   readonly packetBlocks: number

@@ -82,6 +82,7 @@ function assemble(check: Check): Assembled {
       xdpMode: v.MILLRACE_XDP_MODE,
       xdpFrames: v.MILLRACE_XDP_FRAMES,
       xdpZerocopy: v.MILLRACE_XDP_ZEROCOPY,
+      xdpPreferBusyPoll: v.MILLRACE_XDP_PREFER_BUSY_POLL,
       packetBlockBytes: v.MILLRACE_PACKET_BLOCK_BYTES,
       packetBlocks: v.MILLRACE_PACKET_BLOCKS,
       verifyChecksum: v.MILLRACE_VERIFY_CHECKSUM,

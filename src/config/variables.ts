@@ -250,6 +250,11 @@ export const VARIABLES = {
     help: 'Zero-copy of AF_XDP: on works or fails with the reason, auto tries it with drivers and kernels known to be sound (mlx5_core from Linux 6.1) and copies otherwise, off copies. The start line says what the kernel granted. Drivers may reset the link on it.',
     example: 'auto',
   }),
+  MILLRACE_XDP_PREFER_BUSY_POLL: set(boolean, 'false', {
+    group: 'backends',
+    help: 'Asks for preferred busy-polling of AF_XDP sockets (64 µs, 64 frames, at most every 5 µs), driven by the receive thread. Reported as active only when the kernel names the NAPI of the rx queue. Useful with MILLRACE_BUSY_POLL=always, the thread on the CPU of the interrupt, and napi_defer_hard_irqs and gro_flush_timeout of the interface set by you: Millrace leaves them alone.',
+    example: 'true',
+  }),
   MILLRACE_PACKET_BLOCK_BYTES: set(size(128 * KiB, 4 * MiB, 'power of two'), '256KiB', {
     group: 'backends',
     help: 'Size of a ring block.',

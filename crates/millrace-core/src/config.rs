@@ -236,6 +236,9 @@ pub struct EngineConfig {
     /// Zero-copy of AF_XDP.
     #[serde(default)]
     pub xdp_zerocopy: ZeroCopy,
+    /// Ask for preferred busy-polling of AF_XDP sockets.
+    #[serde(default)]
+    pub xdp_prefer_busy_poll: bool,
     /// Ring block size in bytes, a power of two, 131_072..=4 MiB.
     pub packet_block_bytes: u32,
     /// Blocks per ring, 4..=4096.

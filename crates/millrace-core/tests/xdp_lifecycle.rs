@@ -305,3 +305,59 @@ fn the_number_of_rx_queues_changes() {
     }
     assert!(sink.datagrams > 0 && by_stack > 0, "{} by us, {by_stack} by the stack", sink.datagrams);
 }
+
+fn granted(opened: &millrace_core::rx::Opened<XdpReceiver>, what: &str) -> String {
+    opened.info.granted.iter().find(|(k, _)| k == what).unwrap().1.clone()
+}
+
+#[test]
+fn busy_polling_is_called_active_only_when_the_kernel_knows_the_queue() {
+    if !rig::privileged("busy_polling_is_called_active_only_when_the_kernel_knows_the_queue") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let asked = EngineConfig { xdp_prefer_busy_poll: true, ..config("native", 512, r#"{"port":9000}"#) };
+    let mut opened = pair.in_b(|| xdp::open(&asked)).unwrap();
+    // veth takes the options and has no NAPI to offer.
+    assert_eq!(granted(&opened, "preferred busy-poll"), "not active");
+    assert!(
+        opened.info.degraded.iter().any(|d| d.contains("SO_INCOMING_NAPI_ID")),
+        "{:?}",
+        opened.info.degraded
+    );
+    send(&pair, 0..100);
+    let mut sink = Collector::default();
+    drain_until(&mut opened.receivers, &mut sink, |_, s| s.datagrams == 100);
+    assert!(opened.receivers[0].counters().notes.contains(&("busy_poll_napi_id", 0)));
+}
+
+#[test]
+fn packet_memory_is_on_huge_pages_when_the_host_has_some() {
+    if !rig::privileged("packet_memory_is_on_huge_pages_when_the_host_has_some") {
+        return;
+    }
+    let knob = "/proc/sys/vm/nr_hugepages";
+    let pair = Pair::new(1);
+    let before = std::fs::read_to_string(knob).unwrap_or_default();
+    let pages = |n: &str| std::fs::write(knob, n).is_ok();
+    if before.trim() != "0" || !pages("8") {
+        eprintln!("SKIP: huge pages of this host are in use, or cannot be reserved");
+        return;
+    }
+    let free = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let enough = free.lines().any(|l| l.starts_with("HugePages_Free") && l.trim().ends_with(" 8"));
+    // 1024 frames are one page of 2 MiB.
+    let opened = pair.in_b(|| open("native", 1024));
+    let _ = pages("0");
+    let mut opened = opened.unwrap();
+    if enough {
+        assert_eq!(granted(&opened, "packet memory"), "2 MiB pages");
+    }
+    send(&pair, 0..200);
+    let mut sink = Collector::default();
+    drain_until(&mut opened.receivers, &mut sink, |_, s| s.datagrams == 200);
+    drop(opened);
+    await_detached(&pair);
+    let opened = pair.in_b(|| open("native", 1024)).unwrap();
+    assert_eq!(granted(&opened, "packet memory"), "ordinary pages");
+}

@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod attachment;
+mod busy;
 mod joined;
 pub mod mapping;
 pub mod receiver;
@@ -63,7 +64,7 @@ pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
             .map(|queue| XdpReceiver::open(&attachment, &interface, &listen, queue, config, zero_copy))
             .collect::<Result<Vec<_>>>()
     };
-    let receivers = match open_all(plan.try_it) {
+    let mut receivers = match open_all(plan.try_it) {
         Err(e) if plan.try_it && plan.may_copy && e.code == Code::Unsupported => {
             degraded.push(format!("zero-copy was refused: {}", e.message));
             open_all(false)?
@@ -79,10 +80,35 @@ pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
         info.mode = format!("{} copy and zero-copy", attachment.mode);
     }
     info.granted.push(("zero-copy asked for".into(), why));
+    let huge = receivers.iter().all(XdpReceiver::huge_pages);
+    info.granted.push(("packet memory".into(), if huge { "2 MiB pages" } else { "ordinary pages" }.into()));
+    if config.xdp_prefer_busy_poll {
+        prefer_busy_poll(&mut receivers, &mut info);
+    }
     info.degraded.splice(0..0, degraded);
     // The guard socket is opened and put here by whoever opens a backend in earnest (see `rx::Opened::guard`); fragments,
     // IP options, extension headers and frames longer than a UMEM frame reach it by XDP_PASS.
     Ok(Opened { receivers, guard: None, info })
+}
+
+/// Sets the options on every socket, and says of it only what SO_INCOMING_NAPI_ID confirms.
+fn prefer_busy_poll(receivers: &mut [XdpReceiver], info: &mut BackendInfo) {
+    if let Err(why) = receivers.iter_mut().try_for_each(XdpReceiver::busy_poll) {
+        info.granted.push(("preferred busy-poll".into(), "refused".into()));
+        return info.degraded.push(why);
+    }
+    let ids: Vec<u32> = receivers.iter().map(XdpReceiver::napi_id).collect();
+    if ids.contains(&0) {
+        info.granted.push(("preferred busy-poll".into(), "not active".into()));
+        info.degraded.push(
+            "preferred busy-polling is set but not active: the kernel does not know the NAPI of the rx queue \
+             (SO_INCOMING_NAPI_ID is 0), for which the driver must tell it; before Linux 6.13 it is known from the first \
+             frame on, see the note busy_poll_napi_id"
+                .into(),
+        );
+    } else {
+        info.granted.push(("preferred busy-poll".into(), format!("active, NAPI {ids:?}")));
+    }
 }
 
 fn describe(

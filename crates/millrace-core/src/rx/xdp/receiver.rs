@@ -4,6 +4,7 @@ use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
 use super::{
     attachment::Attachment,
+    busy::{self, BusyPoll},
     joined::{Joined, Piece},
     socket::{XskSocket, XskStatistics},
     umem::{FrameCensus, Umem},
@@ -36,6 +37,7 @@ pub struct XdpReceiver {
     queue: u32,
     /// A frame of several descriptors, as far as it came.
     joined: Joined,
+    busy_poll: Option<BusyPoll>,
     idle_passes: u32,
     /// What counters said last, in case the kernel cannot be asked any more.
     statistics: XskStatistics,
@@ -64,6 +66,7 @@ impl XdpReceiver {
             verify_checksum: config.verify_checksum,
             queue,
             joined: Joined::new(attachment.segments),
+            busy_poll: None,
             idle_passes: 0,
             statistics: XskStatistics::default(),
             attachment: Arc::clone(attachment),
@@ -77,6 +80,25 @@ impl XdpReceiver {
     /// Whether the kernel granted zero-copy, read back from it.
     pub(super) fn zero_copy(&self) -> Result<bool> {
         self.socket.zero_copy()
+    }
+
+    /// Switches preferred busy-polling on.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub(super) fn busy_poll(&mut self) -> std::result::Result<(), String> {
+        self.busy_poll = Some(BusyPoll::enable(self.socket.as_fd()).map_err(|e| busy::refused(&e))?);
+        Ok(())
+    }
+
+    /// The NAPI that busy-polling drives; 0: none.
+    pub(super) fn napi_id(&self) -> u32 {
+        busy::napi_id(self.socket.as_fd())
+    }
+
+    /// True when the packet memory is on huge pages.
+    pub(super) fn huge_pages(&self) -> bool {
+        self.umem.huge_pages()
     }
 
     /// Where this queue's frames are, as far as both sides have published. For tests and diagnosis.
@@ -133,7 +155,7 @@ impl Receiver for XdpReceiver {
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
         let count = self.socket.rx.available(PASS_FRAMES);
         if count == 0 {
-            if self.socket.fill.needs_wakeup() {
+            if self.busy_poll.as_mut().is_some_and(BusyPoll::due) || self.socket.fill.needs_wakeup() {
                 self.socket.wake();
             }
             self.idle_passes = self.idle_passes.wrapping_add(1);
@@ -197,6 +219,7 @@ impl Receiver for XdpReceiver {
         if let Ok(now) = self.socket.statistics() {
             self.statistics = now;
         }
+        let napi = self.busy_poll.as_ref().map(|_| ("busy_poll_napi_id", self.napi_id().into()));
         let s = &self.statistics;
         KernelCounters {
             lost: vec![("xsk_rx_dropped", s.rx_dropped), ("xsk_rx_ring_full", s.rx_ring_full)],
@@ -205,7 +228,10 @@ impl Receiver for XdpReceiver {
                 ("xsk_rx_invalid_descs", s.rx_invalid_descs),
                 ("xsk_tx_invalid_descs", s.tx_invalid_descs),
                 ("xsk_tx_ring_empty", s.tx_ring_empty),
-            ],
+            ]
+            .into_iter()
+            .chain(napi)
+            .collect(),
         }
     }
 

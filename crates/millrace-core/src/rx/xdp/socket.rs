@@ -241,10 +241,13 @@ fn map_ring<T>(fd: &OwnedFd, o: &libc::xdp_ring_offset, entries: u32, at: u64) -
 }
 
 fn set_option<T>(fd: BorrowedFd<'_>, option: i32, value: &T) -> io::Result<()> {
+    set_option_at(fd, libc::SOL_XDP, option, value)
+}
+
+pub(super) fn set_option_at<T>(fd: BorrowedFd<'_>, level: i32, option: i32, value: &T) -> io::Result<()> {
     let len = mem::size_of::<T>() as libc::socklen_t;
     // SAFETY: pointer and length describe `value`, which outlives the call and is only read.
-    let rc =
-        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_XDP, option, (&raw const *value).cast(), len) };
+    let rc = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const *value).cast(), len) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -253,7 +256,12 @@ fn get_option<T>(fd: BorrowedFd<'_>, option: i32, value: &mut T) -> io::Result<u
 }
 
 /// Returns how many bytes the kernel wrote. `T` must be all integers.
-fn get_option_at<T>(fd: BorrowedFd<'_>, level: i32, option: i32, value: &mut T) -> io::Result<usize> {
+pub(super) fn get_option_at<T>(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    option: i32,
+    value: &mut T,
+) -> io::Result<usize> {
     let mut len = mem::size_of::<T>() as libc::socklen_t;
     // SAFETY: pointer and length describe `value`, writable and alive through the call; the kernel writes at most `len`
     // bytes, and any bytes are a value of an all-integer struct.
