@@ -62,7 +62,7 @@ t.test('defaults', async (t) => {
       verifyChecksum: false,
       tpacket: 'v3',
       packetSlotBytes: 66 << 10,
-      fanout: 'hash',
+      fanout: 'rules',
       fanoutFlags: ['defrag', 'uniqueid', 'ignore_outgoing'],
       socketTimestamps: 'pass',
       socketRcvbuf: 8 << 20,

@@ -34,7 +34,7 @@ export interface EngineConfigJson {
   readonly tpacket: 'v3' | 'v2'
   /** Bytes. */
   readonly packetSlotBytes: number
-  readonly fanout: 'hash' | 'lb' | 'cpu' | 'rollover' | 'rnd' | 'qm' | 'cbpf' | 'ebpf'
+  readonly fanout: 'rules' | 'hash' | 'lb' | 'cpu' | 'rollover' | 'rnd' | 'qm' | 'cbpf' | 'ebpf'
   readonly fanoutFlags: readonly ('rollover' | 'defrag' | 'uniqueid' | 'ignore_outgoing')[]
   readonly socketTimestamps: 'pass' | 'kernel'
   /** Bytes. */

@@ -280,11 +280,15 @@ export const VARIABLES = {
     help: 'With v2: bytes of a slot, a multiple of 16. The default holds any datagram and any merged burst; 2KiB makes many more slots where every frame fits one of 1,500 bytes. Longer ones are counted as truncated.',
     example: '2KiB',
   }),
-  MILLRACE_FANOUT: set(choice(['hash', 'lb', 'cpu', 'rollover', 'rnd', 'qm', 'cbpf', 'ebpf']), 'hash', {
-    group: 'backends',
-    help: 'How the kernel spreads frames over the rings of packet: hash by flow, lb round robin, cpu by the receiving CPU, rollover the next ring when one is full, rnd at random, qm by rx queue, cbpf by a hash of the two addresses alone (the same on every node, no ports, fragments included), ebpf the same by eBPF. Rules hold with each of them.',
-    example: 'cpu',
-  }),
+  MILLRACE_FANOUT: set(
+    choice(['rules', 'hash', 'lb', 'cpu', 'rollover', 'rnd', 'qm', 'cbpf', 'ebpf']),
+    'rules',
+    {
+      group: 'backends',
+      help: 'How the kernel spreads frames over the rings of packet: rules runs the rules in the kernel, so that a datagram comes by the receive thread with the number of its queue (modulo threads; also between the sockets of socket), and is hash where the kernel cannot run them; hash by flow, lb round robin, cpu by the receiving CPU, rollover the next ring when one is full, rnd at random, qm by rx queue, cbpf by a hash of the two addresses alone (the same on every node, no ports, fragments included), ebpf the same by eBPF. Which thread receives a datagram never changes what becomes of it.',
+      example: 'cpu',
+    },
+  ),
   MILLRACE_FANOUT_FLAGS: set(
     choices(['rollover', 'defrag', 'uniqueid', 'ignore_outgoing']),
     'defrag,uniqueid,ignore_outgoing',

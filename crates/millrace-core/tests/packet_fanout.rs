@@ -229,10 +229,7 @@ fn a_given_program_steers() {
         return;
     }
     let pair = quiet_pair(1);
-    // ldb [NET + 28]: the first byte of the payload behind an IPv4 header without options; ret a.
-    let filter = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
-    let program = vec![filter(0x30, libc::SKF_NET_OFF as u32 + 28), filter(0x16, 0)];
-    let steering = Steering { program: Ok(program) };
+    let steering = by_payload();
     let config = with_mode(FanoutMode::Rules);
     let mut opened = pair.in_b(|| packet::open_steered(&config, &steering)).unwrap();
     assert_eq!(opened.info.mode, "tpacket_v3 fanout rules");
@@ -244,7 +241,8 @@ fn a_given_program_steers() {
     // Without one: hash, and the reason.
     let opened = settled(|| pair.in_b(|| packet::open(&config)));
     assert_eq!(opened.info.mode, "tpacket_v3 fanout hash");
-    assert!(opened.info.degraded[0].contains("rules"), "{:?}", opened.info.degraded);
+    let steering = opened.info.granted.iter().find(|(k, _)| k == "steering").unwrap();
+    assert!(steering.1.contains("hash, not rules"), "{steering:?}");
 }
 
 #[test]
@@ -289,10 +287,13 @@ fn without_cap_bpf_ebpf_becomes_cbpf_and_says_so() {
     assert!(opened.info.degraded.iter().any(|d| d.contains("CAP_BPF")), "{:?}", opened.info.degraded);
 }
 
-/// Members by number of the first payload byte: what `rules` does.
+/// Members by number of the first payload byte: ldb [NET + 28], behind an IPv4 header without options; ret a.
 fn by_payload() -> Steering {
     let filter = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
-    Steering { program: Ok(vec![filter(0x30, libc::SKF_NET_OFF as u32 + 28), filter(0x16, 0)]) }
+    Steering {
+        fanout: Ok(vec![filter(0x30, libc::SKF_NET_OFF as u32 + 28), filter(0x16, 0)]),
+        ..Steering::default()
+    }
 }
 
 #[test]

@@ -81,8 +81,8 @@ impl Group {
 }
 
 impl Wanted {
-    /// Prepares a mode. Where its program cannot be had, the next best takes its place (`ebpf` → `cbpf`, `rules` →
-    /// `hash`) and a sentence in `degraded` says why.
+    /// Prepares a mode. Where its program cannot be had, the next best takes its place (`ebpf` → `cbpf`, with
+    /// a sentence in `degraded`; `rules` → `hash`).
     pub(super) fn new(
         mode: FanoutMode,
         flags: &[FanoutFlag],
@@ -104,12 +104,10 @@ impl Wanted {
                     (FanoutMode::Cbpf, Demux::Classic(steer::classic()))
                 }
             },
-            FanoutMode::Rules => match &steering.program {
+            FanoutMode::Rules => match &steering.fanout {
                 Ok(program) => (mode, Demux::Classic(program.clone())),
-                Err(why) => {
-                    degraded.push(format!("fanout rules is not possible, hash takes its place: {why}"));
-                    (FanoutMode::Hash, Demux::Kernel(PACKET_FANOUT_HASH))
-                }
+                // Nothing is worse for it but locality, so it is no degradation; `report` says why.
+                Err(_) => (FanoutMode::Hash, Demux::Kernel(PACKET_FANOUT_HASH)),
             },
         };
         let bit = |flag: &FanoutFlag| match flag {

@@ -23,7 +23,7 @@ use std::{io, os::fd::OwnedFd, sync::Arc};
 pub use receiver::PacketReceiver;
 
 use crate::{
-    config::{EngineConfig, ListenSet, Tpacket},
+    config::{EngineConfig, FanoutMode, ListenSet, Tpacket},
     error::{Code, Error, Result},
     net::Interface,
     rx::{
@@ -112,6 +112,9 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     let ports: Vec<u16> = config.listen.iter().map(|l| l.port).collect();
     let (program, by_port) = filter::ours(&ports);
     report(&mut info, config, &made.rings, made.group, by_port);
+    if let (FanoutMode::Rules, Err(why)) = (config.fanout, &steering.fanout) {
+        info.granted.push(("steering".into(), format!("hash, not rules: {why}")));
+    }
 
     let listen = ListenSet::new(&local::listen_here(&config.listen, &config.multicast)?);
     let shared = Arc::new(Shared::new(config, wanted, (&name, ifindex), program, &made.sockets));

@@ -54,7 +54,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         })?;
         multicast::join(&config.multicast, place, &group.iter().map(|b| &b.fd).collect::<Vec<_>>())?;
         if let (FanoutMode::Rules, Ok(program), Some(first), true) =
-            (config.fanout, &steering.program, group.first(), threads > 1)
+            (config.fanout, &steering.reuseport, group.first(), threads > 1)
         {
             sys::attach_cbpf(&first.fd, libc::SO_ATTACH_REUSEPORT_CBPF, program)
                 .map_err(|e| Error::os(Code::Kernel, "SO_ATTACH_REUSEPORT_CBPF", e))?;
@@ -77,9 +77,9 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         degraded: Vec::new(),
     };
     if config.fanout == FanoutMode::Rules && threads > 1 {
-        match &steering.program {
+        match &steering.reuseport {
             Ok(_) => info.mode = "reuseport by rules".into(),
-            Err(why) => info.degraded.push(format!("the rules do not steer between the sockets: {why}")),
+            Err(why) => info.granted.push(("steering".into(), format!("hash, not rules: {why}"))),
         }
     }
     if !config.multicast.is_empty() {
