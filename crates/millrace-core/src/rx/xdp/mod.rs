@@ -91,6 +91,15 @@ pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
     Ok(Opened { receivers, guard: None, info })
 }
 
+/// Makes a socket with rings and `frames` frames of packet memory, bound to nothing, and lets go of it again.
+///
+/// # Errors
+/// [`Code::Permission`], [`Code::Unsupported`], [`Code::Kernel`].
+pub fn trial(frames: u32) -> Result<()> {
+    let umem = umem::Umem::new(frames)?;
+    socket::XskSocket::new(&umem, frames / 2).map(drop)
+}
+
 /// Sets the options on every socket, and says of it only what SO_INCOMING_NAPI_ID confirms.
 fn prefer_busy_poll(receivers: &mut [XdpReceiver], info: &mut BackendInfo) {
     if let Err(why) = receivers.iter_mut().try_for_each(XdpReceiver::busy_poll) {
