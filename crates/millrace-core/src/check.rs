@@ -13,7 +13,8 @@ use crate::{
     config::{BackendChoice, EngineConfig},
     error::{Code, Result},
     net::{Interface, UdpHash},
-    rx::{BackendInfo, packet, socket, xdp},
+    rule::RuleSet,
+    rx::{BackendInfo, Steering, packet, socket, xdp},
 };
 
 /// A verdict.
@@ -74,6 +75,9 @@ impl Table {
     /// A backend that opened: itself, and a line for each thing not granted.
     fn opened(&mut self, info: &BackendInfo) {
         self.add(info.backend, State::Ok, format!("opens: {}", info.mode), "");
+        for (_, value) in info.granted.iter().filter(|(what, _)| what == "steering") {
+            self.add(info.backend, State::Ok, format!("steers by {value}"), "");
+        }
         for what in &info.degraded {
             self.add(info.backend, State::Degraded, what.clone(), "see the line");
         }
@@ -88,7 +92,14 @@ pub fn run(config: &EngineConfig) -> Report {
         status_field(&status, "CapEff").and_then(|f| u64::from_str_radix(f, 16).ok()).unwrap_or(0);
     capabilities(&mut table, effective);
 
-    let socket = match socket::open(config) {
+    let steering = match RuleSet::compile(&config.rules, config.queues) {
+        Ok(rules) => Steering::from_rules(&rules),
+        Err(e) => {
+            table.add("rules", State::Missing, e.message, "correct the rules");
+            return Report { findings: table.0, backend: None };
+        }
+    };
+    let socket = match socket::open_steered(config, &steering) {
         Ok(opened) => {
             table.opened(&opened.info);
             true
@@ -101,7 +112,7 @@ pub fn run(config: &EngineConfig) -> Report {
     let interface = interface(&mut table, config);
     let (mut packet, mut xdp) = (false, false);
     if let Some(interface) = &interface {
-        packet = try_packet(&mut table, config);
+        packet = try_packet(&mut table, config, &steering);
         let attempt = try_xdp(config, interface, effective, &status);
         xdp = attempt.is_ok() && socket;
         match attempt {
@@ -121,6 +132,10 @@ pub fn run(config: &EngineConfig) -> Report {
         }
     };
     match (backend, config.backend) {
+        (Some(name), BackendChoice::Auto) if config.interface.is_none() => {
+            let why = format!("auto takes {name}, because MILLRACE_INTERFACE is not set");
+            table.add("backend", State::Ok, why, "");
+        }
         (Some(name), BackendChoice::Auto) => {
             table.add("backend", State::Ok, format!("auto takes {name}"), "")
         }
@@ -215,9 +230,9 @@ fn interface(table: &mut Table, config: &EngineConfig) -> Option<Interface> {
     Some(interface)
 }
 
-fn try_packet(table: &mut Table, config: &EngineConfig) -> bool {
+fn try_packet(table: &mut Table, config: &EngineConfig, steering: &Steering) -> bool {
     let small = EngineConfig { packet_blocks: TRIAL_BLOCKS, ..config.clone() };
-    match packet::open(&small) {
+    match packet::open_steered(&small, steering) {
         Ok(opened) => {
             table.opened(&opened.info);
             true

@@ -45,12 +45,15 @@ fn with(pair: &Pair, capabilities: &str, locked: &str) -> String {
     text
 }
 
+/// Capabilities, locked memory in KiB, the backend opened, and what each refusal names.
+type Row = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)]);
+
 #[test]
 fn each_set_of_capabilities_opens_its_rung() {
     if !rig::privileged("each_set_of_capabilities_opens_its_rung") {
         return;
     }
-    let matrix: [(&str, &str, &str, &[(&str, &str)]); 5] = [
+    let matrix: [Row; 5] = [
         ("", "unlimited", "socket", &[("xdp", "CAP_BPF"), ("packet", "CAP_NET_RAW")]),
         ("net_raw", "unlimited", "packet", &[("xdp", "CAP_BPF and CAP_NET_ADMIN")]),
         ("net_raw bpf", "unlimited", "packet", &[("xdp", "CAP_NET_ADMIN")]),

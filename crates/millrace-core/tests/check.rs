@@ -8,12 +8,21 @@ use std::net::UdpSocket;
 
 use millrace_core::{
     check::{self, Report, State},
-    config::{BackendChoice, EngineConfig},
+    config::{BackendChoice, EngineConfig, FanoutMode},
 };
 use rig::Pair;
-use support::*;
+use support::{ONE_PORT, settled, with_capabilities};
 
 const NET_RAW: u32 = 1 << 13;
+
+/// The test configuration, steered by rules as the service is by default.
+fn config(listen: &str, dev: &str, threads: u16) -> EngineConfig {
+    EngineConfig {
+        rules: "else => hash(flow)".into(),
+        fanout: FanoutMode::Rules,
+        ..support::config(listen, dev, threads)
+    }
+}
 
 fn state(report: &Report, name: &str) -> State {
     report.findings.iter().find(|f| f.name == name).unwrap_or_else(|| panic!("{name}: {report:#?}")).state
@@ -46,6 +55,7 @@ fn with_everything_auto_takes_xdp_and_nothing_stays() {
         ] {
             assert_eq!(state(&report, name), State::Ok, "{name}: {report:#?}");
         }
+        assert!(why(&report, "packet").contains("opens: tpacket_v3 fanout rules"), "{report:#?}");
         assert!(why(&report, "interface").contains("driver veth, 2 rx queues, MTU 1500, up"));
     }
     // The port is free again, and no program was attached.
@@ -81,6 +91,9 @@ fn a_taken_port_a_missing_interface_and_a_foreign_program_are_seen() {
         return;
     }
     let pair = Pair::new(1);
+    let wrong = EngineConfig { rules: "else => queue(9)".into(), ..config(ONE_PORT, "vb", 1) };
+    let report = pair.in_b(|| check::run(&wrong));
+    assert_eq!((report.backend, state(&report, "rules")), (None, State::Missing));
     let report = pair.in_b(|| check::run(&config(ONE_PORT, "eth7", 1)));
     assert_eq!((report.backend, state(&report, "interface")), (Some("socket"), State::Missing));
 
