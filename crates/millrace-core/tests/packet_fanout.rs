@@ -307,7 +307,7 @@ fn a_link_flap_keeps_the_members_numbers() {
     for _ in 0..2 {
         rig::run(&format!("ip -n {} link set vb down", pair.b));
         opened.receivers.iter_mut().for_each(|r| r.wait(std::time::Duration::from_millis(5)).unwrap());
-        rig::run(&format!("ip -n {} link set vb up", pair.b));
+        pair.link_up();
         pair.in_a(|| send(80, 1));
         let keep = drain(&mut opened, 80);
         assert_eq!(by_member(&keep, 80), [20; 4]);

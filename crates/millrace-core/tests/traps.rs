@@ -83,7 +83,7 @@ fn a_link_that_is_down_can_be_opened() {
     let address = rig::V4.1;
     rig::run(&format!("ip -n {} link set vb down", pair.b));
     let opened = open_in_b(&pair, &config(ONE_PORT, "vb", 2), packet::open);
-    rig::run(&format!("ip -n {} link set vb up", pair.b));
+    pair.link_up();
     match opened {
         Ok(mut opened) => {
             to_port(&pair, 9000, 20);

@@ -122,7 +122,7 @@ fn a_link_that_flaps_is_no_error_and_an_interface_removed_is() {
     run(&format!("ip -n {} link set vb down", pair.b));
     assert_eq!(receivers[0].receive(&mut sink).unwrap(), 0);
     receivers[0].wait(Duration::from_millis(5)).unwrap();
-    run(&format!("ip -n {} link set vb up", pair.b));
+    pair.link_up();
     send(&pair, 0..50);
     drain_until(&mut receivers, &mut sink, |_, s| s.datagrams == 50);
     run(&format!("ip -n {} link del vb", pair.b));
