@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander'
+import { addCheckCommand } from './check-command.js'
 import {
   type Config,
   helpText,
@@ -50,6 +51,7 @@ async function main(argv: readonly string[]): Promise<number> {
       const text = json ? JSON.stringify(redactedConfig(settings), null, 2) : settingsTable(settings)
       process.stdout.write(`${text}\n`)
     })
+  addCheckCommand(program, config, (result) => (status = result))
   try {
     await program.parseAsync(argv)
     return status

@@ -6,6 +6,7 @@ import { LAYOUT } from './generated/layout.js'
 /** The addon's functions; crates/millrace-node/src/lib.rs documents them. All throw errors that `fromNative` reads. */
 export interface Native {
   layout(): string
+  checkHost(config: string): string
   openEngine(config: string): number
   enginePlan(handle: number): string
   attachQueue(handle: number, queue: number, memory: Uint8Array): string

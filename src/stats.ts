@@ -21,6 +21,8 @@ export interface ThreadStats {
   readonly received: number
   readonly receivedBytes: number
   readonly scattered: number
+  /** Of these, datagrams of queues that this receive thread owns (queue modulo receive threads). */
+  readonly steeredLocal: number
   readonly dropped: { readonly rule: number; readonly queueFull: number }
   /** Frames that were no datagram for us, by reason: foreign, malformed, fragment, truncated, bad_checksum. */
   readonly frames: Readonly<Record<string, number>>

@@ -42,6 +42,7 @@ t.test('defaults', async (t) => {
       backend: 'auto',
       interface: null,
       listen: [{ address: null, port: 9000 }],
+      multicast: [],
       queues: 4,
       rxThreads: 4,
       rxCpus: [0, 1, 2, 3],
@@ -54,8 +55,16 @@ t.test('defaults', async (t) => {
       wakeMaxUs: 200,
       xdpMode: 'auto',
       xdpFrames: 4096,
-      packetBlockBytes: 262144,
+      xdpZerocopy: 'off',
+      xdpPreferBusyPoll: false,
+      packetBlockBytes: 256 << 10,
       packetBlocks: 128,
+      verifyChecksum: false,
+      tpacket: 'v3',
+      packetSlotBytes: 66 << 10,
+      fanout: 'rules',
+      fanoutFlags: ['defrag', 'uniqueid', 'ignore_outgoing'],
+      socketTimestamps: 'pass',
       socketRcvbuf: 8 << 20,
     },
     workers: { queues: 4, cpus: [0, 1, 2, 3], handler: 'forward', batch: 1024, debugPoison: false },
@@ -131,6 +140,20 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
       '1-2000',
     ],
   },
+  MILLRACE_MULTICAST: {
+    good: [
+      [
+        '239.1.2.3, ff15::1%eth0,192.0.2.1@232.1.1.1%a.b',
+        (c) => c.engine.multicast,
+        [
+          { group: '239.1.2.3', interface: null, source: null },
+          { group: 'ff15::1', interface: 'eth0', source: null },
+          { group: '232.1.1.1', interface: 'a.b', source: '192.0.2.1' },
+        ],
+      ],
+    ],
+    bad: ['192.0.2.1', 'fe80::1', '::1@232.1.1.1', '239.1.2.3%', '239.1.2.3@239.1.2.4', 'group'],
+  },
   MILLRACE_BUSY_POLL: { good: [['off', (c) => c.engine.busyPoll, 'off']], bad: ['on'] },
   MILLRACE_BUSY_POLL_US: { good: [['1', (c) => c.engine.busyPollUs, 1]], bad: ['0', '-1', '1000001', '5ms'] },
   MILLRACE_QUEUES: { good: [['1', (c) => c.workers.queues, 1]], bad: ['0', '257', '2.5', '0x2', '1e1'] },
@@ -205,11 +228,34 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
   MILLRACE_WAKE_MAX_US: { good: [['1', (c) => c.engine.wakeMaxUs, 1]], bad: ['0', '1000001'] },
   MILLRACE_XDP_MODE: { good: [['native', (c) => c.engine.xdpMode, 'native']], bad: ['skb'] },
   MILLRACE_XDP_FRAMES: { good: [['512', (c) => c.engine.xdpFrames, 512]], bad: ['256', '513'] },
+  MILLRACE_XDP_ZEROCOPY: { good: [['auto', (c) => c.engine.xdpZerocopy, 'auto']], bad: ['true'] },
+  MILLRACE_XDP_PREFER_BUSY_POLL: {
+    good: [['true', (c) => c.engine.xdpPreferBusyPoll, true]],
+    bad: ['auto'],
+  },
   MILLRACE_PACKET_BLOCK_BYTES: {
     good: [['128KiB', (c) => c.engine.packetBlockBytes, 131072]],
     bad: ['64KiB', '8MiB'],
   },
   MILLRACE_PACKET_BLOCKS: { good: [['4', (c) => c.engine.packetBlocks, 4]], bad: ['3', '4097'] },
+  MILLRACE_VERIFY_CHECKSUM: { good: [['1', (c) => c.engine.verifyChecksum, true]], bad: ['yes'] },
+  MILLRACE_TPACKET: { good: [['v2', (c) => c.engine.tpacket, 'v2']], bad: ['2', 'v1'] },
+  MILLRACE_PACKET_SLOT_BYTES: {
+    good: [['2KiB', (c) => c.engine.packetSlotBytes, 2048]],
+    bad: ['1KiB', '256KiB', '2049'],
+  },
+  MILLRACE_FANOUT: { good: [['qm', (c) => c.engine.fanout, 'qm']], bad: ['HASH', 'random'] },
+  MILLRACE_FANOUT_FLAGS: {
+    good: [
+      ['none', (c) => c.engine.fanoutFlags, []],
+      ['defrag, rollover', (c) => c.engine.fanoutFlags, ['defrag', 'rollover']],
+    ],
+    bad: ['defrag,defrag', 'unique', 'defrag,'],
+  },
+  MILLRACE_SOCKET_TIMESTAMPS: {
+    good: [['kernel', (c) => c.engine.socketTimestamps, 'kernel']],
+    bad: ['on'],
+  },
   MILLRACE_SOCKET_RCVBUF: { good: [['4096b', (c) => c.engine.socketRcvbuf, 4096]], bad: ['4095', '2G'] },
   MILLRACE_HTTP: {
     good: [

@@ -32,6 +32,7 @@ export function snapshot(): OpenSnapshot {
     received,
     receivedBytes: received * 100,
     scattered,
+    steeredLocal: scattered,
     dropped: { rule: received - scattered - 1, queueFull: 1 },
     frames: { foreign: 4, bad_checksum: index },
     kernelLost: { rx_ring_full: 5 },

@@ -1,4 +1,4 @@
-//! Links the addon against the symbols that Node provides.
+//! Build script of the addon.
 
 fn main() {
     napi_build::setup();

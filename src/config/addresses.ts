@@ -40,6 +40,41 @@ export const listenList: Kind<readonly Listen[]> = {
   },
 }
 
+/** A multicast group to join, as the Rust side takes it. */
+export interface Multicast {
+  readonly group: string
+  /** null: the one the kernel's routes name. */
+  readonly interface: string | null
+  /** null: every source. */
+  readonly source: string | null
+}
+
+/** Multicast groups: `239.1.2.3%eth0,ff15::1%eth0,192.0.2.1@232.1.1.1%eth0`. */
+export const multicastList: Kind<readonly Multicast[]> = {
+  expected:
+    'multicast groups as [source@]group[%interface]: 239.1.2.3, ff15::1%eth0, 192.0.2.1@232.1.1.1%eth0',
+  parse: (list) => {
+    const groups: Multicast[] = []
+    for (const part of list.split(',')) {
+      const match = /^(?:([\da-f.:]+)@)?([\da-f.:]+)(?:%([^\s/%]{1,15}))?$/i.exec(part.trim())
+      if (!match) return undefined
+      const [, source = null, group, name = null] = match
+      if (!isMulticast(group!)) throw new Unfit(`a multicast address, which ${group} is not`)
+      if (source !== null && (isMulticast(source) || isIP(source) !== isIP(group!))) {
+        throw new Unfit(`a unicast source of the family of ${group}, which ${source} is not`)
+      }
+      groups.push({ group: group!, interface: name, source })
+    }
+    return groups
+  },
+}
+
+/** 224.0.0.0/4 or ff00::/8. */
+function isMulticast(address: string): boolean {
+  if (isIP(address) === 4) return Number(address.split('.')[0]) >> 4 === 14
+  return isIPv6(address) && /^ff[\da-f]{2}:/i.test(address)
+}
+
 /** `address:port`, or `off` (null). Port 0 lets the kernel choose. */
 export const httpAddress: Kind<HttpAddress | null> = {
   expected: 'address:port such as 127.0.0.1:9180 or [::1]:9180, or off',

@@ -1,4 +1,4 @@
-import type { HttpAddress, Listen } from './addresses.js'
+import type { HttpAddress, Listen, Multicast } from './addresses.js'
 import type { VariableName } from './variables.js'
 
 /** What the Rust side takes as JSON; field for field `EngineConfig` in crates/millrace-core/src/config.rs. */
@@ -7,6 +7,7 @@ export interface EngineConfigJson {
   /** null: the interface of the default route. */
   readonly interface: string | null
   readonly listen: readonly Listen[]
+  readonly multicast: readonly Multicast[]
   readonly queues: number
   readonly rxThreads: number
   /** In thread order, repeated when short; empty: not pinned. */
@@ -24,9 +25,18 @@ export interface EngineConfigJson {
   readonly wakeMaxUs: number
   readonly xdpMode: 'auto' | 'native' | 'generic'
   readonly xdpFrames: number
+  readonly xdpZerocopy: 'off' | 'on' | 'auto'
+  readonly xdpPreferBusyPoll: boolean
   /** Bytes. */
   readonly packetBlockBytes: number
   readonly packetBlocks: number
+  readonly verifyChecksum: boolean
+  readonly tpacket: 'v3' | 'v2'
+  /** Bytes. */
+  readonly packetSlotBytes: number
+  readonly fanout: 'rules' | 'hash' | 'lb' | 'cpu' | 'rollover' | 'rnd' | 'qm' | 'cbpf' | 'ebpf'
+  readonly fanoutFlags: readonly ('rollover' | 'defrag' | 'uniqueid' | 'ignore_outgoing')[]
+  readonly socketTimestamps: 'pass' | 'kernel'
   /** Bytes. */
   readonly socketRcvbuf: number
 }

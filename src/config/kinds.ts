@@ -60,6 +60,20 @@ export function choice<const W extends string>(words: readonly W[]): Kind<W> {
   return { expected: `one of ${words.join(', ')}`, parse: (text) => words.find((word) => word === text) }
 }
 
+/** Some of a few words, each once, separated by commas; `none` for the empty list. */
+export function choices<const W extends string>(words: readonly W[]): Kind<readonly W[]> {
+  return {
+    expected: `none, or some of ${words.join(', ')}, each once, separated by commas`,
+    parse: (text) => {
+      if (text === 'none') return []
+      const chosen = text.split(',').map((part) => words.find((word) => word === part.trim()))
+      return chosen.includes(undefined) || new Set(chosen).size !== chosen.length
+        ? undefined
+        : (chosen as W[])
+    },
+  }
+}
+
 /** `true`, `false`, `1`, `0`. */
 export const boolean: Kind<boolean> = {
   expected: 'true, false, 1 or 0',

@@ -53,12 +53,22 @@ function assemble(check: Check): Assembled {
       'MILLRACE_WINDOW_BYTES',
     ])
   }
+  if (v.MILLRACE_FANOUT === 'rollover' && v.MILLRACE_FANOUT_FLAGS?.includes('rollover')) {
+    check.fail('MILLRACE_FANOUT_FLAGS', 'no rollover while MILLRACE_FANOUT=rollover', ['MILLRACE_FANOUT'])
+  }
+  if (
+    v.MILLRACE_PACKET_SLOT_BYTES % 16 !== 0 ||
+    v.MILLRACE_PACKET_SLOT_BYTES > v.MILLRACE_PACKET_BLOCK_BYTES
+  ) {
+    check.fail('MILLRACE_PACKET_SLOT_BYTES', 'a multiple of 16, at most MILLRACE_PACKET_BLOCK_BYTES')
+  }
   return {
     node,
     engine: {
       backend: v.MILLRACE_BACKEND,
       interface: v.MILLRACE_INTERFACE ?? null,
       listen: v.MILLRACE_LISTEN,
+      multicast: v.MILLRACE_MULTICAST ?? [],
       queues,
       rxThreads,
       rxCpus: cpus.rx,
@@ -71,8 +81,16 @@ function assemble(check: Check): Assembled {
       wakeMaxUs: v.MILLRACE_WAKE_MAX_US,
       xdpMode: v.MILLRACE_XDP_MODE,
       xdpFrames: v.MILLRACE_XDP_FRAMES,
+      xdpZerocopy: v.MILLRACE_XDP_ZEROCOPY,
+      xdpPreferBusyPoll: v.MILLRACE_XDP_PREFER_BUSY_POLL,
       packetBlockBytes: v.MILLRACE_PACKET_BLOCK_BYTES,
       packetBlocks: v.MILLRACE_PACKET_BLOCKS,
+      verifyChecksum: v.MILLRACE_VERIFY_CHECKSUM,
+      tpacket: v.MILLRACE_TPACKET,
+      packetSlotBytes: v.MILLRACE_PACKET_SLOT_BYTES,
+      fanout: v.MILLRACE_FANOUT,
+      fanoutFlags: v.MILLRACE_FANOUT_FLAGS,
+      socketTimestamps: v.MILLRACE_SOCKET_TIMESTAMPS,
       socketRcvbuf: v.MILLRACE_SOCKET_RCVBUF,
     },
     workers: {

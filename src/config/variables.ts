@@ -1,5 +1,5 @@
-import { httpAddress, listenList } from './addresses.js'
-import { boolean, choice, cpuList, integer, type Kind, powerOfTwo, size, text } from './kinds.js'
+import { httpAddress, listenList, multicastList } from './addresses.js'
+import { boolean, choice, choices, cpuList, integer, type Kind, powerOfTwo, size, text } from './kinds.js'
 import { natsServers, subject } from './nats-names.js'
 
 /** Headings of the reference, in its order. */
@@ -62,6 +62,12 @@ export const VARIABLES = {
     group: 'receive',
     help: 'Addresses and ports to receive on, separated by commas. A port alone, or [::], means both families; 0.0.0.0 means IPv4 only.',
     example: '9000-9003,192.0.2.2:5000,[2001:db8::2]:5000',
+  }),
+  MILLRACE_MULTICAST: optional(multicastList, {
+    group: 'receive',
+    computed: 'no group',
+    help: 'Multicast groups to join, separated by commas, on every port that has no address (or that listens on the group itself). %interface names the interface to join on; without it the routes decide. source@ takes that sender alone and needs MILLRACE_BACKEND=socket.',
+    example: '239.1.2.3%eth0,ff15::1%eth0,192.0.2.1@232.1.1.1',
   }),
   MILLRACE_BUSY_POLL: set(choice(['adaptive', 'always', 'off']), 'adaptive', {
     group: 'receive',
@@ -239,15 +245,63 @@ export const VARIABLES = {
     help: 'UMEM frames (2 KiB each) for each rx queue; the rings hold half as many.',
     example: '16384',
   }),
+  MILLRACE_XDP_ZEROCOPY: set(choice(['off', 'on', 'auto']), 'off', {
+    group: 'backends',
+    help: 'Zero-copy of AF_XDP: on works or fails with the reason, auto tries it with drivers and kernels known to be sound (mlx5_core from Linux 6.1) and copies otherwise, off copies. The start line says what the kernel granted. Drivers may reset the link on it.',
+    example: 'auto',
+  }),
+  MILLRACE_XDP_PREFER_BUSY_POLL: set(boolean, 'false', {
+    group: 'backends',
+    help: 'Asks for preferred busy-polling of AF_XDP sockets (64 µs, 64 frames, at most every 5 µs), driven by the receive thread. Reported as active only when the kernel names the NAPI of the rx queue. Useful with MILLRACE_BUSY_POLL=always, the thread on the CPU of the interrupt, and napi_defer_hard_irqs and gro_flush_timeout of the interface set by you: Millrace leaves them alone.',
+    example: 'true',
+  }),
   MILLRACE_PACKET_BLOCK_BYTES: set(size(128 * KiB, 4 * MiB, 'power of two'), '256KiB', {
     group: 'backends',
-    help: 'Size of a TPACKET_V3 block.',
+    help: 'Size of a ring block.',
     example: '1MiB',
   }),
   MILLRACE_PACKET_BLOCKS: set(integer(4, 4096), '128', {
     group: 'backends',
-    help: 'TPACKET_V3 blocks in each ring. The kernel closes a block every millisecond, however little is in it: n blocks bridge a pause of n ms.',
+    help: 'Blocks in each ring. With v3 the kernel closes a block every millisecond, however little is in it: n blocks bridge a pause of n ms.',
     example: '512',
+  }),
+  MILLRACE_VERIFY_CHECKSUM: set(boolean, 'false', {
+    group: 'backends',
+    help: 'Drops datagrams with a wrong UDP checksum (counted bad_checksum) on xdp and packet, which read below the stack; socket always does. Checksums that are not ready, of senders on this host, are let through: packet is told by the kernel, xdp knows them by their value.',
+    example: 'true',
+  }),
+  MILLRACE_TPACKET: set(choice(['v3', 'v2']), 'v3', {
+    group: 'backends',
+    help: 'Ring layout of packet. v3 hands over blocks of frames, at the latest after a millisecond; v2 hands over each frame at once, for low latency at low rates, and holds a fixed number of frames.',
+    example: 'v2',
+  }),
+  MILLRACE_PACKET_SLOT_BYTES: set(size(2 * KiB, 128 * KiB), '66KiB', {
+    group: 'backends',
+    help: 'With v2: bytes of a slot, a multiple of 16. The default holds any datagram and any merged burst; 2KiB makes many more slots where every frame fits one of 1,500 bytes. Longer ones are counted as truncated.',
+    example: '2KiB',
+  }),
+  MILLRACE_FANOUT: set(
+    choice(['rules', 'hash', 'lb', 'cpu', 'rollover', 'rnd', 'qm', 'cbpf', 'ebpf']),
+    'rules',
+    {
+      group: 'backends',
+      help: 'How the kernel spreads frames over the rings of packet: rules runs the rules in the kernel, so that a datagram comes by the receive thread with the number of its queue (modulo threads; also between the sockets of socket), and is hash where the kernel cannot run them; hash by flow, lb round robin, cpu by the receiving CPU, rollover the next ring when one is full, rnd at random, qm by rx queue, cbpf by a hash of the two addresses alone (the same on every node, no ports, fragments included), ebpf the same by eBPF. Which thread receives a datagram never changes what becomes of it.',
+      example: 'cpu',
+    },
+  ),
+  MILLRACE_FANOUT_FLAGS: set(
+    choices(['rollover', 'defrag', 'uniqueid', 'ignore_outgoing']),
+    'defrag,uniqueid,ignore_outgoing',
+    {
+      group: 'backends',
+      help: 'Flags of the fanout group, or none. rollover: a frame whose ring is full goes to another, out of order. defrag: IPv4 fragments are put together (without it they are lost, counted as fragment). uniqueid: the kernel picks a group id nobody uses. ignore_outgoing: frames this host sends do not enter. What the kernel does not know is left out and the start line says so.',
+      example: 'defrag,uniqueid,ignore_outgoing,rollover',
+    },
+  ),
+  MILLRACE_SOCKET_TIMESTAMPS: set(choice(['pass', 'kernel']), 'pass', {
+    group: 'backends',
+    help: 'Time of arrival with socket: pass is one clock reading for all a thread finds at once, kernel the kernel’s own for each datagram, which makes the host stamp every packet (some 15 % dearer). packet always has the kernel’s, xdp that of the pass.',
+    example: 'kernel',
   }),
   MILLRACE_SOCKET_RCVBUF: set(size(4096, GiB), '8MiB', {
     group: 'backends',

@@ -96,6 +96,12 @@ export const FAMILIES: readonly Family[] = [
   perThread('counter', 'received_datagrams_total', 'Datagrams for us.', (t) => t.received),
   perThread('counter', 'received_bytes_total', 'Payload bytes of datagrams for us.', (t) => t.receivedBytes),
   perThread('counter', 'scattered_datagrams_total', 'Datagrams given to a queue.', (t) => t.scattered),
+  perThread(
+    'counter',
+    'steered_local_datagrams_total',
+    'Of the datagrams given to a queue, those that came by the receive thread with the number of the queue.',
+    (t) => t.steeredLocal,
+  ),
   perThreadAndReason(
     'dropped_datagrams_total',
     'Datagrams received and given to no queue: rule (a rule says drop) or queue_full.',

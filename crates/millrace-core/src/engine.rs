@@ -13,13 +13,13 @@ use serde::Serialize;
 
 use crate::{
     affinity,
-    config::{BusyPoll, EngineConfig},
+    config::{BusyPoll, EngineConfig, FanoutMode},
     error::{Code, Error, Result},
     lane::{QueueMemory, QueuePlan},
     net::{Interface, Statistics},
     rule::RuleSet,
     rx::{
-        BackendInfo, Receiver,
+        BackendInfo, Receiver, Steering,
         ladder::{self, Backend, Refused},
     },
     scatter::{Moderation, Queue, Scatter, Wake},
@@ -132,7 +132,11 @@ impl Engine {
     pub fn open(config: EngineConfig) -> Result<Self> {
         check_cpus(&config.rx_cpus)?;
         let rules = Arc::new(RuleSet::compile(&config.rules, config.queues)?);
-        let (backend, refused) = ladder::open(&config)?;
+        let steering = match config.fanout {
+            FanoutMode::Rules => Steering::from_rules(&rules),
+            _ => Steering::default(),
+        };
+        let (backend, refused) = ladder::open(&config, &steering)?;
         let info = backend.info().clone();
         let guard = usize::from(backend.has_guard());
         let receivers = backend.receivers();
@@ -325,7 +329,8 @@ impl Engine {
             dropped: over(&|c| c.rule_dropped[index].get()),
         };
         let thread = |(index, t): (usize, &ThreadInfo)| {
-            ThreadStats::read(&t.counters, index, t.kind, t.cpu, t.rx_queue)
+            let members = self.threads.iter().filter(|t| t.kind == "receive").count();
+            ThreadStats::read(&t.counters, (index, members), t.kind, t.cpu, t.rx_queue)
         };
         let now = self.interface.as_ref().and_then(statistics);
         EngineStats {

@@ -98,6 +98,17 @@ impl Interface {
         (!name.is_empty()).then_some(name)
     }
 
+    /// By what the NIC spreads UDP over IPv4 over its rx queues (`ETHTOOL_GRXFH`).
+    pub fn udp_hash(&self) -> UdpHash {
+        let mut request = RxFlowHash { cmd: ETHTOOL_GRXFH, flow_type: UDP_V4_FLOW, data: 0, rest: [0; 30] };
+        match self.ethtool(&mut request) {
+            Err(_) => UdpHash::Unknown,
+            Ok(()) if request.data & RXH_PORTS == RXH_PORTS => UdpHash::Ports,
+            Ok(()) if request.data != 0 => UdpHash::AddressesOnly,
+            Ok(()) => UdpHash::Unknown,
+        }
+    }
+
     fn sysfs_rx_queues(&self) -> Option<u32> {
         let path = format!("/sys/class/net/{}", self.name);
         let index: u32 = fs::read_to_string(format!("{path}/ifindex")).ok()?.trim().parse().ok()?;
@@ -140,6 +151,31 @@ impl Interface {
 const SIOCETHTOOL: u32 = 0x8946;
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
+
+const ETHTOOL_GRXFH: u32 = 0x29;
+const UDP_V4_FLOW: u32 = 2;
+/// RXH_L4_B_0_1 and RXH_L4_B_2_3: source and destination port.
+const RXH_PORTS: u64 = 1 << 6 | 1 << 7;
+
+/// What goes into the NIC's hash of a UDP datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UdpHash {
+    /// Addresses and ports.
+    Ports,
+    /// Addresses alone: all flows between two hosts share an rx queue.
+    AddressesOnly,
+    /// The driver does not say (virtual interfaces).
+    Unknown,
+}
+
+/// `struct ethtool_rxnfc`, of which this command uses the beginning; at least as long as any kernel's.
+#[repr(C)]
+struct RxFlowHash {
+    cmd: u32,
+    flow_type: u32,
+    data: u64,
+    rest: [u64; 30],
+}
 
 /// `struct ethtool_channels`
 #[repr(C)]

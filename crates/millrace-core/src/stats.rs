@@ -105,6 +105,9 @@ pub struct ThreadStats {
     pub received: u64,
     pub received_bytes: u64,
     pub scattered: u64,
+    /// Of these, datagrams of queues that this receive thread owns (queue number modulo receive threads): all of them
+    /// when the rules steer in the kernel as well.
+    pub steered_local: u64,
     pub dropped: Dropped,
     pub frames: serde_json::Map<String, serde_json::Value>,
     pub kernel_lost: serde_json::Map<String, serde_json::Value>,
@@ -115,10 +118,10 @@ pub struct ThreadStats {
 }
 
 impl ThreadStats {
-    /// Reads a thread's counters.
+    /// Reads the counters of thread `index`, with `members` receive threads in all.
     pub fn read(
         c: &ThreadCounters,
-        index: usize,
+        (index, members): (usize, usize),
         kind: &'static str,
         cpu: Option<usize>,
         rx_queue: u16,
@@ -136,6 +139,11 @@ impl ThreadStats {
             received: c.received.get(),
             received_bytes: c.received_bytes.get(),
             scattered: sum(&c.scattered),
+            steered_local: if index < members {
+                c.scattered.iter().skip(index).step_by(members).map(Counter::get).sum()
+            } else {
+                0
+            },
             dropped: Dropped { rule: sum(&c.rule_dropped), queue_full: sum(&c.queue_full) },
             frames: FrameDrop::ALL
                 .iter()

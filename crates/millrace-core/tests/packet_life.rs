@@ -89,7 +89,7 @@ fn a_link_flap_is_survived_and_a_removed_interface_is_not() {
         let start = Instant::now();
         opened.receivers[0].wait(Duration::from_millis(30)).unwrap();
         assert!(start.elapsed() >= Duration::from_millis(30), "wait would spin while the link is down");
-        rig::run(&format!("ip -n {b} link set vb up"));
+        pair.link_up();
         rig::run(&format!("ip -n {b} neigh replace {} lladdr 02:00:00:00:0a:01 dev vb", V4.0));
         pair.in_a(|| {
             let raw = RawSender::new("va");

@@ -7,10 +7,11 @@ mod support;
 use std::{net::UdpSocket, time::Duration};
 
 use millrace_core::{
+    config::{FanoutMode, Timestamps},
     datagram::{Timestamp, flags},
     error::Code,
     rx::{
-        FrameDrop, Receiver,
+        FrameDrop, Receiver, Steering,
         socket::{
             self,
             guard::{GuardMode, open_guard},
@@ -39,7 +40,9 @@ fn kernel_times_are_there_when_asked_for() {
         return;
     }
     let pair = Pair::new(1);
-    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 1), socket::open_stamped).unwrap();
+    let mut config = config(r#"{"port":9000}"#, "vb", 1);
+    config.socket_timestamps = Timestamps::Kernel;
+    let mut opened = open_in_b(&pair, &config, socket::open).unwrap();
     let before = Timestamp::now();
     pair.in_a(|| [false, true].map(|v6| sender(v6).send_to(b"x", to(v6, 9000)).unwrap()));
     let after = Timestamp::now();
@@ -284,4 +287,34 @@ fn the_delivering_guard_delivers_all() {
     assert_eq!(keep.sizes(), [0, 100, 1400, 4000, 0, 100, 1400, 4000]);
     assert!(keep.got.iter().all(|g| g.flags & flags::SLOW_PATH != 0));
     assert_eq!(guard.counters().lost, [("guard_rcvbuf", 0)]);
+}
+
+#[test]
+fn a_program_steers_between_the_sockets() {
+    if !rig::privileged("a_program_steers_between_the_sockets") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut config = config(r#"{"port":9000}"#, "vb", 3);
+    config.fanout = FanoutMode::Rules;
+    // ldb [0]: the first byte of the payload; ret a. Beyond the last socket the kernel's hash decides.
+    let filter = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
+    let steering = Steering { reuseport: Ok(vec![filter(0x30, 0), filter(0x16, 0)]), ..Steering::default() };
+    let mut opened = pair.in_b(|| socket::open_steered(&config, &steering)).unwrap();
+    assert_eq!(opened.info.mode, "reuseport by rules");
+    pair.in_a(|| {
+        let sockets = [sender(false), sender(true)];
+        for i in 0..60u8 {
+            let v6 = i % 2 == 0;
+            sockets[usize::from(v6)].send_to(&[i % 3, i], to(v6, 9000)).unwrap();
+        }
+        sockets[0].send_to(&[200], to(false, 9000)).unwrap();
+    });
+    let keep = drain(&mut opened, 61);
+    assert_eq!(keep.got.len(), 61);
+    let steered = keep.got.iter().filter(|g| g.payload[0] < 3);
+    assert_eq!(steered.filter(|g| u16::from(g.payload[0]) == g.rx_queue).count(), 60);
+    drop(opened);
+    let opened = settled(|| pair.in_b(|| socket::open(&config)));
+    assert!(opened.info.granted.iter().any(|(k, why)| k == "steering" && why.contains("not rules")));
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use millrace_core::{
-    config::EngineConfig,
+    config::{EngineConfig, ZeroCopy},
     error::Code,
     net::Interface,
     rx::{
@@ -21,7 +21,9 @@ use millrace_core::{
     },
 };
 use rig::{Pair, RawSender, V4, run};
-use xdp_support::{Collector, PATIENCE, config, drain, drain_until, lost, open, send, udp_socket};
+use xdp_support::{
+    Collector, PATIENCE, await_detached, config, drain, drain_until, lost, open, report, send, udp_socket,
+};
 
 #[test]
 fn interface_facts_come_from_the_threads_namespace() {
@@ -120,7 +122,7 @@ fn a_link_that_flaps_is_no_error_and_an_interface_removed_is() {
     run(&format!("ip -n {} link set vb down", pair.b));
     assert_eq!(receivers[0].receive(&mut sink).unwrap(), 0);
     receivers[0].wait(Duration::from_millis(5)).unwrap();
-    run(&format!("ip -n {} link set vb up", pair.b));
+    pair.link_up();
     send(&pair, 0..50);
     drain_until(&mut receivers, &mut sink, |_, s| s.datagrams == 50);
     run(&format!("ip -n {} link del vb", pair.b));
@@ -132,20 +134,68 @@ fn a_link_that_flaps_is_no_error_and_an_interface_removed_is() {
 }
 
 #[test]
-fn a_large_mtu_is_refused_natively_and_auto_takes_generic() {
-    if !rig::privileged("a_large_mtu_is_refused_natively_and_auto_takes_generic") {
+fn jumbo_frames_arrive_whole() {
+    if !rig::privileged("jumbo_frames_arrive_whole") {
         return;
     }
     let pair = Pair::new(1);
     run(&format!("ip -n {} link set va mtu 9000", pair.a));
     run(&format!("ip -n {} link set vb mtu 9000", pair.b));
-    let e = pair.in_b(|| open("native", 512)).err().unwrap();
+    let opened = pair.in_b(|| open("native", 2048)).unwrap();
+    assert_eq!(opened.info.mode, "native copy");
+    assert!(opened.info.degraded.is_empty(), "{:?}", opened.info.degraded);
+    let buffers = opened.info.granted.iter().find(|(k, _)| k == "frames in several buffers").unwrap();
+    assert_eq!(buffers.1, "on");
+    let mut receivers = opened.receivers;
+    let mut sink = Collector::default();
+    // One to six descriptors each, more than one pass takes at once.
+    let size = |i: u16| [0, 1, 1750, 1751, 3542, 3543, 5000, 8972][usize::from(i) % 8];
+    let bytes = |i: u16| (0..size(i)).map(|k| (k as u16 ^ i.wrapping_mul(77)) as u8).collect::<Vec<u8>>();
+    for round in 0..10 {
+        let range = round * 100..(round + 1) * 100;
+        pair.in_a(|| {
+            let sender = RawSender::new("va");
+            range.clone().for_each(|i| sender.send(&Pair::v4(1000 + i, 9000).bytes(&bytes(i))));
+        });
+        drain_until(&mut receivers, &mut sink, |_, s| s.datagrams == usize::from(range.end));
+    }
+    for i in 0..1000 {
+        assert_eq!(sink.seen[&(1000 + i)].payload, bytes(i), "number {i}");
+    }
+    assert_eq!((sink.dropped.len(), lost(&mut receivers)), (0, 0), "{}", report(&mut receivers));
+    let f = receivers[0].frames();
+    assert_eq!((f.free + f.fill, f.rx, f.in_kernel), (f.total, 0, 0), "{f:?}");
+}
+
+#[test]
+fn zero_copy_that_the_driver_lacks_is_refused_or_not_tried() {
+    if !rig::privileged("zero_copy_that_the_driver_lacks_is_refused_or_not_tried") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let asked = |xdp_zerocopy| EngineConfig { xdp_zerocopy, ..config("native", 512, r#"{"port":9000}"#) };
+    let e = pair.in_b(|| xdp::open(&asked(ZeroCopy::On))).err().expect("veth has no zero-copy");
     assert_eq!(e.code, Code::Unsupported);
-    assert!(e.message.contains("MTU of 9000"), "{e}");
-    let opened = pair.in_b(|| open("auto", 512)).unwrap();
+    assert!(e.message.contains("veth") && e.message.contains("MILLRACE_XDP_ZEROCOPY=off"), "{e}");
+    await_detached(&pair);
+    let opened = pair.in_b(|| xdp::open(&asked(ZeroCopy::Auto))).unwrap();
+    assert_eq!(opened.info.mode, "native copy");
+    assert!(opened.info.degraded.is_empty(), "{:?}", opened.info.degraded);
+    let why = &opened.info.granted.iter().find(|(k, _)| k == "zero-copy asked for").unwrap().1;
+    assert!(why.contains("veth") && why.contains("not in the list"), "{why}");
+}
+
+#[test]
+fn generic_mode_passes_frames_longer_than_a_umem_frame() {
+    if !rig::privileged("generic_mode_passes_frames_longer_than_a_umem_frame") {
+        return;
+    }
+    let pair = Pair::new(1);
+    run(&format!("ip -n {} link set va mtu 9000", pair.a));
+    run(&format!("ip -n {} link set vb mtu 9000", pair.b));
+    let opened = pair.in_b(|| open("generic", 512)).unwrap();
     assert_eq!(opened.info.mode, "generic copy");
-    assert!(opened.info.degraded[0].contains("native XDP was refused"), "{:?}", opened.info.degraded);
-    assert!(opened.info.degraded[1].contains("longer than 1792 bytes"), "{:?}", opened.info.degraded);
+    assert!(opened.info.degraded[0].contains("longer than 1792 bytes"), "{:?}", opened.info.degraded);
     // 1792 bytes of frame fit; one more takes the slow path instead of being lost.
     let (mut receivers, mut sink, socket) = (opened.receivers, Collector::default(), udp_socket(&pair));
     pair.in_a(|| {
@@ -254,4 +304,60 @@ fn the_number_of_rx_queues_changes() {
         by_stack += usize::from(socket.recv(&mut [0; 8]).is_ok());
     }
     assert!(sink.datagrams > 0 && by_stack > 0, "{} by us, {by_stack} by the stack", sink.datagrams);
+}
+
+fn granted(opened: &millrace_core::rx::Opened<XdpReceiver>, what: &str) -> String {
+    opened.info.granted.iter().find(|(k, _)| k == what).unwrap().1.clone()
+}
+
+#[test]
+fn busy_polling_is_called_active_only_when_the_kernel_knows_the_queue() {
+    if !rig::privileged("busy_polling_is_called_active_only_when_the_kernel_knows_the_queue") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let asked = EngineConfig { xdp_prefer_busy_poll: true, ..config("native", 512, r#"{"port":9000}"#) };
+    let mut opened = pair.in_b(|| xdp::open(&asked)).unwrap();
+    // veth takes the options and has no NAPI to offer.
+    assert_eq!(granted(&opened, "preferred busy-poll"), "not active");
+    assert!(
+        opened.info.degraded.iter().any(|d| d.contains("SO_INCOMING_NAPI_ID")),
+        "{:?}",
+        opened.info.degraded
+    );
+    send(&pair, 0..100);
+    let mut sink = Collector::default();
+    drain_until(&mut opened.receivers, &mut sink, |_, s| s.datagrams == 100);
+    assert!(opened.receivers[0].counters().notes.contains(&("busy_poll_napi_id", 0)));
+}
+
+#[test]
+fn packet_memory_is_on_huge_pages_when_the_host_has_some() {
+    if !rig::privileged("packet_memory_is_on_huge_pages_when_the_host_has_some") {
+        return;
+    }
+    let knob = "/proc/sys/vm/nr_hugepages";
+    let pair = Pair::new(1);
+    let before = std::fs::read_to_string(knob).unwrap_or_default();
+    let pages = |n: &str| std::fs::write(knob, n).is_ok();
+    if before.trim() != "0" || !pages("8") {
+        eprintln!("SKIP: huge pages of this host are in use, or cannot be reserved");
+        return;
+    }
+    let free = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let enough = free.lines().any(|l| l.starts_with("HugePages_Free") && l.trim().ends_with(" 8"));
+    // 1024 frames are one page of 2 MiB.
+    let opened = pair.in_b(|| open("native", 1024));
+    let _ = pages("0");
+    let mut opened = opened.unwrap();
+    if enough {
+        assert_eq!(granted(&opened, "packet memory"), "2 MiB pages");
+    }
+    send(&pair, 0..200);
+    let mut sink = Collector::default();
+    drain_until(&mut opened.receivers, &mut sink, |_, s| s.datagrams == 200);
+    drop(opened);
+    await_detached(&pair);
+    let opened = pair.in_b(|| open("native", 1024)).unwrap();
+    assert_eq!(granted(&opened, "packet memory"), "ordinary pages");
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use millrace_core::{
-    affinity,
+    affinity, check,
     config::EngineConfig,
     engine::Engine,
     error::{Code, Error},
@@ -64,6 +64,12 @@ fn json<T: serde::Serialize>(value: &T) -> Result<String> {
 #[napi]
 pub fn layout() -> Result<String> {
     json(&LAYOUT.iter().copied().collect::<HashMap<_, _>>())
+}
+
+/// What this host allows for a JSON configuration, as JSON; opens and closes what can be tried without effect.
+#[napi]
+pub fn check_host(config: String) -> Result<String> {
+    json(&check::run(&EngineConfig::from_json(&config).map_err(error)?))
 }
 
 /// Opens a backend for a JSON configuration. Returns the handle.

@@ -17,6 +17,7 @@ const BPF_PROG_LOAD: i32 = 5;
 const BPF_PROG_TEST_RUN: i32 = 10;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_MAP_TYPE_XSKMAP: u32 = 17;
+const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 /// `expected_attach_type` of an XDP program and `attach_type` of an XDP link.
 pub(super) const BPF_XDP: u32 = 37;
@@ -178,11 +179,27 @@ impl XskMap {
     }
 }
 
-/// A loaded and verified XDP program.
+/// What a program may be attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Xdp,
+    SocketFilter,
+}
+
+/// A loaded and verified program.
 #[derive(Debug)]
 pub struct Program {
     fd: OwnedFd,
     id: u32,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Kind::Xdp => "XDP",
+            Kind::SocketFilter => "socket filter",
+        })
+    }
 }
 
 #[repr(C)]
@@ -225,15 +242,31 @@ struct GetInfo {
 }
 
 impl Program {
-    /// Verifies and loads instructions. `flags` is `prog_flags` (0, or `BPF_F_XDP_HAS_FRAGS`).
+    /// Verifies and loads an XDP program. `flags` is `prog_flags` (0, or `BPF_F_XDP_HAS_FRAGS`).
     ///
     /// # Errors
     /// [`Code::Permission`]; [`Code::Kernel`] with the end of the verifier's log when it refuses the program.
     pub fn load(name: &str, instructions: &[u64], flags: u32) -> Result<Self> {
+        Self::load_as(Kind::Xdp, name, instructions, flags)
+    }
+
+    /// Verifies and loads a program for a socket or a fanout group (BPF_PROG_TYPE_SOCKET_FILTER). Needs CAP_BPF alone,
+    /// or nothing where `kernel.unprivileged_bpf_disabled` is 0.
+    ///
+    /// # Errors
+    /// As [`Program::load`].
+    pub fn load_socket_filter(name: &str, instructions: &[u64]) -> Result<Self> {
+        Self::load_as(Kind::SocketFilter, name, instructions, 0)
+    }
+
+    fn load_as(kind: Kind, name: &str, instructions: &[u64], flags: u32) -> Result<Self> {
         // The only helper we call is not GPL-only, so the program carries the project's own licence.
         let license = c"Apache-2.0";
         let mut attr = ProgLoad {
-            prog_type: BPF_PROG_TYPE_XDP,
+            prog_type: match kind {
+                Kind::Xdp => BPF_PROG_TYPE_XDP,
+                Kind::SocketFilter => BPF_PROG_TYPE_SOCKET_FILTER,
+            },
             insn_cnt: instructions.len() as u32,
             insns: instructions.as_ptr() as u64,
             license: license.as_ptr() as u64,
@@ -244,9 +277,12 @@ impl Program {
             prog_flags: flags,
             name: object_name(name),
             prog_ifindex: 0,
-            expected_attach_type: BPF_XDP,
+            expected_attach_type: match kind {
+                Kind::Xdp => BPF_XDP,
+                Kind::SocketFilter => 0,
+            },
         };
-        let what = format!("loading the XDP program ({} instructions)", instructions.len());
+        let what = format!("loading the {kind} program ({} instructions)", instructions.len());
         match bpf_fd(BPF_PROG_LOAD, &mut attr) {
             Ok(fd) => Ok(Program { id: program_id(&fd)?, fd }),
             Err(e) if e.raw_os_error() == Some(libc::EPERM) => Err(explain(&what, e)),

@@ -7,6 +7,7 @@
 use crate::{datagram::Addr, rx::FrameDrop};
 
 pub mod build;
+pub mod checksum;
 
 /// EtherType of IPv4.
 pub const ETH_P_IP: u16 = 0x0800;
@@ -33,6 +34,8 @@ pub struct Udp<'a> {
     pub src_port: u16,
     /// Destination port, host order.
     pub dst_port: u16,
+    /// The UDP header.
+    pub header: &'a [u8; 8],
     /// Payload.
     pub payload: &'a [u8],
     /// IPv4 options or IPv6 extension headers were skipped.
@@ -149,6 +152,7 @@ fn parse_udp(segment: &[u8], src: Addr, dst: Addr, options: bool, v6: bool) -> R
         dst,
         src_port: u16::from_be_bytes([header[0], header[1]]),
         dst_port: u16::from_be_bytes([header[2], header[3]]),
+        header,
         payload: &segment[8..length],
         options,
     })

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{BackendInfo, Opened, packet, socket, xdp};
+use super::{BackendInfo, Opened, Steering, packet, socket, xdp};
 use crate::{
     config::{BackendChoice, EngineConfig},
     error::{Code, Error, Result},
@@ -58,20 +58,20 @@ impl Backend {
     }
 }
 
-/// Opens the configured backend.
+/// Opens the configured backend. `steering` is the program of fanout `rules` (packet and socket).
 ///
 /// # Errors
 /// That of the chosen backend; for `auto` that of the last rung (the sockets).
-pub fn open(config: &EngineConfig) -> Result<(Backend, Vec<Refused>)> {
+pub fn open(config: &EngineConfig, steering: &Steering) -> Result<(Backend, Vec<Refused>)> {
     match config.backend {
         BackendChoice::Xdp => Ok((open_xdp(config)?, Vec::new())),
-        BackendChoice::Packet => Ok((Backend::Packet(packet::open(config)?), Vec::new())),
-        BackendChoice::Socket => Ok((Backend::Socket(socket::open(config)?), Vec::new())),
-        BackendChoice::Auto => auto(config),
+        BackendChoice::Packet => Ok((Backend::Packet(packet::open_steered(config, steering)?), Vec::new())),
+        BackendChoice::Socket => Ok((Backend::Socket(socket::open_steered(config, steering)?), Vec::new())),
+        BackendChoice::Auto => auto(config, steering),
     }
 }
 
-fn auto(config: &EngineConfig) -> Result<(Backend, Vec<Refused>)> {
+fn auto(config: &EngineConfig, steering: &Steering) -> Result<(Backend, Vec<Refused>)> {
     let mut refused = Vec::new();
     let mut note = |backend, e: Error| {
         refused.push(Refused { backend, code: e.code.as_str(), message: e.message });
@@ -86,12 +86,12 @@ fn auto(config: &EngineConfig) -> Result<(Backend, Vec<Refused>)> {
             Ok(backend) => return Ok((backend, refused)),
             Err(e) => note("xdp", e),
         }
-        match packet::open(config) {
+        match packet::open_steered(config, steering) {
             Ok(opened) => return Ok((Backend::Packet(opened), refused)),
             Err(e) => note("packet", e),
         }
     }
-    Ok((Backend::Socket(socket::open(config)?), refused))
+    Ok((Backend::Socket(socket::open_steered(config, steering)?), refused))
 }
 
 /// The guard first: a port that another process owns must be found before the interface is touched.

@@ -8,17 +8,19 @@
 use std::net::IpAddr;
 
 use crate::{
-    config::Listen,
+    config::{Listen, Multicast},
     error::{Code, Error, Result},
     net,
 };
 
-/// The listen list with every "any address" replaced by this network namespace's own ones.
+/// The listen list with every "any address" replaced by this network namespace's own ones
+/// and the multicast groups to join.
 ///
 /// # Errors
 /// [`Code::Kernel`] when the addresses cannot be read; [`Code::Interface`] when there is none to listen on.
-pub(super) fn listen_here(listen: &[Listen]) -> Result<Vec<Listen>> {
-    let addresses = net::local_addresses().map_err(|e| Error::os(Code::Kernel, "getifaddrs", e))?;
+pub(super) fn listen_here(listen: &[Listen], multicast: &[Multicast]) -> Result<Vec<Listen>> {
+    let mut addresses = net::local_addresses().map_err(|e| Error::os(Code::Kernel, "getifaddrs", e))?;
+    addresses.extend(multicast.iter().map(|m| m.group));
     let here: Vec<Listen> = listen.iter().flat_map(|l| expand(*l, &addresses)).collect();
     if here.is_empty() {
         return Err(Error::new(Code::Interface, "no interface has an address: nothing can be for this host"));

@@ -7,9 +7,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{datagram::Datagram, error::Result};
+use crate::{
+    datagram::Datagram,
+    error::Result,
+    rule::{CbpfTarget, RuleSet},
+};
 
-mod cbpf;
+pub(crate) mod cbpf;
 pub mod ladder;
 mod local;
 pub mod packet;
@@ -112,6 +116,37 @@ pub struct BackendInfo {
     pub granted: Vec<(String, String)>,
     /// Things asked for that were not granted, one sentence each.
     pub degraded: Vec<String>,
+}
+
+/// The rules as classic BPF programs that return the queue's number, or why there are none. What they decide is a matter
+/// of locality: the receive thread evaluates the rules in any case.
+#[derive(Debug, Clone)]
+pub struct Steering {
+    /// For a fanout group; the kernel takes the result modulo the members.
+    pub fanout: std::result::Result<Vec<libc::sock_filter>, String>,
+    /// For a SO_REUSEPORT group; beyond the last socket the kernel takes its own hash.
+    pub reuseport: std::result::Result<Vec<libc::sock_filter>, String>,
+}
+
+impl Steering {
+    /// Compiles both, and lets the kernel check them: a program it refuses later would cost the backend.
+    pub fn from_rules(rules: &RuleSet) -> Self {
+        let compile = |target| {
+            let program = rules.to_cbpf(target).map_err(|e| e.to_string())?;
+            socket::sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)
+                .and_then(|fd| socket::sys::attach_cbpf(&fd, libc::SO_ATTACH_FILTER, &program))
+                .map_err(|e| format!("the kernel refuses the program: {e}"))?;
+            Ok(program)
+        };
+        Steering { fanout: compile(CbpfTarget::Fanout), reuseport: compile(CbpfTarget::Reuseport) }
+    }
+}
+
+impl Default for Steering {
+    fn default() -> Self {
+        let none = || Err("no program was made from the rules".to_owned());
+        Steering { fanout: none(), reuseport: none() }
+    }
 }
 
 /// What a backend's `open` returns: everything bound and attached, nothing read yet.

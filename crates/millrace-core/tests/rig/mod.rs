@@ -89,6 +89,21 @@ impl Pair {
         pair
     }
 
+    /// Takes the receiving end's link up and waits until both ends carry traffic: the kernel activates the sender's queue
+    /// a moment later, and until then drops what is sent without a word.
+    pub fn link_up(&self) {
+        run(&format!("ip -n {} link set vb up", self.b));
+        let start = std::time::Instant::now();
+        while ![(&self.a, "va"), (&self.b, "vb")]
+            .iter()
+            .all(|(ns, dev)| run(&format!("ip -n {ns} link show dev {dev}")).contains("state UP"))
+        {
+            assert!(start.elapsed().as_secs() < 10, "the link does not come up");
+            thread::sleep(std::time::Duration::from_millis(2));
+        }
+        thread::sleep(std::time::Duration::from_millis(5));
+    }
+
     /// Runs `f` on a thread inside the sending namespace.
     pub fn in_a<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         in_namespace(&self.a, f)
@@ -171,6 +186,22 @@ impl RawSender {
         };
         assert_eq!(rc, 0, "bind: {}", std::io::Error::last_os_error());
         RawSender { fd }
+    }
+
+    /// Sends past the queueing discipline (PACKET_QDISC_BYPASS): a veth's tx queue is then the CPU's.
+    pub fn bypass_qdisc(&self) {
+        let on: libc::c_int = 1;
+        // SAFETY: pointer and length describe `on`, which outlives the call.
+        let rc = unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_QDISC_BYPASS,
+                (&raw const on).cast(),
+                mem::size_of_val(&on) as libc::socklen_t,
+            )
+        };
+        assert_eq!(rc, 0, "PACKET_QDISC_BYPASS: {}", std::io::Error::last_os_error());
     }
 
     /// Sends one frame; waits while the device's queue is full, so that what returns was handed over.

@@ -279,10 +279,16 @@ pub fn settled<T>(open: impl Fn() -> Result<T>) -> T {
 
 /// Runs `f` without any capability. The calling thread keeps none afterwards: call it on a thread made for it.
 pub fn without_capabilities<T>(f: impl FnOnce() -> T) -> T {
-    // _LINUX_CAPABILITY_VERSION_3, pid 0: the calling thread; two triples of zeroes.
-    let (header, none) = ([0x2008_0522u32, 0], [0u32; 6]);
+    with_capabilities(0, f)
+}
+
+/// Runs `f` with these capabilities only (a bit each, numbers below 32). The calling thread gets none back: call it on
+/// a thread made for it.
+pub fn with_capabilities<T>(set: u32, f: impl FnOnce() -> T) -> T {
+    // _LINUX_CAPABILITY_VERSION_3, pid 0: the calling thread; effective, permitted, inheritable, twice.
+    let (header, caps) = ([0x2008_0522u32, 0], [set, set, 0, 0, 0, 0]);
     // SAFETY: the layouts are those of capset(2), version 3; the kernel only reads them.
-    let rc = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+    let rc = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), caps.as_ptr()) };
     assert_eq!(rc, 0, "capset: {}", io::Error::last_os_error());
     f()
 }

@@ -1,66 +1,248 @@
 //! The fanout group: one set of frames, spread over the members' rings (Documentation/networking/packet_mmap.rst).
+//!
+//! Which member sees a datagram never matters for the result, because the rules decide its queue in user space: the
+//! mode is a matter of locality and of even load.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use libc::{
-    PACKET_FANOUT, PACKET_FANOUT_FLAG_DEFRAG, PACKET_FANOUT_FLAG_UNIQUEID, PACKET_FANOUT_HASH, SOL_PACKET,
+    PACKET_FANOUT, PACKET_FANOUT_CBPF, PACKET_FANOUT_CPU, PACKET_FANOUT_DATA, PACKET_FANOUT_EBPF,
+    PACKET_FANOUT_FLAG_DEFRAG, PACKET_FANOUT_FLAG_ROLLOVER, PACKET_FANOUT_FLAG_UNIQUEID, PACKET_FANOUT_HASH,
+    PACKET_FANOUT_LB, PACKET_FANOUT_QM, PACKET_FANOUT_RND, PACKET_FANOUT_ROLLOVER, SOL_PACKET, sock_filter,
 };
 
+use super::steer;
 use crate::{
+    bpf::sys::Program,
+    config::{FanoutFlag, FanoutMode},
     error::{Code, Error, Result},
-    rx::socket::sys,
+    rx::{Steering, socket::sys},
 };
 
 /// PACKET_FANOUT_FLAG_IGNORE_OUTGOING, since Linux 6.2.
 const IGNORE_OUTGOING: u32 = 0x4000;
 
+/// What decides, ready to be handed to the kernel.
+enum Demux {
+    /// The kernel's own mode, `PACKET_FANOUT_*`.
+    Kernel(u32),
+    /// A classic program, attached to the group after joining.
+    Classic(Vec<sock_filter>),
+    /// An eBPF program. The group holds a reference of its own to it.
+    Extended(Program),
+}
+
+/// What a group is to be; kept to make it anew when a member dies.
+pub(super) struct Wanted {
+    mode: FanoutMode,
+    demux: Demux,
+    flags: u32,
+}
+
 /// A joined group.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Group {
-    /// Group id, chosen by the kernel; 0 is a valid one.
+    /// Group id; 0 is a valid one.
     pub(super) id: u16,
-    /// The group's hook skips outgoing frames. Without it the members' filters drop them, a little later.
-    pub(super) ignores_outgoing: bool,
+    /// The mode in force.
+    pub(super) mode: FanoutMode,
+    /// `PACKET_FANOUT_FLAG_*` in force.
+    flags: u32,
 }
 
-/// Joins bound sockets to a new group, in order: the position is the member's index.
-///
-/// Mode hash: which member sees a datagram does not matter, because the rules decide its queue in user space. The id is
-/// the kernel's choice (UNIQUEID), since pods with hostNetwork share one space of ids. DEFRAG makes IPv4 fragments
-/// arrive as one frame, at the member of their flow.
-pub(super) fn join(members: &[OwnedFd], interface: &str) -> Result<Group> {
-    let Some((first, others)) = members.split_first() else {
-        return Err(Error::new(Code::State, "a fanout group needs a member"));
-    };
-    let base = PACKET_FANOUT_HASH | PACKET_FANOUT_FLAG_DEFRAG;
-    let set = |fd: &OwnedFd, id: u16, flags: u32| {
-        sys::set_words(fd, SOL_PACKET, PACKET_FANOUT, &[u32::from(id) | flags << 16])
-    };
-    let mut flags = base | IGNORE_OUTGOING;
-    let mut first_try = set(first, 0, flags | PACKET_FANOUT_FLAG_UNIQUEID);
-    if first_try.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL)) {
-        // Not known before 6.2. An interface that is down gives EINVAL too (before 6.13), and then again.
-        flags = base;
-        first_try = set(first, 0, flags | PACKET_FANOUT_FLAG_UNIQUEID);
+impl Group {
+    /// The group's hook skips outgoing frames. Without it the members' filters drop them, a little later.
+    pub(super) fn ignores_outgoing(&self) -> bool {
+        self.flags & IGNORE_OUTGOING != 0
     }
-    first_try.map_err(|e| refused(e, interface, 0))?;
-    let id = sys::get_int(first, SOL_PACKET, PACKET_FANOUT)
-        .map_err(|e| Error::os(Code::Kernel, "read the fanout group id back", e))? as u32 as u16;
-    for (fd, index) in others.iter().zip(1..) {
-        set(fd, id, flags).map_err(|e| refused(e, interface, index))?;
+
+    /// IPv4 fragments are put together before they reach a ring.
+    pub(super) fn defragments(&self) -> bool {
+        self.flags & PACKET_FANOUT_FLAG_DEFRAG != 0
     }
-    Ok(Group { id, ignores_outgoing: flags & IGNORE_OUTGOING != 0 })
+
+    /// A frame may go to another member than the mode says, because that one is full.
+    pub(super) fn rolls_over(&self) -> bool {
+        self.mode == FanoutMode::Rollover || self.flags & PACKET_FANOUT_FLAG_ROLLOVER != 0
+    }
+
+    /// Names of the flags, as in the configuration.
+    pub(super) fn flag_names(&self) -> String {
+        let known = [
+            (PACKET_FANOUT_FLAG_ROLLOVER, "rollover"),
+            (PACKET_FANOUT_FLAG_DEFRAG, "defrag"),
+            (PACKET_FANOUT_FLAG_UNIQUEID, "uniqueid"),
+            (IGNORE_OUTGOING, "ignore_outgoing"),
+        ];
+        let on: Vec<_> =
+            known.iter().filter(|(bit, _)| self.flags & bit != 0).map(|(_, name)| *name).collect();
+        if on.is_empty() { "none".into() } else { on.join(",") }
+    }
+}
+
+impl Wanted {
+    /// Prepares a mode. Where its program cannot be had, the next best takes its place (`ebpf` → `cbpf`, with
+    /// a sentence in `degraded`; `rules` → `hash`).
+    pub(super) fn new(
+        mode: FanoutMode,
+        flags: &[FanoutFlag],
+        steering: &Steering,
+        degraded: &mut Vec<String>,
+    ) -> Self {
+        let (mode, demux) = match mode {
+            FanoutMode::Hash => (mode, Demux::Kernel(PACKET_FANOUT_HASH)),
+            FanoutMode::Lb => (mode, Demux::Kernel(PACKET_FANOUT_LB)),
+            FanoutMode::Cpu => (mode, Demux::Kernel(PACKET_FANOUT_CPU)),
+            FanoutMode::Rollover => (mode, Demux::Kernel(PACKET_FANOUT_ROLLOVER)),
+            FanoutMode::Rnd => (mode, Demux::Kernel(PACKET_FANOUT_RND)),
+            FanoutMode::Qm => (mode, Demux::Kernel(PACKET_FANOUT_QM)),
+            FanoutMode::Cbpf => (mode, Demux::Classic(steer::classic())),
+            FanoutMode::Ebpf => match steer::extended() {
+                Ok(program) => (mode, Demux::Extended(program)),
+                Err(e) => {
+                    degraded.push(format!("fanout ebpf was refused, cbpf computes the same: {}", e.message));
+                    (FanoutMode::Cbpf, Demux::Classic(steer::classic()))
+                }
+            },
+            FanoutMode::Rules => match &steering.fanout {
+                Ok(program) => (mode, Demux::Classic(program.clone())),
+                // Nothing is worse for it but locality, so it is no degradation; `report` says why.
+                Err(_) => (FanoutMode::Hash, Demux::Kernel(PACKET_FANOUT_HASH)),
+            },
+        };
+        let bit = |flag: &FanoutFlag| match flag {
+            FanoutFlag::Rollover => PACKET_FANOUT_FLAG_ROLLOVER,
+            FanoutFlag::Defrag => PACKET_FANOUT_FLAG_DEFRAG,
+            FanoutFlag::Uniqueid => PACKET_FANOUT_FLAG_UNIQUEID,
+            FanoutFlag::IgnoreOutgoing => IGNORE_OUTGOING,
+        };
+        Wanted { mode, demux, flags: flags.iter().map(bit).fold(0, |all, f| all | f) }
+    }
+
+    /// Joins bound sockets to a new group, in order: the position is the member's index. Flags and modes that this
+    /// kernel does not know (EINVAL) are left out; `degraded` says which.
+    ///
+    /// The id is the kernel's choice (UNIQUEID), since pods with hostNetwork share one space of ids. Without that
+    /// flag it comes from process and interface, and a foreign group of the same id and mode would be joined unnoticed.
+    pub(super) fn join(
+        &self,
+        members: &[OwnedFd],
+        interface: &str,
+        ifindex: u32,
+        degraded: &mut Vec<String>,
+    ) -> Result<Group> {
+        let Some((first, others)) = members.split_first() else {
+            return Err(Error::new(Code::State, "a fanout group needs a member"));
+        };
+        let kind = match self.demux {
+            Demux::Kernel(kind) => kind,
+            Demux::Classic(_) => PACKET_FANOUT_CBPF,
+            Demux::Extended(_) => PACKET_FANOUT_EBPF,
+        };
+        let own_id = (std::process::id() ^ ifindex << 8) as u16;
+        let mut last = None;
+        for (mode, kind) in [(self.mode, kind), (FanoutMode::Hash, PACKET_FANOUT_HASH)] {
+            for flags in without_young_flags(self.flags) {
+                let id = if flags & PACKET_FANOUT_FLAG_UNIQUEID != 0 { 0 } else { own_id };
+                match set(first, id, kind | flags) {
+                    Ok(()) => {
+                        self.report(mode, flags, degraded);
+                        return self.complete(Group { id, mode, flags }, kind, first, others, interface);
+                    }
+                    // An unknown mode or flag; an interface that is down gives EINVAL too (before 6.13), every time.
+                    Err(e) if e.raw_os_error() == Some(libc::EINVAL) => last = Some(e),
+                    Err(e) => return Err(refused(e, interface, 0)),
+                }
+            }
+        }
+        Err(refused(last.unwrap_or_else(|| libc_error(libc::EINVAL)), interface, 0))
+    }
+
+    fn report(&self, mode: FanoutMode, flags: u32, degraded: &mut Vec<String>) {
+        if mode != self.mode {
+            let asked = self.mode.as_str();
+            degraded.push(format!("fanout {asked} is not known to this kernel: hash takes its place"));
+        }
+        if (self.flags & !flags) & PACKET_FANOUT_FLAG_UNIQUEID != 0 {
+            degraded.push(
+                "fanout flag uniqueid is not known to this kernel (4.12): another program may use the same group id"
+                    .into(),
+            );
+        }
+    }
+
+    /// The other members and the program, once the first one has made the group.
+    fn complete(
+        &self,
+        mut group: Group,
+        kind: u32,
+        first: &OwnedFd,
+        others: &[OwnedFd],
+        interface: &str,
+    ) -> Result<Group> {
+        group.id = sys::get_int(first, SOL_PACKET, PACKET_FANOUT)
+            .map_err(|e| Error::os(Code::Kernel, "read the fanout group id back", e))?
+            as u32 as u16;
+        let flags = group.flags & !PACKET_FANOUT_FLAG_UNIQUEID;
+        for (fd, index) in others.iter().zip(1..) {
+            set(fd, group.id, kind | flags).map_err(|e| refused(e, interface, index))?;
+        }
+        let program = match &self.demux {
+            Demux::Classic(program) if kind == PACKET_FANOUT_CBPF => {
+                sys::set_program(first, SOL_PACKET, PACKET_FANOUT_DATA, program)
+            }
+            Demux::Extended(program) if kind == PACKET_FANOUT_EBPF => {
+                sys::set_int(first, SOL_PACKET, PACKET_FANOUT_DATA, program.as_fd().as_raw_fd())
+            }
+            _ => Ok(()),
+        };
+        program.map_err(|e| {
+            Error::os(Code::Kernel, format!("PACKET_FANOUT_DATA ({}) on {interface}", self.mode.as_str()), e)
+        })?;
+        Ok(group)
+    }
+}
+
+fn set(fd: &OwnedFd, id: u16, kind_and_flags: u32) -> std::io::Result<()> {
+    sys::set_words(fd, SOL_PACKET, PACKET_FANOUT, &[u32::from(id) | kind_and_flags << 16])
+}
+
+/// The flags, then without those that came late, youngest first.
+fn without_young_flags(flags: u32) -> impl Iterator<Item = u32> {
+    let mut tries =
+        vec![flags, flags & !IGNORE_OUTGOING, flags & !(IGNORE_OUTGOING | PACKET_FANOUT_FLAG_UNIQUEID)];
+    tries.dedup();
+    tries.into_iter()
+}
+
+fn libc_error(errno: i32) -> std::io::Error {
+    std::io::Error::from_raw_os_error(errno)
 }
 
 fn refused(e: std::io::Error, interface: &str, member: usize) -> Error {
     let (code, why) = match e.raw_os_error() {
         Some(libc::EINVAL) => (
             Code::Interface,
-            "is the interface up? (before Linux 6.13 joining needs that; UNIQUEID needs 4.12)",
+            "is the interface up (before Linux 6.13 joining needs that), or does another program use this group id \
+             in another way?",
         ),
         Some(libc::ENOSPC) => (Code::Busy, "the group is full, or every group id is taken"),
+        Some(libc::EALREADY) => (Code::State, "the socket is in a group already"),
         Some(libc::ENODEV | libc::ENXIO) => (Code::Interface, "the interface went away"),
         _ => (Code::Kernel, "unexpected"),
     };
     Error::os(code, format!("PACKET_FANOUT of member {member} on {interface}: {why}"), e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_left_out_youngest_first() {
+        let all = PACKET_FANOUT_FLAG_UNIQUEID | IGNORE_OUTGOING | PACKET_FANOUT_FLAG_DEFRAG;
+        let tries: Vec<u32> = without_young_flags(all).collect();
+        assert_eq!(tries, [all, all & !IGNORE_OUTGOING, PACKET_FANOUT_FLAG_DEFRAG]);
+        assert_eq!(without_young_flags(PACKET_FANOUT_FLAG_DEFRAG).count(), 1);
+    }
 }

@@ -1,24 +1,33 @@
-//! One frame of a TPACKET_V3 block: header → metadata and bytes. Plain byte reading, every offset checked, so that
+//! One frame of a TPACKET_V3 block or a TPACKET_V2 slot: header → metadata and bytes. Plain byte reading, every offset checked, so that
 //! nothing in here is unsafe whatever the block holds.
 //!
 //! Layout (Documentation/networking/packet_mmap.rst, if_packet.h), all in host order but the protocol:
-//! `tpacket3_hdr` (48 bytes) · `sockaddr_ll` (20) · … · `virtio_net_hdr` (10, just before `tp_mac`) · frame at `tp_mac`.
+//! `tpacket3_hdr` (48 bytes) or `tpacket2_hdr` (32) · `sockaddr_ll` (20) · … · `virtio_net_hdr` (10, just before `tp_mac`) · frame at `tp_mac`.
 
 use crate::datagram::Timestamp;
 
 /// `TPACKET_ALIGN(sizeof(struct tpacket3_hdr))`: where the address is.
 const SLL: usize = 48;
-/// Bytes read of every frame header: `tpacket3_hdr` and the address up to the packet type.
-const FIXED: usize = SLL + 12;
+/// The same for `struct tpacket2_hdr`.
+const SLL_V2: usize = 32;
+/// Bytes read of the address: up to the packet type.
+const SLL_BYTES: usize = 12;
 /// Size of `struct virtio_net_hdr` (PACKET_VNET_HDR).
 const VNET: usize = 10;
 /// `VIRTIO_NET_HDR_GSO_UDP_L4`, and the bit that may be or-ed to it (ECN).
 const GSO_UDP_L4: u8 = 5;
 const GSO_ECN: u8 = 0x80;
 
+/// Bits of the frame's status (if_packet.h).
+const CSUMNOTREADY: u32 = 1 << 3;
+const CSUM_VALID: u32 = 1 << 7;
+
 const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<libc::tpacket3_hdr>() == SLL && SLL.is_multiple_of(libc::TPACKET_ALIGNMENT));
+    assert!(size_of::<libc::tpacket2_hdr>() == SLL_V2 && SLL_V2.is_multiple_of(libc::TPACKET_ALIGNMENT));
+    assert!(offset_of!(libc::tpacket2_hdr, tp_len) == 4 && offset_of!(libc::tpacket2_hdr, tp_mac) == 12);
+    assert!(offset_of!(libc::tpacket2_hdr, tp_sec) == 16);
     assert!(offset_of!(libc::tpacket3_hdr, tp_snaplen) == 12 && offset_of!(libc::tpacket3_hdr, tp_len) == 16);
     assert!(offset_of!(libc::tpacket3_hdr, tp_mac) == 24 && offset_of!(libc::tpacket3_hdr, tp_net) == 26);
     assert!(
@@ -44,43 +53,90 @@ pub(super) struct Frame<'a> {
     pub(super) truncated: bool,
     /// Size of the datagrams that make up this UDP super-packet, bytes; 0 for an ordinary frame.
     pub(super) gso_size: usize,
+    /// The UDP checksum is not for us to verify: not written yet (TP_STATUS_CSUMNOTREADY: a sender on this host left it to
+    /// hardware), or verified by hardware (TP_STATUS_CSUM_VALID).
+    pub(super) checksum_settled: bool,
     /// Kernel time of arrival.
     pub(super) time: Timestamp,
 }
 
-/// Reads the frame header at `offset` of a block; also returns the distance to the next one, 0 for the last.
+/// The fields of a frame header that both versions have.
+struct Header {
+    status: u32,
+    snaplen: u32,
+    length: u32,
+    mac: u16,
+    net: u16,
+    time: Timestamp,
+    /// Where the `sockaddr_ll` is.
+    sll: usize,
+}
+
+/// Reads the V3 frame header at `offset` of a block; also returns the distance to the next one, 0 for the last.
 /// PACKET_VNET_HDR must be on. `None` when the header points out of the block.
 #[inline]
-pub(super) fn read(block: &[u8], offset: usize) -> Option<(Frame<'_>, usize)> {
+pub(super) fn read_v3(block: &[u8], offset: usize) -> Option<(Frame<'_>, usize)> {
     let record = block.get(offset..)?;
-    let h: &[u8; FIXED] = record.first_chunk()?;
-    let (snaplen, length) = (u32_at(h, 12), u32_at(h, 16));
-    let (mac, net) = (usize::from(u16_at(h, 24)), usize::from(u16_at(h, 26)));
-    let bytes = record.get(mac..mac.checked_add(snaplen as usize)?)?;
+    let h: &[u8; SLL] = record.first_chunk()?;
+    let header = Header {
+        status: u32_at(h, 20),
+        snaplen: u32_at(h, 12),
+        length: u32_at(h, 16),
+        mac: u16_at(h, 24),
+        net: u16_at(h, 26),
+        time: Timestamp { secs: u32_at(h, 4), nanos: u32_at(h, 8) },
+        sll: SLL,
+    };
+    Some((read(record, &header)?, u32_at(h, 0) as usize))
+}
+
+/// Reads the V2 frame header at the start of a slot. PACKET_VNET_HDR must be on. `None` when the header points out of
+/// the slot.
+#[inline]
+pub(super) fn read_v2(slot: &[u8]) -> Option<Frame<'_>> {
+    let h: &[u8; SLL_V2] = slot.first_chunk()?;
+    let header = Header {
+        status: u32_at(h, 0),
+        snaplen: u32_at(h, 8),
+        length: u32_at(h, 4),
+        mac: u16_at(h, 12),
+        net: u16_at(h, 14),
+        time: Timestamp { secs: u32_at(h, 16), nanos: u32_at(h, 20) },
+        sll: SLL_V2,
+    };
+    read(slot, &header)
+}
+
+/// The rest, which is the same in both versions.
+#[inline]
+fn read<'a>(record: &'a [u8], h: &Header) -> Option<Frame<'a>> {
+    let (mac, net) = (usize::from(h.mac), usize::from(h.net));
+    let bytes = record.get(mac..mac.checked_add(h.snaplen as usize)?)?;
+    let sll: &[u8; SLL_BYTES] = record.get(h.sll..)?.first_chunk()?;
     // flags, gso_type, hdr_len, gso_size, csum_start, csum_offset; byte order of the host.
     let v: &[u8; VNET] = record.get(mac.checked_sub(VNET)?..)?.first_chunk()?;
     let super_packet = v[1] & !GSO_ECN == GSO_UDP_L4;
     let gso_size = if super_packet { usize::from(u16::from_ne_bytes([v[4], v[5]])) } else { 0 };
-    let frame = Frame {
+    Some(Frame {
         bytes,
         link_header: net.checked_sub(mac)?,
-        ether_type: u16::from_be_bytes([h[SLL + 2], h[SLL + 3]]),
-        hatype: u16_at(h, SLL + 8),
-        pkttype: h[SLL + 10],
-        truncated: length > snaplen,
+        ether_type: u16::from_be_bytes([sll[2], sll[3]]),
+        hatype: u16_at(sll, 8),
+        pkttype: sll[10],
+        truncated: h.length > h.snaplen,
         gso_size,
-        time: Timestamp { secs: u32_at(h, 4), nanos: u32_at(h, 8) },
-    };
-    Some((frame, u32_at(h, 0) as usize))
+        checksum_settled: h.status & (CSUMNOTREADY | CSUM_VALID) != 0,
+        time: h.time,
+    })
 }
 
 #[inline]
-fn u32_at(h: &[u8; FIXED], at: usize) -> u32 {
+fn u32_at<const N: usize>(h: &[u8; N], at: usize) -> u32 {
     u32::from_ne_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]])
 }
 
 #[inline]
-fn u16_at(h: &[u8; FIXED], at: usize) -> u16 {
+fn u16_at<const N: usize>(h: &[u8; N], at: usize) -> u16 {
     u16::from_ne_bytes([h[at], h[at + 1]])
 }
 
@@ -103,11 +159,33 @@ mod tests {
         let mut b = record(60, 60, 82, 96);
         b[73] = GSO_UDP_L4 | GSO_ECN;
         b[76..78].copy_from_slice(&1000u16.to_ne_bytes());
-        let (f, next) = read(&b, 0).unwrap();
+        let (f, next) = read_v3(&b, 0).unwrap();
         assert_eq!((f.bytes.len(), f.link_header, f.ether_type, f.gso_size), (60, 14, 0x0800, 1000));
         assert!(!f.truncated && next == 0);
-        assert_eq!(read(&record(60, 60, 82, 96), 0).unwrap().0.gso_size, 0);
-        assert!(read(&record(60, 61, 82, 96), 0).unwrap().0.truncated);
+        assert_eq!(read_v3(&record(60, 60, 82, 96), 0).unwrap().0.gso_size, 0);
+        assert!(read_v3(&record(60, 61, 82, 96), 0).unwrap().0.truncated);
+    }
+
+    #[test]
+    fn both_versions_hold_the_same() {
+        let mut v2 = vec![0u8; 256];
+        for (at, word) in [(4, 70u32), (8, 60), (16, 5), (20, 6)] {
+            v2[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+        }
+        v2[12..14].copy_from_slice(&82u16.to_ne_bytes());
+        v2[14..16].copy_from_slice(&96u16.to_ne_bytes());
+        v2[34..36].copy_from_slice(&0x0800u16.to_be_bytes());
+        (v2[42], v2[73]) = (4, GSO_UDP_L4);
+        v2[76..78].copy_from_slice(&1000u16.to_ne_bytes());
+        let mut v3 = record(60, 70, 82, 96);
+        (v3[58], v3[73]) = (4, GSO_UDP_L4);
+        v3[76..78].copy_from_slice(&1000u16.to_ne_bytes());
+        v3[4] = 5;
+        v3[8] = 6;
+        let (a, b) = (read_v2(&v2).unwrap(), read_v3(&v3, 0).unwrap().0);
+        assert_eq!(Frame { bytes: &[], ..a }, Frame { bytes: &[], ..b });
+        assert!(a.truncated && a.pkttype == 4 && a.bytes.len() == 60);
+        assert_eq!(read_v2(&v2[..40]), None);
     }
 
     #[test]
@@ -121,7 +199,7 @@ mod tests {
             (record(10, 10, 82, 96), 200),
             (record(10, 10, 82, 96), usize::MAX),
         ] {
-            assert_eq!(read(&b, offset), None);
+            assert_eq!(read_v3(&b, offset), None);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! AF_PACKET: a TPACKET_V3 ring for each receive thread, all members of one fanout group (packet(7),
+//! AF_PACKET: a TPACKET_V3 (or V2) ring for each receive thread, all members of one fanout group (packet(7),
 //! Documentation/networking/packet_mmap.rst).
 //!
 //! Order of setting up, each step for a reason:
@@ -12,26 +12,75 @@
 mod fanout;
 mod filter;
 mod frame;
+mod group;
 mod receiver;
 mod ring;
+mod slots;
+mod steer;
 
-use std::{io, os::fd::OwnedFd};
+use std::{io, os::fd::OwnedFd, sync::Arc};
 
 pub use receiver::PacketReceiver;
 
 use crate::{
-    config::{EngineConfig, ListenSet},
+    config::{EngineConfig, FanoutMode, ListenSet, Tpacket},
     error::{Code, Error, Result},
     net::Interface,
     rx::{
-        BackendInfo, Opened, cbpf, local,
+        BackendInfo, Opened, Steering, cbpf, local,
         socket::{
             guard::{GuardMode, open_guard},
             sys,
         },
     },
 };
+use group::Shared;
 use ring::Ring;
+use slots::SlotRing;
+
+/// The ring of one member.
+enum Rings {
+    V3(Ring),
+    V2(SlotRing),
+}
+
+impl Rings {
+    fn new(fd: &OwnedFd, config: &EngineConfig) -> io::Result<Self> {
+        let (bytes, blocks) = (config.packet_block_bytes, config.packet_blocks);
+        match config.tpacket {
+            Tpacket::V3 => Ring::new(fd, bytes, blocks).map(Rings::V3),
+            Tpacket::V2 => SlotRing::new(fd, bytes, blocks, config.packet_slot_bytes).map(Rings::V2),
+        }
+    }
+
+    /// Blocks or slots.
+    fn units(&self) -> usize {
+        match self {
+            Rings::V3(ring) => ring.blocks(),
+            Rings::V2(ring) => ring.slots(),
+        }
+    }
+
+    /// See [`Ring::settle`].
+    fn settle(&self) {
+        match self {
+            Rings::V3(ring) => ring.settle(),
+            Rings::V2(ring) => ring.settle(),
+        }
+    }
+}
+
+/// What [`Rings::units`] is when all the memory asked for was there, the name of a unit, and its bytes.
+fn full_ring(config: &EngineConfig) -> (usize, &'static str, u32) {
+    let blocks = config.packet_blocks as usize;
+    match config.tpacket {
+        Tpacket::V3 => (blocks, "blocks", config.packet_block_bytes),
+        Tpacket::V2 => {
+            let in_block = (config.packet_block_bytes / config.packet_slot_bytes) as usize;
+            (blocks * in_block, "slots", config.packet_slot_bytes)
+        }
+    }
+}
 
 /// Opens `config.rx_threads` members on `config.interface` (absent: that of the default route), and the guard.
 ///
@@ -39,52 +88,83 @@ use ring::Ring;
 /// [`Code::Permission`] without CAP_NET_RAW; [`Code::Interface`] when it does not exist or cannot be used;
 /// [`Code::Port`] when a port is taken, by a second Millrace too.
 pub fn open(config: &EngineConfig) -> Result<Opened<PacketReceiver>> {
+    open_steered(config, &Steering::default())
+}
+
+/// As [`open`], with the program of fanout `rules`.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened<PacketReceiver>> {
     let Interface { name, index: ifindex } = match &config.interface {
         Some(name) => Interface::by_name(name)?,
         None => Interface::of_default_route()?,
     };
     // Before the guard: the reason why this backend cannot be had should be the first one reported.
-    let sockets = (0..config.rx_threads).map(|_| packet_socket()).collect::<Result<Vec<OwnedFd>>>()?;
+    let sockets =
+        (0..config.rx_threads).map(|_| packet_socket(config.tpacket)).collect::<Result<Vec<OwnedFd>>>()?;
     let guard = open_guard(config, GuardMode::Sink)?;
-    let mut info = BackendInfo {
-        backend: "packet",
-        mode: "tpacket_v3 fanout hash".into(),
-        interface: Some(name.clone()),
-        ..BackendInfo::default()
-    };
+    let mut info = BackendInfo { backend: "packet", interface: Some(name.clone()), ..BackendInfo::default() };
 
-    let mut rings = Vec::with_capacity(sockets.len());
-    for fd in &sockets {
-        let ring = Ring::new(fd, config.packet_block_bytes, config.packet_blocks).map_err(|e| {
-            let size = format!("{} blocks of {} bytes", config.packet_blocks, config.packet_block_bytes);
-            Error::os(Code::Kernel, format!("PACKET_RX_RING on {name}, {size}, and down to 2 blocks"), e)
-        })?;
-        attach(fd, &cbpf::drop_all())?;
-        sys::bind_packet(fd, ifindex).map_err(|e| bind_refused(e, &name))?;
-        rings.push(ring);
-    }
-    let group = fanout::join(&sockets, &name)?;
+    let wanted = fanout::Wanted::new(config.fanout, &config.fanout_flags, steering, &mut info.degraded);
+    let made = make(config, &wanted, sockets, (&name, ifindex), &mut info.degraded)?;
+    info.mode = format!("{} fanout {}", config.tpacket.as_str(), made.group.mode.as_str());
     let ports: Vec<u16> = config.listen.iter().map(|l| l.port).collect();
     let (program, by_port) = filter::ours(&ports);
-    report(&mut info, config, &rings, group, by_port);
+    report(&mut info, config, &made.rings, made.group, by_port);
+    if let (FanoutMode::Rules, Err(why)) = (config.fanout, &steering.fanout) {
+        info.granted.push(("steering".into(), format!("hash, not rules: {why}")));
+    }
 
-    let listen = ListenSet::new(&local::listen_here(&config.listen)?);
-    let receivers: Vec<PacketReceiver> = sockets
+    let listen = ListenSet::new(&local::listen_here(&config.listen, &config.multicast)?);
+    let shared = Arc::new(Shared::new(config, wanted, (&name, ifindex), program, &made.sockets));
+    let rolls_over = made.group.rolls_over();
+    let receivers: Vec<PacketReceiver> = made
+        .sockets
         .into_iter()
-        .zip(rings)
+        .zip(made.rings)
         .zip(0..)
         .map(|((fd, ring), index)| {
-            PacketReceiver::new(fd, ring, listen.clone(), index, name.clone(), ifindex)
+            PacketReceiver::new(fd, ring, listen.clone(), index, Arc::clone(&shared), rolls_over)
         })
         .collect();
     for receiver in &receivers {
-        attach(receiver.fd(), &program)?;
+        attach(receiver.fd(), &shared.filter)?;
     }
     Ok(Opened { receivers, guard: Some(guard), info })
 }
 
-/// A packet socket that receives nothing yet, switched to TPACKET_V3 with vnet headers.
-fn packet_socket() -> Result<OwnedFd> {
+/// Members of a group: bound, joined in order, with a filter that drops everything.
+struct Made {
+    sockets: Vec<Arc<OwnedFd>>,
+    rings: Vec<Rings>,
+    group: fanout::Group,
+}
+
+/// Steps 2 (but the sockets) and 3 of setting up.
+fn make(
+    config: &EngineConfig,
+    wanted: &fanout::Wanted,
+    sockets: Vec<OwnedFd>,
+    (name, ifindex): (&str, u32),
+    degraded: &mut Vec<String>,
+) -> Result<Made> {
+    let mut rings = Vec::with_capacity(sockets.len());
+    for fd in &sockets {
+        let ring = Rings::new(fd, config).map_err(|e| {
+            let size = format!("{} blocks of {} bytes", config.packet_blocks, config.packet_block_bytes);
+            Error::os(Code::Kernel, format!("PACKET_RX_RING on {name}, {size}, and down to 2 blocks"), e)
+        })?;
+        attach(fd, &cbpf::drop_all())?;
+        sys::bind_packet(fd, ifindex).map_err(|e| bind_refused(e, name))?;
+        rings.push(ring);
+    }
+    let group = wanted.join(&sockets, name, ifindex, degraded)?;
+    Ok(Made { sockets: sockets.into_iter().map(Arc::new).collect(), rings, group })
+}
+
+/// A packet socket that receives nothing yet, switched to the version with vnet headers.
+fn packet_socket(version: Tpacket) -> Result<OwnedFd> {
     let fd = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).map_err(|e| match e.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
             Error::os(Code::Permission, "AF_PACKET socket: needs the capability CAP_NET_RAW", e)
@@ -94,13 +174,12 @@ fn packet_socket() -> Result<OwnedFd> {
         }
         _ => Error::os(Code::Kernel, "AF_PACKET socket", e),
     })?;
-    sys::set_int(
-        &fd,
-        libc::SOL_PACKET,
-        libc::PACKET_VERSION,
-        libc::tpacket_versions::TPACKET_V3 as libc::c_int,
-    )
-    .map_err(|e| Error::os(Code::Unsupported, "TPACKET_V3", e))?;
+    let number = match version {
+        Tpacket::V3 => libc::tpacket_versions::TPACKET_V3,
+        Tpacket::V2 => libc::tpacket_versions::TPACKET_V2,
+    };
+    sys::set_int(&fd, libc::SOL_PACKET, libc::PACKET_VERSION, number as libc::c_int)
+        .map_err(|e| Error::os(Code::Unsupported, version.as_str().to_uppercase(), e))?;
     // Not optional: without it a UDP super-packet would be taken for one datagram.
     sys::set_int(&fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1)
         .map_err(|e| Error::os(Code::Unsupported, "PACKET_VNET_HDR", e))?;
@@ -124,23 +203,31 @@ fn bind_refused(e: io::Error, interface: &str) -> Error {
 fn report(
     info: &mut BackendInfo,
     config: &EngineConfig,
-    rings: &[Ring],
+    rings: &[Rings],
     group: fanout::Group,
     by_port: bool,
 ) {
-    let blocks = rings.iter().map(Ring::blocks).min().unwrap_or(0);
-    let outgoing = if group.ignores_outgoing { "fanout flag" } else { "filter" };
+    let granted = rings.iter().map(Rings::units).min().unwrap_or(0);
+    let (asked, unit, bytes) = full_ring(config);
+    let outgoing = if group.ignores_outgoing() { "fanout flag" } else { "filter" };
     info.granted.extend([
         ("members".to_owned(), rings.len().to_string()),
         ("fanout group".to_owned(), group.id.to_string()),
-        ("ring".to_owned(), format!("{blocks} blocks of {} bytes each member", config.packet_block_bytes)),
+        ("fanout flags".to_owned(), group.flag_names()),
+        ("ring".to_owned(), format!("{granted} {unit} of {bytes} bytes each member")),
         ("outgoing frames skipped by".to_owned(), outgoing.to_owned()),
     ]);
-    if blocks < config.packet_blocks as usize {
+    if granted < asked {
         info.degraded.push(format!(
-            "ring: asked for {} blocks of {} bytes each member, memory for {blocks}",
-            config.packet_blocks, config.packet_block_bytes
+            "ring: asked for {asked} {unit} of {bytes} bytes each member, memory for {granted}"
         ));
+    }
+    if !group.defragments() {
+        info.degraded
+            .push("fanout flag defrag is off: IPv4 fragments are counted as fragment and lost".into());
+    }
+    if group.rolls_over() {
+        info.degraded.push("rollover breaks the order within a flow whenever a ring is full".into());
     }
     if !by_port {
         info.degraded.push("too many ports for a socket filter: all UDP of the host enters the rings".into());

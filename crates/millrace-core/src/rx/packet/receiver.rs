@@ -1,34 +1,44 @@
 //! One member of the fanout group: its ring, read by one thread.
 
-use std::{os::fd::OwnedFd, time::Duration};
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use super::{frame::Frame, ring::Ring};
+use super::{Rings, frame::Frame, group::Shared};
 use crate::{
     config::ListenSet,
     datagram::{Datagram, flags},
     error::{Code, Error, Result},
     net,
-    packet::{parse_ethernet, parse_network},
+    packet::{
+        checksum::{Verdict, verify as verdict},
+        parse_ethernet, parse_network,
+    },
     rx::{FrameDrop, KernelCounters, Receiver, Sink, cbpf, socket::sys},
 };
 
 /// PACKET_MULTICAST, the last of the packet types that come in; see `filter`.
 const LAST_INCOMING_PKTTYPE: u8 = 2;
+/// if_packet.h, since Linux 4.3.
+const PACKET_ROLLOVER_STATS: libc::c_int = 21;
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
 
-/// Reads one TPACKET_V3 ring.
+/// Reads one TPACKET_V3 or TPACKET_V2 ring.
 ///
-/// The stack verifies UDP checksums, a ring does not: a datagram with a wrong checksum is delivered here and dropped by
-/// the socket backend.
+/// The stack verifies UDP checksums, a ring does not: a datagram with a wrong checksum is delivered here, unless
+/// `verify_checksum` is on, and dropped by the socket backend.
 pub struct PacketReceiver {
     // Before the socket, so that the ring is unmapped first.
-    ring: Ring,
-    fd: OwnedFd,
+    ring: Rings,
+    fd: Arc<OwnedFd>,
     listen: ListenSet,
     index: u16,
-    interface: String,
-    ifindex: u32,
+    shared: Arc<Shared>,
+    /// The group we are in, as counted by `shared`.
+    generation: u32,
+    /// `close_intake` was called.
+    closed: bool,
+    /// The group has rollover statistics.
+    rolls_over: bool,
     /// The link went down and nothing has come since: the interface may be gone for good.
     suspect: bool,
     idle_passes: u32,
@@ -48,23 +58,94 @@ struct Stats {
 
 impl PacketReceiver {
     pub(super) fn new(
-        fd: OwnedFd,
-        ring: Ring,
+        fd: Arc<OwnedFd>,
+        ring: Rings,
         listen: ListenSet,
         index: u16,
-        interface: String,
-        ifindex: u32,
+        shared: Arc<Shared>,
+        rolls_over: bool,
     ) -> Self {
+        let (generation, closed, stats) = (0, false, Stats::default());
         PacketReceiver {
             ring,
             fd,
             listen,
             index,
-            interface,
-            ifindex,
+            shared,
+            generation,
+            closed,
+            rolls_over,
             suspect: false,
             idle_passes: 0,
-            stats: Stats::default(),
+            stats,
+        }
+    }
+
+    /// Empties the ring of the old group, which gets nothing any more, and moves to the new one.
+    #[cold]
+    fn move_over<S: Sink>(&mut self, sink: &mut S) -> usize {
+        self.generation = self.shared.generation();
+        let Some((ring, fd)) = self.shared.take_next(self.index) else { return 0 };
+        self.ring.settle();
+        let mut frames = 0;
+        loop {
+            match self.pass(sink) {
+                0 => break,
+                n => frames += n,
+            }
+        }
+        self.read_statistics();
+        // The ring before the socket, as on drop.
+        self.ring = ring;
+        self.fd = fd;
+        frames
+    }
+
+    /// Handles at most one block, or 256 slots.
+    #[inline]
+    fn pass<S: Sink>(&mut self, sink: &mut S) -> usize {
+        let (listen, index) = (&self.listen, self.index);
+        let verify = self.shared.config.verify_checksum;
+        let each = |frame: &Frame<'_>| deliver(sink, listen, index, verify, frame);
+        let (announced, unreadable) = match &mut self.ring {
+            Rings::V3(ring) => {
+                let Some(block) = ring.take() else { return 0 };
+                let (announced, unreadable) = block.for_each(each);
+                // The kernel retires no block without frames, but "something happened" must not look idle.
+                (announced.max(1), unreadable)
+            }
+            Rings::V2(ring) => ring.pass(each),
+        };
+        for _ in 0..unreadable {
+            sink.frame_dropped(FrameDrop::Malformed);
+        }
+        announced
+    }
+
+    fn read_statistics(&mut self) {
+        // struct tpacket_stats_v3: packets (with drops), drops, freeze count. That of V2 ends before the third.
+        if let Ok([packets, drops, freezes]) =
+            sys::get_words::<3>(&self.fd, libc::SOL_PACKET, libc::PACKET_STATISTICS)
+        {
+            self.stats.packets += u64::from(packets);
+            self.stats.drops += u64::from(drops);
+            self.stats.freezes += u64::from(freezes);
+        }
+    }
+
+    /// `struct tpacket_rollover_stats`, cumulative: frames this member could not take that went elsewhere, those of
+    /// them that belonged to a flow which fills rings, and those that no member had room for.
+    fn rollover(&self) -> Vec<(&'static str, u64)> {
+        let names = ["rollover_all", "rollover_huge", "rollover_failed"];
+        match sys::get_words::<6>(&self.fd, libc::SOL_PACKET, PACKET_ROLLOVER_STATS) {
+            Ok(words) => {
+                let value = |i: usize| {
+                    let pair = [words[2 * i].to_ne_bytes(), words[2 * i + 1].to_ne_bytes()].concat();
+                    u64::from_ne_bytes(pair.try_into().unwrap_or_default())
+                };
+                names.into_iter().enumerate().map(|(i, name)| (name, value(i))).collect()
+            }
+            Err(_) => Vec::new(),
         }
     }
 
@@ -78,34 +159,34 @@ const IDLE_CHECK: u32 = 1 << 16;
 
 impl PacketReceiver {
     fn still_there(&self) -> Result<()> {
-        if net::exists(self.ifindex) {
+        if net::exists(self.shared.ifindex) {
             return Ok(());
         }
-        Err(Error::new(Code::Interface, format!("interface {} was removed", self.interface)))
+        Err(Error::new(Code::Interface, format!("interface {} was removed", self.shared.interface)))
     }
 }
 
 impl Receiver for PacketReceiver {
     const POLL_COALESCES: bool = true;
 
-    /// Handles at most one block.
+    /// Handles at most one block, or 256 slots.
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
-        let (listen, index) = (&self.listen, self.index);
-        let Some(block) = self.ring.take() else {
+        if !self.closed {
+            self.shared.tend();
+            if self.generation != self.shared.generation() {
+                return Ok(self.move_over(sink));
+            }
+        }
+        let frames = self.pass(sink);
+        if frames > 0 {
+            self.suspect = false;
+        } else {
             self.idle_passes = self.idle_passes.wrapping_add(1);
             if self.idle_passes.is_multiple_of(IDLE_CHECK) {
                 self.still_there()?;
             }
-            return Ok(0);
-        };
-        self.suspect = false;
-        let (announced, unreadable) = block.for_each(|frame| deliver(sink, listen, index, frame));
-        drop(block);
-        for _ in 0..unreadable {
-            sink.frame_dropped(FrameDrop::Malformed);
         }
-        // The kernel retires no block without frames, but "something happened" must not look idle.
-        Ok(announced.max(1))
+        Ok(frames)
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<()> {
@@ -122,26 +203,26 @@ impl Receiver for PacketReceiver {
     }
 
     fn close_intake(&mut self) {
+        self.closed = true;
         // Fails only without memory; then the final drain is merely not finite, and the engine bounds it in time.
         let _ = sys::attach_cbpf(&self.fd, libc::SO_ATTACH_FILTER, &cbpf::drop_all());
         self.ring.settle();
     }
 
     /// `lost`: `ring_full`. `notes`: `packets` (frames that passed the filter, lost ones included), `freezes` (times
-    /// the kernel ran into a block that was not given back yet).
+    /// the kernel ran into a block that was not given back yet), and with rollover those of its statistics.
+    /// `group_rebuilds` appears after the first time.
     fn counters(&mut self) -> KernelCounters {
-        // struct tpacket_stats_v3: packets (with drops), drops, freeze count.
-        if let Ok([packets, drops, freezes]) =
-            sys::get_words::<3>(&self.fd, libc::SOL_PACKET, libc::PACKET_STATISTICS)
-        {
-            self.stats.packets += u64::from(packets);
-            self.stats.drops += u64::from(drops);
-            self.stats.freezes += u64::from(freezes);
+        self.read_statistics();
+        let mut notes = vec![("packets", self.stats.packets), ("freezes", self.stats.freezes)];
+        if self.rolls_over {
+            notes.extend(self.rollover());
         }
-        KernelCounters {
-            lost: vec![("ring_full", self.stats.drops)],
-            notes: vec![("packets", self.stats.packets), ("freezes", self.stats.freezes)],
+        if self.generation > 0 || self.shared.failed() {
+            notes.push(("group_rebuilds", self.generation.into()));
+            notes.push(("group_rebuild_failed", self.shared.failed().into()));
         }
+        KernelCounters { lost: vec![("ring_full", self.stats.drops)], notes }
     }
 
     fn rx_queue(&self) -> u16 {
@@ -149,9 +230,15 @@ impl Receiver for PacketReceiver {
     }
 }
 
+impl Drop for PacketReceiver {
+    fn drop(&mut self) {
+        self.shared.died(self.index);
+    }
+}
+
 /// One frame → its datagrams, or the reason why not.
 #[inline]
-fn deliver<S: Sink>(sink: &mut S, listen: &ListenSet, index: u16, frame: &Frame<'_>) {
+fn deliver<S: Sink>(sink: &mut S, listen: &ListenSet, index: u16, verify: bool, frame: &Frame<'_>) {
     // The filter drops these already; a frame may have come in before it was attached.
     if frame.pkttype > LAST_INCOMING_PKTTYPE {
         return;
@@ -174,6 +261,10 @@ fn deliver<S: Sink>(sink: &mut S, listen: &ListenSet, index: u16, frame: &Frame<
         Ok(_) => return sink.frame_dropped(FrameDrop::Foreign),
         Err(reason) => return sink.frame_dropped(reason),
     };
+    // A super-packet has one checksum for many datagrams; what merged them (GRO) had verified them.
+    if verify && !frame.checksum_settled && frame.gso_size == 0 && verdict(&udp) == Verdict::Wrong {
+        return sink.frame_dropped(FrameDrop::BadChecksum);
+    }
     let header = Datagram {
         payload: udp.payload,
         src: udp.src,

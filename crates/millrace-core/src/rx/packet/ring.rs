@@ -73,25 +73,10 @@ impl Ring {
         let request = [block_bytes, blocks, FRAME_BYTES, frames, RETIRE_MS, 0, 0];
         sys::set_words(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
         let (block_bytes, blocks) = (block_bytes as usize, blocks as usize);
-        // SAFETY: a new shared mapping at an address of the kernel's choice; it aliases no Rust object. The length is
-        // that of the ring made a line above.
-        let base = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                block_bytes * blocks,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                fd.as_raw_fd(),
-                0,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            let e = io::Error::last_os_error();
-            // Give the blocks back, so that a smaller ring may be tried.
-            sys::set_words(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &[0u32; 7])?;
-            return Err(e);
-        }
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from_raw_os_error(libc::EFAULT))?;
+        let base = map(fd, block_bytes * blocks).inspect_err(|_| {
+            // Give the blocks back, so that a smaller ring may be tried; if that fails, so will the next try.
+            let _ = sys::set_words(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &[0u32; 7]);
+        })?;
         Ok(Ring { base, block_bytes, blocks, next: 0 })
     }
 
@@ -140,6 +125,26 @@ impl Ring {
     }
 }
 
+/// Maps the ring of a packet socket; whoever owns the result unmaps it.
+pub(super) fn map(fd: &OwnedFd, bytes: usize) -> io::Result<NonNull<u8>> {
+    // SAFETY: a new shared mapping at an address of the kernel's choice; it aliases no Rust object. A length beyond the
+    // ring's is refused by the kernel.
+    let base = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            fd.as_raw_fd(),
+            0,
+        )
+    };
+    if base == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(base.cast()).ok_or_else(|| io::Error::from_raw_os_error(libc::EFAULT))
+}
+
 impl Drop for Ring {
     fn drop(&mut self) {
         // SAFETY: exactly the mapping made in `try_new`; every borrow of it (a `Block`) borrowed self and has ended.
@@ -167,7 +172,7 @@ impl Block<'_> {
             std::slice::from_raw_parts(start, self.ring.block_bytes)
         };
         for done in 0..announced {
-            let Some((frame, distance)) = frame::read(bytes, offset) else {
+            let Some((frame, distance)) = frame::read_v3(bytes, offset) else {
                 // Where the next one begins is unknown too.
                 return (announced, announced - done);
             };

@@ -5,9 +5,9 @@
 
 use std::{net::IpAddr, os::fd::OwnedFd};
 
-use super::{Options, SocketReceiver, Time, bind, receiver::Wanted, sys};
+use super::{Options, SocketReceiver, bind, multicast, receiver::Wanted, sys};
 use crate::{
-    config::EngineConfig,
+    config::{EngineConfig, Timestamps},
     error::{Code, Error, Result},
     rx::cbpf::{self, Assembler, NEXT},
 };
@@ -43,29 +43,50 @@ pub fn open_guard(config: &EngineConfig, mode: GuardMode) -> Result<SocketReceiv
         GuardMode::Sink => SINK_RCVBUF.min(config.socket_rcvbuf),
     };
     // Kernel times on any one socket make the stack stamp every packet of the host: not worth it for the slow path.
-    let mut options = Options::new(rcvbuf, Time::OfPass);
+    let mut options = Options::new(rcvbuf, Timestamps::Pass);
     let (mut readers, mut holders) = (Vec::new(), Vec::new());
-    for place in bind::plan(&config.listen) {
+    let places = bind::plan(&config.listen);
+    if let Some(g) = config.multicast.iter().find(|g| g.source.is_some()) {
+        let message = format!("multicast {g}: a source-specific group needs MILLRACE_BACKEND=socket");
+        return Err(Error::new(Code::Config, message));
+    }
+    multicast::check(&config.multicast, &places)?;
+    for place in places {
+        let join = |fd: &OwnedFd| {
+            multicast::only_own(fd, !matches!(place.0, bind::Target::AnyV4));
+            multicast::join(&config.multicast, place, &[fd])
+        };
         match (mode, place.0) {
             (GuardMode::DeliverAll, target) => {
                 let exact = matches!(target, bind::Target::Exact(_));
-                readers.extend(bind::bind_group(place, 1, &mut |fd, v6| options.receive(fd, v6, !exact))?);
+                let group = bind::bind_group(place, 1, &mut |fd, v6| options.receive(fd, v6, !exact))?;
+                group.iter().try_for_each(|bound| join(&bound.fd))?;
+                readers.extend(group);
             }
             (GuardMode::Sink, bind::Target::Any) => {
-                holders.push(hold((bind::Target::AnyV4, place.1), &mut options)?);
+                let v4 = (bind::Target::AnyV4, place.1);
+                let holder = hold(v4, &mut options)?;
+                multicast::join(&config.multicast, v4, &[&holder])?;
+                holders.push(holder);
                 if bind::has_ipv6() {
-                    let (holder, reader) = hold_and_read((bind::Target::AnyV6, place.1), &mut options)?;
+                    let v6 = (bind::Target::AnyV6, place.1);
+                    let (holder, reader) = hold_and_read(v6, &mut options)?;
+                    multicast::only_own(&reader.fd, true);
+                    multicast::join(&config.multicast, v6, &[&reader.fd])?;
                     holders.push(holder);
                     readers.push(reader);
                 }
             }
             (GuardMode::Sink, bind::Target::AnyV6 | bind::Target::Exact(IpAddr::V6(_))) => {
                 let (holder, reader) = hold_and_read(place, &mut options)?;
+                join(&reader.fd)?;
                 holders.push(holder);
                 readers.push(reader);
             }
             (GuardMode::Sink, bind::Target::AnyV4 | bind::Target::Exact(IpAddr::V4(_))) => {
-                holders.push(hold(place, &mut options)?);
+                let holder = hold(place, &mut options)?;
+                join(&holder)?;
+                holders.push(holder);
             }
         }
     }

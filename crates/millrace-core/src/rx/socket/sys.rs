@@ -62,6 +62,16 @@ pub(crate) fn get_words<const N: usize>(fd: &OwnedFd, level: c_int, name: c_int)
 /// Attaches a classic BPF program by `option` (SO_ATTACH_FILTER or SO_ATTACH_REUSEPORT_CBPF); replaces an earlier one
 /// atomically.
 pub(crate) fn attach_cbpf(fd: &OwnedFd, option: c_int, program: &[sock_filter]) -> io::Result<()> {
+    set_program(fd, libc::SOL_SOCKET, option, program)
+}
+
+/// setsockopt(2) with a `struct sock_fprog`, for options of any level.
+pub(crate) fn set_program(
+    fd: &OwnedFd,
+    level: c_int,
+    option: c_int,
+    program: &[sock_filter],
+) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     let fprog = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
     // SAFETY: `fprog` describes `program`; the kernel copies both during the call and writes to neither, so the cast
@@ -69,7 +79,7 @@ pub(crate) fn attach_cbpf(fd: &OwnedFd, option: c_int, program: &[sock_filter]) 
     check(unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
-            libc::SOL_SOCKET,
+            level,
             option,
             (&raw const fprog).cast(),
             mem::size_of_val(&fprog) as socklen_t,
@@ -100,6 +110,58 @@ pub(crate) fn bind_ip(fd: &OwnedFd, address: IpAddr, port: u16) -> io::Result<()
             bind(fd, &sin6)
         }
     }
+}
+
+/// `struct group_source_req`; its first part up to `source` is `struct group_req` (linux/in.h).
+#[repr(C)]
+struct GroupRequest {
+    interface: u32,
+    pad: u32,
+    group: libc::sockaddr_storage,
+    source: libc::sockaddr_storage,
+}
+
+const MCAST_JOIN_GROUP: c_int = 42;
+const MCAST_JOIN_SOURCE_GROUP: c_int = 46;
+
+/// Joins a multicast group on an interface (0: the kernel's routes decide), of one source or of all.
+pub(crate) fn join_group(
+    fd: &OwnedFd,
+    group: IpAddr,
+    interface: u32,
+    source: Option<IpAddr>,
+) -> io::Result<()> {
+    let request =
+        GroupRequest { interface, pad: 0, group: storage(group), source: storage(source.unwrap_or(group)) };
+    let (option, length) = match source {
+        Some(_) => (MCAST_JOIN_SOURCE_GROUP, mem::size_of_val(&request)),
+        None => (MCAST_JOIN_GROUP, mem::offset_of!(GroupRequest, source)),
+    };
+    let level = if group.is_ipv4() { libc::IPPROTO_IP } else { libc::IPPROTO_IPV6 };
+    // SAFETY: pointer and length describe `request` or its first part, which the kernel only reads during the call.
+    check(unsafe {
+        libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const request).cast(), length as socklen_t)
+    })
+}
+
+fn storage(address: IpAddr) -> libc::sockaddr_storage {
+    // SAFETY: sockaddr_storage is plain old data; all zero is valid.
+    let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
+    match address {
+        IpAddr::V4(a) => {
+            // SAFETY: a sockaddr_storage is as large and as aligned as any socket address.
+            let sin = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_in>() };
+            sin.sin_family = libc::AF_INET as u16;
+            sin.sin_addr.s_addr = u32::from_ne_bytes(a.octets());
+        }
+        IpAddr::V6(a) => {
+            // SAFETY: as above.
+            let sin6 = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_in6>() };
+            sin6.sin6_family = libc::AF_INET6 as u16;
+            sin6.sin6_addr.s6_addr = a.octets();
+        }
+    }
+    storage
 }
 
 /// bind(2) of an AF_PACKET socket to an interface, for every protocol.

@@ -24,7 +24,14 @@ pub(super) struct Attachment {
     pub(super) mode: AttachMode,
     /// Longer frames pass, bytes from the Ethernet header on.
     pub(super) max_frame: u32,
+    /// Frames may come in several descriptors.
+    pub(super) segments: bool,
 }
+
+/// `prog_flags` of a program that understands frames in several buffers (Linux 5.18).
+const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
+/// The program compares only the first buffer's length with the limit, and that is at most a page or so.
+const ANY_FRAME: u32 = 0xffff;
 
 impl Attachment {
     /// Loads the program and attaches it. Until sockets are in the map it passes everything. The sentences pushed to
@@ -55,13 +62,34 @@ impl Attachment {
         }
     }
 
+    /// Natively, where frames can be longer than a UMEM frame, first with `segments`; a driver or kernel without them
+    /// refuses with the error that then counts.
     fn attach(interface: &Interface, listen: &[Listen], mode: AttachMode) -> Result<Self> {
-        let max_frame = max_frame(mode, interface.link()?.mtu);
+        let mtu = interface.link()?.mtu;
+        let long = mtu.saturating_add(LINK_HEADER) > FRAME_BYTES - KERNEL_HEADROOM;
+        if mode == AttachMode::Native && long {
+            match Self::attach_with(interface, listen, mode, mtu, true) {
+                Err(e) if matches!(e.code, Code::Unsupported | Code::Kernel) => {}
+                result => return result,
+            }
+        }
+        Self::attach_with(interface, listen, mode, mtu, false)
+    }
+
+    fn attach_with(
+        interface: &Interface,
+        listen: &[Listen],
+        mode: AttachMode,
+        mtu: u32,
+        segments: bool,
+    ) -> Result<Self> {
+        let max_frame = if segments { ANY_FRAME } else { max_frame(mode, mtu) };
         let map = XskMap::new(interface.max_rx_queues())?;
         let spec = Spec { listen, map_fd: map.raw_fd(), empty_slot: action::PASS, max_frame };
-        let program = Program::load("millrace", &xdp_program::generate(&spec)?, 0)?;
+        let flags = if segments { BPF_F_XDP_HAS_FRAGS } else { 0 };
+        let program = Program::load("millrace", &xdp_program::generate(&spec)?, flags)?;
         let link = XdpLink::attach(&program, interface, mode)?;
-        Ok(Attachment { _link: link, program, map, mode, max_frame })
+        Ok(Attachment { _link: link, program, map, mode, max_frame, segments })
     }
 }
 

@@ -7,7 +7,11 @@ use std::{io, os::fd::AsRawFd, os::fd::BorrowedFd, ptr, ptr::NonNull};
 pub struct Mapping {
     start: NonNull<u8>,
     len: usize,
+    huge: bool,
 }
+
+/// Bytes of the huge pages asked for, on every architecture we know.
+const HUGE_PAGE: usize = 2 << 20;
 
 // SAFETY: a mapping belongs to the process, not to a thread; the type itself reads and writes nothing.
 unsafe impl Send for Mapping {}
@@ -21,6 +25,22 @@ impl Mapping {
     /// mmap's errno.
     pub fn anonymous(len: usize) -> io::Result<Self> {
         Self::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+    }
+
+    /// As [`Mapping::anonymous`], on 2 MiB pages when the length is a multiple of them and the host has some reserved
+    /// (`vm.nr_hugepages`; in a pod also the resource `hugepages-2Mi`).
+    ///
+    /// # Errors
+    /// mmap's errno.
+    pub fn anonymous_on_huge_pages(len: usize) -> io::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        if len.is_multiple_of(HUGE_PAGE)
+            && let Ok(mut map) = Self::map(len, flags | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB, -1, 0)
+        {
+            map.huge = true;
+            return Ok(map);
+        }
+        Self::anonymous(len)
     }
 
     /// Part of a descriptor (a ring of an AF_XDP socket), shared with the kernel.
@@ -38,9 +58,16 @@ impl Mapping {
         // checked before it is used.
         let start = unsafe { libc::mmap64(ptr::null_mut(), len, protection, flags, fd, offset as i64) };
         match NonNull::new(start.cast::<u8>()) {
-            Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => Ok(Mapping { start, len }),
+            Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => {
+                Ok(Mapping { start, len, huge: false })
+            }
             _ => Err(io::Error::last_os_error()),
         }
+    }
+
+    /// True when it is on huge pages.
+    pub fn huge(&self) -> bool {
+        self.huge
     }
 
     /// First byte; page aligned.

@@ -17,11 +17,14 @@ use crate::{
 };
 
 mod attachment;
+mod busy;
+mod joined;
 pub mod mapping;
 pub mod receiver;
 pub mod ring;
 pub mod socket;
 pub mod umem;
+pub mod zerocopy;
 
 use attachment::Attachment;
 pub use receiver::XdpReceiver;
@@ -43,7 +46,7 @@ pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
         None => Interface::of_default_route()?,
     };
     let mut degraded = Vec::new();
-    let here = local::listen_here(&config.listen)?;
+    let here = local::listen_here(&config.listen, &config.multicast)?;
     let attachment = Arc::new(Attachment::new(&interface, &here, config.xdp_mode, &mut degraded)?);
     // Counted after attaching: some drivers give XDP fewer queues than they had before.
     let queues = interface.rx_queues();
@@ -54,19 +57,67 @@ pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
         ));
     }
     let listen = Arc::new(ListenSet::new(&here));
-    let receivers = (0..queues)
-        .map(|queue| XdpReceiver::open(&attachment, &interface, &listen, queue, config.xdp_frames))
-        .collect::<Result<Vec<_>>>()?;
+    let driver = interface.driver().unwrap_or_else(|| "unknown".into());
+    let (plan, why) = zerocopy::plan(config.xdp_zerocopy, &driver, zerocopy::kernel());
+    let open_all = |zero_copy| {
+        (0..queues)
+            .map(|queue| XdpReceiver::open(&attachment, &interface, &listen, queue, config, zero_copy))
+            .collect::<Result<Vec<_>>>()
+    };
+    let mut receivers = match open_all(plan.try_it) {
+        Err(e) if plan.try_it && plan.may_copy && e.code == Code::Unsupported => {
+            degraded.push(format!("zero-copy was refused: {}", e.message));
+            open_all(false)?
+        }
+        result => result?,
+    };
+    // Not what we asked for, but what the kernel says we have.
     let zero_copy = receivers.iter().map(XdpReceiver::zero_copy).collect::<Result<Vec<_>>>()?;
     let mut info = describe(config, &interface, &attachment, queues)?;
-    if zero_copy.contains(&true) {
-        // Asked for copy; a kernel that says otherwise is worth a line, not a failure.
+    if zero_copy.iter().all(|z| *z) {
         info.mode = format!("{} zero-copy", attachment.mode);
+    } else if zero_copy.contains(&true) {
+        info.mode = format!("{} copy and zero-copy", attachment.mode);
+    }
+    info.granted.push(("zero-copy asked for".into(), why));
+    let huge = receivers.iter().all(XdpReceiver::huge_pages);
+    info.granted.push(("packet memory".into(), if huge { "2 MiB pages" } else { "ordinary pages" }.into()));
+    if config.xdp_prefer_busy_poll {
+        prefer_busy_poll(&mut receivers, &mut info);
     }
     info.degraded.splice(0..0, degraded);
     // The guard socket is opened and put here by whoever opens a backend in earnest (see `rx::Opened::guard`); fragments,
     // IP options, extension headers and frames longer than a UMEM frame reach it by XDP_PASS.
     Ok(Opened { receivers, guard: None, info })
+}
+
+/// Makes a socket with rings and `frames` frames of packet memory, bound to nothing, and lets go of it again.
+///
+/// # Errors
+/// [`Code::Permission`], [`Code::Unsupported`], [`Code::Kernel`].
+pub fn trial(frames: u32) -> Result<()> {
+    let umem = umem::Umem::new(frames)?;
+    socket::XskSocket::new(&umem, frames / 2).map(drop)
+}
+
+/// Sets the options on every socket, and says of it only what SO_INCOMING_NAPI_ID confirms.
+fn prefer_busy_poll(receivers: &mut [XdpReceiver], info: &mut BackendInfo) {
+    if let Err(why) = receivers.iter_mut().try_for_each(XdpReceiver::busy_poll) {
+        info.granted.push(("preferred busy-poll".into(), "refused".into()));
+        return info.degraded.push(why);
+    }
+    let ids: Vec<u32> = receivers.iter().map(XdpReceiver::napi_id).collect();
+    if ids.contains(&0) {
+        info.granted.push(("preferred busy-poll".into(), "not active".into()));
+        info.degraded.push(
+            "preferred busy-polling is set but not active: the kernel does not know the NAPI of the rx queue \
+             (SO_INCOMING_NAPI_ID is 0), for which the driver must tell it; before Linux 6.13 it is known from the first \
+             frame on, see the note busy_poll_napi_id"
+                .into(),
+        );
+    } else {
+        info.granted.push(("preferred busy-poll".into(), format!("active, NAPI {ids:?}")));
+    }
 }
 
 fn describe(
@@ -101,6 +152,7 @@ fn describe(
         ("frames per rx queue", config.xdp_frames.to_string()),
         ("frame bytes", FRAME_BYTES.to_string()),
         ("longest frame", attachment.max_frame.to_string()),
+        ("frames in several buffers", if attachment.segments { "on" } else { "off" }.into()),
         ("rx ring", ring.to_string()),
         ("fill ring", ring.to_string()),
         ("need_wakeup", "on".into()),

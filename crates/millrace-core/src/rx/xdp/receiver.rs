@@ -4,15 +4,17 @@ use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
 use super::{
     attachment::Attachment,
+    busy::{self, BusyPoll},
+    joined::{Joined, Piece},
     socket::{XskSocket, XskStatistics},
     umem::{FrameCensus, Umem},
 };
 use crate::{
-    config::ListenSet,
+    config::{EngineConfig, ListenSet},
     datagram::{Datagram, Timestamp},
     error::{Code, Error, Result},
     net::Interface,
-    packet::parse_ethernet,
+    packet::{checksum, parse_ethernet},
     rx::{FrameDrop, KernelCounters, Receiver, Sink},
 };
 
@@ -31,7 +33,11 @@ pub struct XdpReceiver {
     pass: Vec<u64>,
     listen: Arc<ListenSet>,
     interface: Interface,
+    verify_checksum: bool,
     queue: u32,
+    /// A frame of several descriptors, as far as it came.
+    joined: Joined,
+    busy_poll: Option<BusyPoll>,
     idle_passes: u32,
     /// What counters said last, in case the kernel cannot be asked any more.
     statistics: XskStatistics,
@@ -45,8 +51,10 @@ impl XdpReceiver {
         interface: &Interface,
         listen: &Arc<ListenSet>,
         queue: u32,
-        frames: u32,
+        config: &EngineConfig,
+        zero_copy: bool,
     ) -> Result<Self> {
+        let frames = config.xdp_frames;
         let umem = Umem::new(frames)?;
         let socket = XskSocket::new(&umem, frames / 2)?;
         let mut receiver = XdpReceiver {
@@ -55,13 +63,16 @@ impl XdpReceiver {
             pass: Vec::with_capacity(frames as usize),
             listen: Arc::clone(listen),
             interface: interface.clone(),
+            verify_checksum: config.verify_checksum,
             queue,
+            joined: Joined::new(attachment.segments),
+            busy_poll: None,
             idle_passes: 0,
             statistics: XskStatistics::default(),
             attachment: Arc::clone(attachment),
         };
         receiver.top_up();
-        receiver.socket.bind(interface, queue)?;
+        receiver.socket.bind(interface, queue, zero_copy, attachment.segments)?;
         attachment.map.insert(queue, receiver.socket.as_fd())?;
         Ok(receiver)
     }
@@ -69,6 +80,25 @@ impl XdpReceiver {
     /// Whether the kernel granted zero-copy, read back from it.
     pub(super) fn zero_copy(&self) -> Result<bool> {
         self.socket.zero_copy()
+    }
+
+    /// Switches preferred busy-polling on.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub(super) fn busy_poll(&mut self) -> std::result::Result<(), String> {
+        self.busy_poll = Some(BusyPoll::enable(self.socket.as_fd()).map_err(|e| busy::refused(&e))?);
+        Ok(())
+    }
+
+    /// The NAPI that busy-polling drives; 0: none.
+    pub(super) fn napi_id(&self) -> u32 {
+        busy::napi_id(self.socket.as_fd())
+    }
+
+    /// True when the packet memory is on huge pages.
+    pub(super) fn huge_pages(&self) -> bool {
+        self.umem.huge_pages()
     }
 
     /// Where this queue's frames are, as far as both sides have published. For tests and diagnosis.
@@ -125,7 +155,7 @@ impl Receiver for XdpReceiver {
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
         let count = self.socket.rx.available(PASS_FRAMES);
         if count == 0 {
-            if self.socket.fill.needs_wakeup() {
+            if self.busy_poll.as_mut().is_some_and(BusyPoll::due) || self.socket.fill.needs_wakeup() {
                 self.socket.wake();
             }
             self.idle_passes = self.idle_passes.wrapping_add(1);
@@ -143,12 +173,22 @@ impl Receiver for XdpReceiver {
                 sink.frame_dropped(FrameDrop::Malformed);
                 continue;
             };
-            match self.umem.bytes(&descriptor) {
-                // We do not bind with XDP_USE_SG, so the kernel sends no frame in several pieces; a piece is no frame.
-                Some(bytes) if descriptor.options & libc::XDP_PKT_CONTD == 0 => {
-                    deliver(bytes, &self.listen, time, self.queue as u16, sink);
+            let more = descriptor.options & libc::XDP_PKT_CONTD != 0;
+            let bytes = self.umem.bytes(&descriptor);
+            if !more
+                && self.joined.is_empty()
+                && let Some(bytes) = bytes
+            {
+                deliver(bytes, &self.listen, self.verify_checksum, time, self.queue as u16, sink);
+            } else {
+                // A piece of a frame, or bytes outside the packet memory, with which its frame is lost.
+                match self.joined.add(bytes, more) {
+                    Piece::Last(frame) => {
+                        deliver(frame, &self.listen, self.verify_checksum, time, self.queue as u16, sink);
+                    }
+                    Piece::Lost => sink.frame_dropped(FrameDrop::Truncated),
+                    Piece::More => {}
                 }
-                _ => sink.frame_dropped(FrameDrop::Truncated),
             }
             self.pass.push(frame);
         }
@@ -179,6 +219,7 @@ impl Receiver for XdpReceiver {
         if let Ok(now) = self.socket.statistics() {
             self.statistics = now;
         }
+        let napi = self.busy_poll.as_ref().map(|_| ("busy_poll_napi_id", self.napi_id().into()));
         let s = &self.statistics;
         KernelCounters {
             lost: vec![("xsk_rx_dropped", s.rx_dropped), ("xsk_rx_ring_full", s.rx_ring_full)],
@@ -187,7 +228,10 @@ impl Receiver for XdpReceiver {
                 ("xsk_rx_invalid_descs", s.rx_invalid_descs),
                 ("xsk_tx_invalid_descs", s.tx_invalid_descs),
                 ("xsk_tx_ring_empty", s.tx_ring_empty),
-            ],
+            ]
+            .into_iter()
+            .chain(napi)
+            .collect(),
         }
     }
 
@@ -205,8 +249,24 @@ impl Drop for XdpReceiver {
 
 /// One frame to the sink. Apart from rings and sockets so that it can be read, and tested, by itself.
 #[inline]
-fn deliver<S: Sink>(frame: &[u8], listen: &ListenSet, time: Timestamp, rx_queue: u16, sink: &mut S) {
+fn deliver<S: Sink>(
+    frame: &[u8],
+    listen: &ListenSet,
+    verify: bool,
+    time: Timestamp,
+    rx_queue: u16,
+    sink: &mut S,
+) {
     match parse_ethernet(frame) {
+        // XDP gets no word about checksums from the kernel. One that is not ready is known by its value, which is
+        // right for every frame of a sender on this host.
+        Ok(udp)
+            if verify
+                && listen.accepts(udp.dst, udp.dst_port)
+                && checksum::verify(&udp) == checksum::Verdict::Wrong =>
+        {
+            sink.frame_dropped(FrameDrop::BadChecksum);
+        }
         Ok(udp) if listen.accepts(udp.dst, udp.dst_port) => sink.datagram(&Datagram {
             payload: udp.payload,
             src: udp.src,

@@ -100,15 +100,17 @@ impl XskSocket {
         Ok(XskSocket { rx, fill, fd })
     }
 
-    /// Binds to one rx queue, copy mode, and says so: with flags 0 the kernel would choose, and on some drivers choose
-    /// what fails later.
+    /// Binds to one rx queue. The mode is always said: with flags 0 the kernel would choose, and on some drivers choose
+    /// what fails later. With `segments` frames may come in several descriptors (XDP_USE_SG, Linux 6.6).
     ///
     /// # Errors
     /// [`Code::Busy`] when another socket has the queue, [`Code::Interface`], [`Code::Unsupported`], [`Code::Kernel`].
-    pub fn bind(&self, interface: &Interface, queue: u32) -> Result<()> {
+    pub fn bind(&self, interface: &Interface, queue: u32, zero_copy: bool, segments: bool) -> Result<()> {
+        let mode = if zero_copy { libc::XDP_ZEROCOPY } else { libc::XDP_COPY };
+        let segments = if segments { libc::XDP_USE_SG } else { 0 };
         let address = libc::sockaddr_xdp {
             sxdp_family: libc::AF_XDP as u16,
-            sxdp_flags: libc::XDP_COPY | libc::XDP_USE_NEED_WAKEUP,
+            sxdp_flags: mode | segments | libc::XDP_USE_NEED_WAKEUP,
             sxdp_ifindex: interface.index,
             sxdp_queue_id: queue,
             sxdp_shared_umem_fd: 0,
@@ -128,7 +130,7 @@ impl XskSocket {
             }
             let e = io::Error::last_os_error();
             if e.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= deadline {
-                return Err(bind_refused(interface, queue, e));
+                return Err(bind_refused(interface, queue, zero_copy, e));
             }
             thread::sleep(BIND_PAUSE);
         }
@@ -239,10 +241,13 @@ fn map_ring<T>(fd: &OwnedFd, o: &libc::xdp_ring_offset, entries: u32, at: u64) -
 }
 
 fn set_option<T>(fd: BorrowedFd<'_>, option: i32, value: &T) -> io::Result<()> {
+    set_option_at(fd, libc::SOL_XDP, option, value)
+}
+
+pub(super) fn set_option_at<T>(fd: BorrowedFd<'_>, level: i32, option: i32, value: &T) -> io::Result<()> {
     let len = mem::size_of::<T>() as libc::socklen_t;
     // SAFETY: pointer and length describe `value`, which outlives the call and is only read.
-    let rc =
-        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_XDP, option, (&raw const *value).cast(), len) };
+    let rc = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const *value).cast(), len) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -251,7 +256,12 @@ fn get_option<T>(fd: BorrowedFd<'_>, option: i32, value: &mut T) -> io::Result<u
 }
 
 /// Returns how many bytes the kernel wrote. `T` must be all integers.
-fn get_option_at<T>(fd: BorrowedFd<'_>, level: i32, option: i32, value: &mut T) -> io::Result<usize> {
+pub(super) fn get_option_at<T>(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    option: i32,
+    value: &mut T,
+) -> io::Result<usize> {
     let mut len = mem::size_of::<T>() as libc::socklen_t;
     // SAFETY: pointer and length describe `value`, writable and alive through the call; the kernel writes at most `len`
     // bytes, and any bytes are a value of an all-integer struct.
@@ -272,8 +282,9 @@ fn socket_refused(e: io::Error) -> Error {
     }
 }
 
-fn bind_refused(interface: &Interface, queue: u32, e: io::Error) -> Error {
-    let what = format!("binding an AF_XDP socket to {} rx queue {queue} (copy mode)", interface.name);
+fn bind_refused(interface: &Interface, queue: u32, zero_copy: bool, e: io::Error) -> Error {
+    let mode = if zero_copy { "zero-copy" } else { "copy mode" };
+    let what = format!("binding an AF_XDP socket to {} rx queue {queue} ({mode})", interface.name);
     match e.raw_os_error() {
         Some(libc::EBUSY) => {
             Error::os(Code::Busy, format!("{what}: another AF_XDP socket has this rx queue"), e)
@@ -283,6 +294,15 @@ fn bind_refused(interface: &Interface, queue: u32, e: io::Error) -> Error {
         Some(libc::EINVAL) => {
             Error::os(Code::Unsupported, format!("{what}: the interface has no such rx queue in use"), e)
         }
+        Some(libc::EOPNOTSUPP) if zero_copy => Error::os(
+            Code::Unsupported,
+            format!(
+                "{what}: the driver ({}) has no zero-copy, or not with these settings; MILLRACE_XDP_ZEROCOPY=off uses \
+                 copy mode",
+                interface.driver().unwrap_or_else(|| "unknown".into())
+            ),
+            e,
+        ),
         Some(libc::EOPNOTSUPP) => Error::os(Code::Unsupported, format!("{what}: not supported"), e),
         _ => Error::os(Code::Kernel, what, e),
     }

@@ -53,7 +53,7 @@ impl Umem {
     /// [`Code::Kernel`] when there is no memory.
     pub fn new(frames: u32) -> Result<Self> {
         let len = frames as usize * FRAME_BYTES as usize;
-        let memory = Mapping::anonymous(len).map_err(|e| {
+        let memory = Mapping::anonymous_on_huge_pages(len).map_err(|e| {
             Error::os(Code::Kernel, format!("mapping {len} bytes of packet memory (UMEM)"), e)
         })?;
         // Popped from the end: the lowest address goes first.
@@ -66,6 +66,11 @@ impl Umem {
             #[cfg(debug_assertions)]
             kernel_owns: vec![false; frames as usize],
         })
+    }
+
+    /// True when the memory is on huge pages: fewer TLB misses for us and for the copying kernel.
+    pub(super) fn huge_pages(&self) -> bool {
+        self.memory.huge()
     }
 
     /// `struct xdp_umem_reg` for `XDP_UMEM_REG`.

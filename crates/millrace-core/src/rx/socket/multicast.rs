@@ -1,0 +1,76 @@
+//! Joining multicast groups (RFC 3678 protocol-independent interface, ip(7)).
+//!
+//! The kernel gives a multicast datagram to *every* socket that matches, not to one of a SO_REUSEPORT group. So each
+//! socket gets only groups it joined itself (IP_MULTICAST_ALL off), and each group is joined by one socket a place:
+//! groups spread over the receivers, one group stays at one receiver.
+
+use std::{net::IpAddr, os::fd::OwnedFd};
+
+use super::{
+    bind::{Place, Target},
+    sys,
+};
+use crate::{
+    config::Multicast,
+    error::{Code, Error, Result},
+    net::Interface,
+};
+
+/// ip(7), since Linux 2.6.31, and ipv6(7), since 4.20.
+const IP_MULTICAST_ALL: libc::c_int = 49;
+const IPV6_MULTICAST_ALL: libc::c_int = 29;
+
+/// Makes a socket deaf to groups that others on this host joined. Kernels without the option keep the default.
+pub(super) fn only_own(fd: &OwnedFd, v6: bool) {
+    let _ = sys::set_int(fd, libc::IPPROTO_IP, IP_MULTICAST_ALL, 0);
+    if v6 {
+        let _ = sys::set_int(fd, libc::IPPROTO_IPV6, IPV6_MULTICAST_ALL, 0);
+    }
+}
+
+/// True when a socket of this place can get datagrams of the group.
+fn fits(target: Target, group: IpAddr) -> bool {
+    match target {
+        Target::Any => true,
+        Target::AnyV4 => group.is_ipv4(),
+        Target::AnyV6 => group.is_ipv6(),
+        Target::Exact(address) => address == group,
+    }
+}
+
+/// Joins every group that fits `place`, each on one of `sockets`, in turn.
+pub(super) fn join(groups: &[Multicast], place: Place, sockets: &[&OwnedFd]) -> Result<()> {
+    for (i, g) in groups.iter().enumerate().filter(|(_, g)| fits(place.0, g.group)) {
+        let index = match &g.interface {
+            Some(name) => Interface::by_name(name)?.index,
+            None => 0,
+        };
+        sys::join_group(sockets[i % sockets.len()], g.group, index, g.source).map_err(|e| refused(g, e))?;
+    }
+    Ok(())
+}
+
+/// A group that no listen entry can receive is a mistake.
+pub(super) fn check(groups: &[Multicast], places: &[Place]) -> Result<()> {
+    match groups.iter().find(|g| !places.iter().any(|p| fits(p.0, g.group))) {
+        None => Ok(()),
+        Some(g) => {
+            let message = format!(
+                "multicast {g}: no listen entry can receive it: listen on a port without an address, or on the \
+                 group itself"
+            );
+            Err(Error::new(Code::Config, message))
+        }
+    }
+}
+
+fn refused(g: &Multicast, e: std::io::Error) -> Error {
+    let (code, why) = match e.raw_os_error() {
+        Some(libc::ENODEV) => (Code::Interface, "no route names an interface for it: add %interface"),
+        Some(libc::EADDRINUSE) => (Code::Config, "it is listed twice"),
+        Some(libc::ENOBUFS) => (Code::Kernel, "too many groups: raise net.ipv4.igmp_max_memberships"),
+        Some(libc::EADDRNOTAVAIL | libc::EINVAL) => (Code::Config, "group, source and interface do not fit"),
+        _ => (Code::Kernel, "unexpected"),
+    };
+    Error::os(code, format!("joining multicast {g}: {why}"), e)
+}

@@ -1,0 +1,94 @@
+//! Rows of docs/traps.md that no other file shows, and the promise that its tests exist.
+
+mod rig;
+#[path = "socket_support/mod.rs"]
+mod support;
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use millrace_core::{
+    config::{EngineConfig, FanoutFlag, FanoutMode},
+    rx::packet,
+};
+use rig::{Pair, RawSender};
+use support::*;
+
+#[test]
+fn the_page_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("../../docs/traps.md")).unwrap();
+    let named: BTreeSet<(&str, &str)> =
+        page.split('`').skip(1).step_by(2).filter_map(|t| t.split_once("::")).collect();
+    assert!(named.len() > 40, "{named:?}");
+    for (file, test) in named {
+        if file == "file" {
+            continue;
+        }
+        let source = fs::read_to_string(root.join(format!("tests/{file}.rs"))).unwrap_or_default();
+        assert!(source.contains(&format!("fn {test}()")), "{file}::{test}");
+    }
+}
+
+fn to_port(pair: &Pair, port: u16, count: usize) {
+    pair.in_a(|| {
+        let raw = RawSender::new("va");
+        (0..count).for_each(|i| raw.send(&Pair::v4(1000 + i as u16, port).bytes(&payload(i, 30))));
+    });
+}
+
+#[test]
+fn rings_beside_each_other_do_not_mix() {
+    if !rig::privileged("rings_beside_each_other_do_not_mix") {
+        return;
+    }
+    let pair = Pair::new(1);
+    // The same interface, process and mode, other ports: only the group id keeps them apart.
+    let mut first = open_packet(&pair, r#"{"port":9000}"#, 2);
+    let mut second = open_packet(&pair, r#"{"port":9001}"#, 2);
+    to_port(&pair, 9000, 50);
+    to_port(&pair, 9001, 70);
+    for (opened, count) in [(&mut first, 50), (&mut second, 70)] {
+        assert_eq!(drain(opened, count).got.len(), count);
+        assert_eq!(packets(opened), count as u64);
+    }
+}
+
+#[test]
+fn a_foreign_group_with_our_id_is_an_error() {
+    if !rig::privileged("a_foreign_group_with_our_id_is_an_error") {
+        return;
+    }
+    let pair = Pair::new(1);
+    // Without uniqueid both take the id of process and interface. Modes differ, so the kernel refuses the second; and
+    // hash, which would be the fall-back, is not the first one's mode either.
+    let with = |port: u16, fanout| EngineConfig {
+        fanout,
+        fanout_flags: vec![FanoutFlag::Defrag],
+        ..config(&format!(r#"{{"port":{port}}}"#), "vb", 1)
+    };
+    let mut first = open_in_b(&pair, &with(9000, FanoutMode::Lb), packet::open).unwrap();
+    let error = open_in_b(&pair, &with(9001, FanoutMode::Cpu), packet::open).err().expect("clash");
+    assert!(error.message.contains("another program use this group id"), "{error}");
+    to_port(&pair, 9000, 20);
+    assert_eq!(drain(&mut first, 20).got.len(), 20, "the first one is none the worse");
+}
+
+/// Since Linux 6.13; before, joining is refused with a message that asks whether the interface is up.
+#[test]
+fn a_link_that_is_down_can_be_opened() {
+    if !rig::privileged("a_link_that_is_down_can_be_opened") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let address = rig::V4.1;
+    rig::run(&format!("ip -n {} link set vb down", pair.b));
+    let opened = open_in_b(&pair, &config(ONE_PORT, "vb", 2), packet::open);
+    pair.link_up();
+    match opened {
+        Ok(mut opened) => {
+            to_port(&pair, 9000, 20);
+            assert_eq!(drain(&mut opened, 20).got.len(), 20, "to {address}");
+        }
+        Err(e) => assert!(e.message.contains("is the interface up"), "{e}"),
+    }
+}
