@@ -261,27 +261,53 @@ fn default_route_v6(table: &str) -> Option<String> {
 /// # Errors
 /// What getifaddrs(3) reports.
 pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
+    let mut found = broadcast_addresses()?;
+    each_interface_address(|own, _| {
+        found.extend(own.filter(|a| !found.contains(a)));
+    })?;
+    Ok(found)
+}
+
+/// 255.255.255.255 and the broadcast addresses of all interfaces of the calling thread's namespace; no duplicates.
+///
+/// # Errors
+/// What getifaddrs(3) reports.
+pub fn broadcast_addresses() -> io::Result<Vec<IpAddr>> {
+    let mut found = vec![IpAddr::V4(Ipv4Addr::BROADCAST)];
+    each_interface_address(|_, broadcast| {
+        found.extend(broadcast.filter(|a| !found.contains(a)));
+    })?;
+    Ok(found)
+}
+
+/// Calls `f` with the address and the broadcast address of each entry of getifaddrs(3).
+fn each_interface_address(mut f: impl FnMut(Option<IpAddr>, Option<IpAddr>)) -> io::Result<()> {
     let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: the call writes a list head that is freed below and not used after.
     if unsafe { libc::getifaddrs(&raw mut list) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    let mut found = vec![IpAddr::V4(Ipv4Addr::BROADCAST)];
     let mut entry = list;
     while !entry.is_null() {
         // SAFETY: `entry` is an element of the list getifaddrs made, which is freed only after the loop.
         let e = unsafe { &*entry };
-        let broadcast =
-            if e.ifa_flags & libc::IFF_BROADCAST as u32 != 0 { e.ifa_ifu } else { std::ptr::null_mut() };
-        for address in [e.ifa_addr, broadcast] {
-            // SAFETY: null, or a socket address of that same list.
-            found.extend(unsafe { ip_of(address) }.filter(|a| !found.contains(a)));
-        }
+        // SAFETY: null, or socket addresses of that same list.
+        let (own, mask) = unsafe { (ip_of(e.ifa_addr), ip_of(e.ifa_netmask)) };
+        let broadcasts = e.ifa_flags & libc::IFF_BROADCAST as u32 != 0;
+        f(own, if broadcasts { subnet_broadcast(own, mask) } else { None });
         entry = e.ifa_next;
     }
     // SAFETY: the head getifaddrs returned, freed once.
     unsafe { libc::freeifaddrs(list) };
-    Ok(found)
+    Ok(())
+}
+
+/// The directed broadcast address of an IPv4 subnet. Computed, because an address configured without `brd` shows none,
+/// and the kernel takes datagrams for it all the same. Subnets of two addresses and of one have none (RFC 3021).
+fn subnet_broadcast(own: Option<IpAddr>, mask: Option<IpAddr>) -> Option<IpAddr> {
+    let (Some(IpAddr::V4(own)), Some(IpAddr::V4(mask))) = (own, mask) else { return None };
+    let host = !mask.to_bits();
+    (host > 1).then(|| IpAddr::V4(Ipv4Addr::from_bits(own.to_bits() | host)))
 }
 
 /// The IP address in a socket address, if it is one.

@@ -318,3 +318,24 @@ fn a_program_steers_between_the_sockets() {
     let opened = settled(|| pair.in_b(|| socket::open(&config)));
     assert!(opened.info.granted.iter().any(|(k, why)| k == "steering" && why.contains("not rules")));
 }
+
+#[test]
+fn a_broadcast_datagram_comes_once() {
+    if !rig::privileged("a_broadcast_datagram_comes_once (socket)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut opened = open_in_b(&pair, &config(ONE_PORT, "vb", 4), socket::open).unwrap();
+    pair.in_a(|| {
+        let raw = RawSender::new("va");
+        for dst in ["192.0.2.255", "255.255.255.255"] {
+            let frame = millrace_core::packet::build::Frame {
+                dst: dst.parse().unwrap(),
+                dst_mac: [0xff; 6],
+                ..Pair::v4(1000, 9000)
+            };
+            raw.send(&frame.bytes(b"to all"));
+        }
+    });
+    assert_eq!(drain(&mut opened, 2).sizes(), [6, 6], "the kernel gives it to every socket of the group");
+}

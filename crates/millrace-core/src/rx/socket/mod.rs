@@ -19,7 +19,9 @@ pub use receiver::SocketReceiver;
 
 use crate::{
     config::{EngineConfig, FanoutMode, Timestamps},
+    datagram::Addr,
     error::{Code, Error, Result},
+    net,
     rx::{BackendInfo, Opened, Steering},
 };
 
@@ -65,6 +67,14 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     }
     let mut receivers: Vec<SocketReceiver> =
         columns.into_iter().zip(0..).map(|(sockets, index)| SocketReceiver::new(sockets, index)).collect();
+    let broadcasts: Vec<Addr> = net::broadcast_addresses()
+        .map_err(|e| Error::os(Code::Kernel, "getifaddrs", e))?
+        .into_iter()
+        .map(Addr::from)
+        .collect();
+    for receiver in receivers.iter_mut().skip(1) {
+        receiver.leave(broadcasts.clone());
+    }
     // Once, not for each thread: the number is the namespace's.
     if let Some(first) = receivers.first_mut() {
         first.note_checksum_errors();

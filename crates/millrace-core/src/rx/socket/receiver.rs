@@ -62,6 +62,9 @@ pub struct SocketReceiver {
     batch: Batch,
     index: u16,
     wanted: Wanted,
+    /// Destinations this receiver leaves to the group's first one: the kernel gives a broadcast datagram to every socket
+    /// of a SO_REUSEPORT group.
+    not_mine: Vec<Addr>,
     /// Put on every datagram.
     flags: u16,
     /// Name of the loss counter.
@@ -79,6 +82,7 @@ impl SocketReceiver {
             batch: Batch::new(),
             index,
             wanted: Wanted::All,
+            not_mine: Vec::new(),
             flags: 0,
             lost: "socket_rcvbuf",
             checksum_errors: None,
@@ -89,6 +93,11 @@ impl SocketReceiver {
     /// Makes this receiver report the namespace's UDP checksum errors.
     pub(super) fn note_checksum_errors(&mut self) {
         self.checksum_errors = Some(ChecksumErrors::new());
+    }
+
+    /// Leaves datagrams for these destinations to another receiver.
+    pub(super) fn leave(&mut self, destinations: Vec<Addr>) {
+        self.not_mine = destinations;
     }
 
     /// Makes it the guard's receiver.
@@ -137,6 +146,9 @@ impl Receiver for SocketReceiver {
                     flags |= flags::SPLIT;
                 }
                 let dst = bound.dst.or(control.dst).unwrap_or(Addr::UNSPECIFIED);
+                if self.not_mine.contains(&dst) {
+                    continue;
+                }
                 let header = Datagram {
                     payload: &[],
                     src: message.src,
