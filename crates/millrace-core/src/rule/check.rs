@@ -257,8 +257,11 @@ impl Value {
 
 /// The largest `a op b` for `a <= m`.
 fn bound(m: u64, op: BinOp, b: &Value) -> u64 {
-    let n = b.max();
-    let constant = if let Value::Const(c) = b { Some(*c) } else { None };
+    bound_of(m, op, b.max(), if let Value::Const(c) = b { Some(*c) } else { None })
+}
+
+/// The largest `a op b` for `a <= m` and `b <= n`, or `b` equal to the constant, if it is one.
+pub(crate) fn bound_of(m: u64, op: BinOp, n: u64, constant: Option<u64>) -> u64 {
     match (op, constant) {
         (BinOp::Add, _) => m.saturating_add(n),
         (BinOp::Sub, Some(0)) => m,

@@ -3,9 +3,11 @@
 //! The language is described in `docs/rules.md`. A text passes through one stage per file:
 //! `lex` → `parse` (`ast`) → `check` → `lower` (`program`) → `decide` → `eval`; `report` renders what went wrong on the
 //! way. The program is the meeting point: whatever else is to run rules starts from it, as `lower` leaves it or, if it
-//! has a use for binary searches, as `decide` does.
+//! has a use for binary searches, as `decide` does. So does `cbpf`, which runs the rules in the kernel; `target` says what
+//! the kernel cannot do.
 
 mod ast;
+mod cbpf;
 mod check;
 mod decide;
 mod eval;
@@ -16,6 +18,7 @@ mod parse;
 mod program;
 mod report;
 mod state;
+mod target;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +28,9 @@ use eval::Shortcut;
 use program::Program;
 use report::Report;
 
+pub use cbpf::CbpfTarget;
 pub use state::RuleState;
+pub use target::Unsupported;
 
 /// Longest rule text, in bytes. It bounds the work of a compilation; a ConfigMap holds a quarter of it.
 const MAX_TEXT: usize = 4 << 20;

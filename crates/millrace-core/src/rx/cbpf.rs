@@ -1,7 +1,8 @@
 //! Classic BPF (Documentation/networking/filter.rst): a small assembler with labels, and the programs' shared offsets.
 //!
-//! Only what the socket and packet backends need. Loads are big-endian by definition; a load outside the packet ends
-//! the program with 0, which a socket filter takes as "drop".
+//! Loads are big-endian by definition; a load outside the packet ends the program with 0, which a socket filter takes
+//! as "drop". The socket and packet backends write their filters with the named instructions; the rule compiler
+//! ([`crate::rule`]) brings its own vocabulary to [`Assembler::op`] and [`Assembler::branch`].
 
 use libc::sock_filter;
 
@@ -106,6 +107,21 @@ impl Assembler {
         self.insns.push(Insn::Branch { code: JMP_JSET_K, k, yes, no });
     }
 
+    /// Any instruction that is no jump.
+    pub(crate) fn op(&mut self, code: u16, k: u32) {
+        self.insns.push(Insn::Plain(code, k));
+    }
+
+    /// Any conditional jump.
+    pub(crate) fn branch(&mut self, code: u16, k: u32, yes: Label, no: Label) {
+        self.insns.push(Insn::Branch { code, k, yes, no });
+    }
+
+    /// Instructions so far; far branches take up to two more each in the finished program.
+    pub(crate) fn len(&self) -> usize {
+        self.insns.len()
+    }
+
     /// Jumps any distance.
     pub(crate) fn goto(&mut self, to: Label) {
         self.insns.push(Insn::Goto(to));
@@ -116,34 +132,73 @@ impl Assembler {
         self.insns.push(Insn::Plain(RET_K, k));
     }
 
-    /// The finished program; `None` when it is longer than the kernel takes, a conditional branch spans more than 255
-    /// instructions, or a label was never placed or lies behind its branch (classic BPF only jumps forward).
+    /// The finished program; `None` when it is longer than the kernel takes, or a label was never placed or lies behind
+    /// its branch (classic BPF only jumps forward).
+    ///
+    /// A conditional branch reaches 255 instructions far. One that has to go further is followed by an unconditional
+    /// jump, which reaches any distance, for each of its far sides.
     pub(crate) fn finish(self) -> Option<Vec<sock_filter>> {
         if self.insns.len() > MAX_INSNS {
             return None;
         }
-        let distance = |at: usize, label: Label| -> Option<usize> {
-            if label == NEXT {
-                return Some(0);
+        // Growing one branch may push another out of reach: repeat until nothing grows. It ends, as none shrinks.
+        let mut far = vec![(false, false); self.insns.len()];
+        loop {
+            let starts = self.starts(&far);
+            let mut grown = false;
+            for (at, insn) in self.insns.iter().enumerate() {
+                let Insn::Branch { yes, no, .. } = *insn else { continue };
+                let reach = |label| Some(self.distance(&starts, at, label)? > usize::from(u8::MAX));
+                let now = (far[at].0 || reach(yes)?, far[at].1 || reach(no)?);
+                grown |= now != far[at];
+                far[at] = now;
             }
-            self.labels.get(label.0).copied().flatten()?.checked_sub(at + 1)
-        };
+            if !grown {
+                return self.emit(&starts, &far);
+            }
+        }
+    }
+
+    /// Where each instruction begins, and where the program ends.
+    fn starts(&self, far: &[(bool, bool)]) -> Vec<usize> {
+        let sizes = far.iter().map(|(yes, no)| 1 + usize::from(*yes) + usize::from(*no));
+        let mut starts = vec![0];
+        starts.extend(sizes.scan(0, |end, size| {
+            *end += size;
+            Some(*end)
+        }));
+        starts
+    }
+
+    /// From the first slot behind instruction `at` to the label.
+    fn distance(&self, starts: &[usize], at: usize, label: Label) -> Option<usize> {
+        let target = if label == NEXT { at + 1 } else { self.labels.get(label.0).copied().flatten()? };
+        starts.get(target)?.checked_sub(starts[at] + 1)
+    }
+
+    fn emit(&self, starts: &[usize], far: &[(bool, bool)]) -> Option<Vec<sock_filter>> {
+        let jump = |k: usize| Some(sock_filter { code: JMP_JA, jt: 0, jf: 0, k: u32::try_from(k).ok()? });
         let mut out = Vec::with_capacity(self.insns.len());
         for (at, insn) in self.insns.iter().enumerate() {
-            out.push(match *insn {
-                Insn::Plain(code, k) => sock_filter { code, jt: 0, jf: 0, k },
-                Insn::Goto(to) => {
-                    sock_filter { code: JMP_JA, jt: 0, jf: 0, k: u32::try_from(distance(at, to)?).ok()? }
+            match *insn {
+                Insn::Plain(code, k) => out.push(sock_filter { code, jt: 0, jf: 0, k }),
+                Insn::Goto(to) => out.push(jump(self.distance(starts, at, to)?)?),
+                Insn::Branch { code, k, yes, no } => {
+                    let (to_yes, to_no) = (self.distance(starts, at, yes)?, self.distance(starts, at, no)?);
+                    let (far_yes, far_no) = far[at];
+                    let jt = if far_yes { 0 } else { u8::try_from(to_yes).ok()? };
+                    let jf = if far_no { u8::from(far_yes) } else { u8::try_from(to_no).ok()? };
+                    out.push(sock_filter { code, jt, jf, k });
+                    if far_yes {
+                        out.push(jump(to_yes - 1)?);
+                    }
+                    if far_no {
+                        out.push(jump(to_no - 1 - usize::from(far_yes))?);
+                    }
                 }
-                Insn::Branch { code, k, yes, no } => sock_filter {
-                    code,
-                    jt: u8::try_from(distance(at, yes)?).ok()?,
-                    jf: u8::try_from(distance(at, no)?).ok()?,
-                    k,
-                },
-            });
+            }
         }
-        Some(out)
+        (out.len() <= MAX_INSNS).then_some(out)
     }
 }
 
@@ -170,15 +225,50 @@ mod tests {
     }
 
     #[test]
-    fn far_backward_and_lost_labels_are_refused() {
-        let mut far = Assembler::default();
-        let end = far.label();
-        far.if_eq(1, end, NEXT);
-        (0..256).for_each(|_| far.ret(0));
-        far.place(end);
-        far.ret(0);
-        assert!(far.finish().is_none());
+    fn far_branches_go_by_way_of_a_jump() {
+        for (gap, slots) in [(254, 1), (255, 1), (256, 2), (4000, 2)] {
+            let mut a = Assembler::default();
+            let end = a.label();
+            a.if_eq(1, end, NEXT);
+            (0..gap).for_each(|_| a.ret(0));
+            a.place(end);
+            a.ret(7);
+            let p = a.finish().unwrap();
+            assert_eq!(p.len(), slots + gap + 1);
+            // `yes` leads to the last instruction, `no` to the first behind the branch.
+            let far = slots - 1;
+            let yes = if far == 1 {
+                1 + usize::from(p[0].jt) + 1 + p[1].k as usize
+            } else {
+                1 + usize::from(p[0].jt)
+            };
+            assert_eq!((yes, usize::from(p[0].jf)), (p.len() - 1, far), "gap {gap}");
+        }
+    }
 
+    #[test]
+    fn branches_far_on_both_sides_and_ones_pushed_out_of_reach() {
+        let mut a = Assembler::default();
+        let (one, two) = (a.label(), a.label());
+        a.if_eq(1, two, NEXT);
+        a.if_eq(2, one, two);
+        (0..254).for_each(|_| a.ret(0));
+        a.place(two);
+        a.ret(2);
+        (0..300).for_each(|_| a.ret(0));
+        a.place(one);
+        a.ret(1);
+        let p = a.finish().unwrap();
+        // The second branch's far side pushes `two` out of the first one's reach.
+        assert_eq!((p[0].jt, p[0].jf, p[1].code), (0, 1, JMP_JA));
+        assert_eq!(p[2 + p[1].k as usize].k, 2);
+        assert_eq!((p[2].jt, p[3].code), (0, JMP_JA));
+        assert_eq!(p[4 + p[3].k as usize].k, 1);
+        assert_eq!(p[3 + usize::from(p[2].jf)].k, 2);
+    }
+
+    #[test]
+    fn backward_lost_and_too_many_are_refused() {
         let mut back = Assembler::default();
         let start = back.label();
         back.place(start);
@@ -190,5 +280,9 @@ mod tests {
         let nowhere = lost.label();
         lost.goto(nowhere);
         assert!(lost.finish().is_none());
+
+        let mut long = Assembler::default();
+        (0..=MAX_INSNS).for_each(|_| long.ret(0));
+        assert!(long.finish().is_none());
     }
 }

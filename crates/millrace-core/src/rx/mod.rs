@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{datagram::Datagram, error::Result};
 
-mod cbpf;
+pub(crate) mod cbpf;
 pub mod ladder;
 mod local;
 pub mod packet;
