@@ -3,13 +3,14 @@
 //! The language is described in `docs/rules.md`. A text passes through one stage per file:
 //! `lex` → `parse` (`ast`) → `check` → `lower` (`program`) → `decide` → `eval`; `report` renders what went wrong on the
 //! way. The program is the meeting point: whatever else is to run rules starts from it, as `lower` leaves it or, if it
-//! has a use for binary searches, as `decide` does. So does `cbpf`, which runs the rules in the kernel; `target` says what
+//! has a use for binary searches, as `decide` does. So do `cbpf` and `ebpf`, which run the rules in the kernel; `target` says what
 //! the kernel cannot do.
 
 mod ast;
 mod cbpf;
 mod check;
 mod decide;
+mod ebpf;
 mod eval;
 pub mod hash;
 mod lex;
@@ -29,6 +30,7 @@ use program::Program;
 use report::Report;
 
 pub use cbpf::CbpfTarget;
+pub use ebpf::EarlyDrop;
 pub use state::RuleState;
 pub use target::Unsupported;
 
