@@ -13,6 +13,7 @@ compile_error!(
 
 pub mod affinity;
 pub mod bpf;
+pub mod capture;
 pub mod config;
 pub mod datagram;
 pub mod engine;

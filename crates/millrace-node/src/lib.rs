@@ -3,6 +3,8 @@
 //! Errors cross as `napi::Error` whose reason is `MILLRACE_E_…: text`; `src/errors.ts` turns it into a class. The main
 //! thread opens, attaches, starts and stops; a worker only opens and closes its queue's wake-up.
 
+mod rules;
+
 use std::{
     cell::RefCell,
     collections::HashMap,
