@@ -10,6 +10,7 @@ import {
 } from './config/index.js'
 import { EXIT, exitStatus, fromNative } from './errors.js'
 import { createLog } from './log.js'
+import { addRulesCommand } from './rules-command.js'
 import { run } from './service/run.js'
 import { VERSION } from './service/version.js'
 
@@ -50,6 +51,7 @@ async function main(argv: readonly string[]): Promise<number> {
       const text = json ? JSON.stringify(redactedConfig(settings), null, 2) : settingsTable(settings)
       process.stdout.write(`${text}\n`)
     })
+  addRulesCommand(program, (text) => process.stdout.write(`${text}\n`))
   try {
     await program.parseAsync(argv)
     return status
