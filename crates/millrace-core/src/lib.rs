@@ -21,6 +21,7 @@ pub mod error;
 pub mod lane;
 pub mod net;
 pub mod packet;
+pub mod reload;
 pub mod rule;
 pub mod rx;
 pub mod scatter;
