@@ -15,6 +15,7 @@ export interface Native {
   stopEngine(handle: number): void
   engineStats(handle: number): string
   closeEngine(handle: number): void
+  reloadRules(handle: number, text: string): number
   checkRules(text: string, queues: number): void
   rulesReport(text: string, queues: number): string
   rulesExplain(

@@ -128,6 +128,13 @@ pub fn start_engine(handle: u32) -> Result<()> {
     with(handle, Engine::start)?.map_err(error)
 }
 
+/// Puts other rules in force while the engine runs; returns their generation. Throws what is wrong with them, and the old
+/// ones stay.
+#[napi]
+pub fn reload_rules(handle: u32, text: String) -> Result<f64> {
+    with(handle, |e| e.reload(&text))?.map(|generation| generation as f64).map_err(error)
+}
+
 /// Stops arrivals, empties the kernel's rings into the lanes and joins the threads; blocks for at most about 2 s.
 #[napi]
 pub fn stop_engine(handle: u32) -> Result<()> {
