@@ -11,6 +11,7 @@ import {
 } from './config/index.js'
 import { EXIT, exitStatus, fromNative } from './errors.js'
 import { createLog } from './log.js'
+import { addRulesCommand } from './rules-command.js'
 import { run } from './service/run.js'
 import { VERSION } from './service/version.js'
 
@@ -52,6 +53,7 @@ async function main(argv: readonly string[]): Promise<number> {
       process.stdout.write(`${text}\n`)
     })
   addCheckCommand(program, config, (result) => (status = result))
+  addRulesCommand(program, (text) => process.stdout.write(`${text}\n`))
   try {
     await program.parseAsync(argv)
     return status

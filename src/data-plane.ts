@@ -81,6 +81,11 @@ class NativeDataPlane implements DataPlane {
     return { time: Date.now(), engine: this.#stats(), workers: this.#workers.map((worker) => worker.stats()) }
   }
 
+  reload(rules: string): number {
+    if (this.#engine === 0) throw new MillraceError('MILLRACE_E_STATE', 'reload of rules while nothing runs')
+    return this.#call(() => this.#addon.reloadRules(this.#engine, rules))
+  }
+
   #open(): Plan {
     return this.#call(() => {
       this.#engine = this.#addon.openEngine(JSON.stringify(this.#config.engine))

@@ -16,7 +16,20 @@ export interface Native {
   stopEngine(handle: number): void
   engineStats(handle: number): string
   closeEngine(handle: number): void
+  reloadRules(handle: number, text: string): number
   checkRules(text: string, queues: number): void
+  rulesReport(text: string, queues: number): string
+  rulesExplain(
+    text: string,
+    queues: number,
+    payload: Uint8Array,
+    source: string,
+    destination: string,
+    rxq: number,
+    cpu: number,
+  ): string
+  rulesCapture(text: string, queues: number, path: string): string
+  rulesDump(text: string, queues: number, what: string): string
   allowedCpus(): number[]
   pinThread(cpu: number): void
 }

@@ -68,6 +68,10 @@ export interface EngineStats {
   readonly threads: readonly ThreadStats[]
   readonly queues: readonly QueueStats[]
   readonly rules: readonly RuleStats[]
+  /** 1 for the rules of the start, one more with each reload. */
+  readonly rulesGeneration: number
+  /** Reloads refused, because the rules did not compile. */
+  readonly rulesRefused: number
   readonly interface: InterfaceStats | null
 }
 

@@ -83,6 +83,8 @@ export function snapshot(): OpenSnapshot {
         { name: 'noise', text: 'len < 8 => drop', matched: 11, dropped: 11 },
         { name: '', text: 'else => hash(flow)', matched: 119, dropped: 0 },
       ],
+      rulesGeneration: 1,
+      rulesRefused: 0,
       interface: { rxDropped: 1, rxMissed: 2, rxFifo: 3, rxOver: 4 },
     },
     workers: [worker(0, 79, 1), worker(1, 36, 1)],
@@ -118,6 +120,12 @@ export class FakeDataPlane implements DataPlane {
   snapshot(): Snapshot {
     if (!this.up) throw new Error('not up')
     return this.snap
+  }
+
+  reload(rules: string): number {
+    this.calls.push(`reload ${rules.trim()}`)
+    if (rules.includes('wrong')) throw new MillraceError('MILLRACE_E_RULES', '1 error in the rules')
+    return this.calls.length
   }
 
   onFatal(listener: (error: Error) => void): void {

@@ -11,6 +11,11 @@ export interface DataPlane {
   stop(deadlineMs: number): Promise<{ clean: boolean }>
   /** One reading of every counter; the last one stays readable after `stop`. */
   snapshot(): Snapshot
+  /**
+   * Compiles other rules and puts them in force; returns their generation. Throws MillraceError when they are wrong, or
+   * when it does not run: the old ones stay.
+   */
+  reload(rules: string): number
   /** Called when it cannot go on (all receive threads dead, a worker keeps crashing …). */
   onFatal(listener: (error: Error) => void): void
 }

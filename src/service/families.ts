@@ -151,6 +151,20 @@ export const FAMILIES: readonly Family[] = [
   perQueue('gauge', 'queue_capacity_datagrams', 'Datagrams the queue holds.', (q) => q.capacity),
   perRule('rule_matched_datagrams_total', 'Datagrams the rule matched.', (r) => r.matched),
   perRule('rule_dropped_datagrams_total', 'Datagrams the rule dropped.', (r) => r.dropped),
+  {
+    name: 'rules_generation',
+    type: 'gauge',
+    help: 'Generation of the rules in force: 1 at the start, one more with each reload.',
+    labels: [],
+    read: ({ engine }) => [[{}, engine.rulesGeneration]],
+  },
+  {
+    name: 'rules_refused_total',
+    type: 'counter',
+    help: 'Reloads refused because the rules did not compile; the old ones stayed.',
+    labels: [],
+    read: ({ engine }) => [[{}, engine.rulesRefused]],
+  },
 
   slot('handled_datagrams_total', 'Datagrams whose handler returned.', 'handled'),
   slot('failed_datagrams_total', 'Datagrams of batches whose handler threw.', 'failed'),

@@ -8,6 +8,7 @@ import type { DataPlane } from './data-plane-api.js'
 import { healthy, type Phase, ready } from './health.js'
 import { type HttpServer, serve } from './http.js'
 import { Metrics } from './metrics.js'
+import { RulesFile } from './rules-file.js'
 import { type Cause, watchProcess } from './signals.js'
 
 /** How much longer than its deadline the data plane may take to say that it passed, milliseconds. */
@@ -47,6 +48,7 @@ class Service {
   #phase: Phase = 'starting'
   #started = false
   #uncaught = false
+  #rules: RulesFile | undefined
 
   constructor(config: Config, dataPlane: DataPlane, log: Log, surroundings: Surroundings) {
     this.#config = config
@@ -73,7 +75,10 @@ class Service {
         this.#log.warn({ signal, status }, 'second signal: exiting at once, nothing is drained further')
         this.#exit(status)
       },
-      hangup: () => this.#log.warn('SIGHUP ignored: a restart is needed to read the configuration again'),
+      hangup: () => {
+        if (this.#rules) return this.#rules.reload()
+        this.#log.warn('SIGHUP ignored: a restart is needed to read the configuration again')
+      },
     })
     let http: HttpServer | null = null
     const { serviceLinks } = this.#config
@@ -93,6 +98,7 @@ class Service {
       return exitStatus(error)
     } finally {
       this.#phase = 'stopped'
+      this.#rules?.close()
       await http?.close()
       unwatch()
     }
@@ -117,6 +123,7 @@ class Service {
     // A signal may have come first; the drain that it began keeps the phase.
     if (this.#phase !== 'starting') return
     this.#phase = 'running'
+    this.#watchRules()
     const { backend, refused, threads, queues } = this.#dataPlane.snapshot().engine
     for (const rung of refused) this.#log.info(rung, `backend ${rung.backend} refused`)
     if (backend.degraded.length > 0) this.#log.warn({ degraded: backend.degraded }, 'the kernel granted less')
@@ -133,8 +140,17 @@ class Service {
     )
   }
 
+  #watchRules(): void {
+    const path = this.#config.settings.find(({ name }) => name === 'MILLRACE_RULES_FILE')?.value
+    if (!path) return
+    const apply = (text: string) => this.#dataPlane.reload(text)
+    this.#rules = new RulesFile(path, this.#config.engine.rules, apply, this.#log)
+  }
+
   async #stop(cause: Cause): Promise<number> {
     this.#phase = 'draining'
+    this.#rules?.close()
+    this.#rules = undefined
     const { drainMs } = this.#config
     this.#log.info({ cause: cause.kind === 'signal' ? cause.signal : cause.kind, drainMs }, 'draining')
     const clean = await this.#drain(drainMs)

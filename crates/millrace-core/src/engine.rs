@@ -17,6 +17,7 @@ use crate::{
     error::{Code, Error, Result},
     lane::{QueueMemory, QueuePlan},
     net::{Interface, Statistics},
+    reload::LiveRules,
     rule::RuleSet,
     rx::{
         BackendInfo, Receiver, Steering,
@@ -69,6 +70,10 @@ pub struct EngineStats {
     pub threads: Vec<ThreadStats>,
     pub queues: Vec<QueueStats>,
     pub rules: Vec<RuleStats>,
+    /// 1 for the rules of the start, one more with each reload.
+    pub rules_generation: u64,
+    /// Reloads refused, because the rules did not compile.
+    pub rules_refused: u64,
     pub interface: Option<InterfaceStats>,
 }
 
@@ -111,7 +116,8 @@ struct ThreadInfo {
 /// The data plane of one service.
 pub struct Engine {
     config: EngineConfig,
-    rules: Arc<RuleSet>,
+    rules: Arc<LiveRules>,
+    rules_refused: u64,
     backend: Option<Backend>,
     info: BackendInfo,
     refused: Vec<Refused>,
@@ -131,7 +137,7 @@ impl Engine {
     /// What the rules or the backend report.
     pub fn open(config: EngineConfig) -> Result<Self> {
         check_cpus(&config.rx_cpus)?;
-        let rules = Arc::new(RuleSet::compile(&config.rules, config.queues)?);
+        let rules = RuleSet::compile(&config.rules, config.queues)?;
         let steering = match config.fanout {
             FanoutMode::Rules => Steering::from_rules(&rules),
             _ => Steering::default(),
@@ -156,7 +162,7 @@ impl Engine {
                 Backend::Packet(o) => o.receivers.get(index).map_or(0, Receiver::rx_queue),
                 Backend::Socket(o) => o.receivers.get(index).map_or(0, Receiver::rx_queue),
             },
-            counters: Arc::new(ThreadCounters::new(config.queues.into(), rules.len())),
+            counters: Arc::new(ThreadCounters::new(config.queues.into())),
         };
         let threads = (0..receivers + guard).map(thread_info).collect();
         Ok(Engine {
@@ -166,7 +172,8 @@ impl Engine {
             handles: Vec::new(),
             stop: Arc::new(AtomicBool::new(false)),
             config,
-            rules,
+            rules: LiveRules::new(rules, receivers + guard),
+            rules_refused: 0,
             backend: Some(backend),
             info,
             refused,
@@ -183,7 +190,7 @@ impl Engine {
             threads: self.threads.len(),
             backend: self.info.clone(),
             refused: self.refused.clone(),
-            rules: self.rules.names(),
+            rules: self.rules.current().rules.names(),
         }
     }
 
@@ -297,6 +304,21 @@ impl Engine {
         Ok(())
     }
 
+    /// Compiles other rules and puts them in force; every receive thread takes them before its next pass. Returns their
+    /// generation.
+    ///
+    /// # Errors
+    /// [`Code::Rules`]: they do not compile, and the old ones stay.
+    pub fn reload(&mut self, rules: &str) -> Result<u64> {
+        match RuleSet::compile(rules, self.config.queues) {
+            Ok(rules) => Ok(self.rules.replace(rules)),
+            Err(e) => {
+                self.rules_refused += 1;
+                Err(e)
+            }
+        }
+    }
+
     /// Stops arrivals, empties what the kernel holds into the lanes, and joins the threads (at most about two seconds).
     /// Lanes keep their contents for the workers.
     pub fn stop(&mut self) {
@@ -322,12 +344,7 @@ impl Engine {
                 capacity: memory.map_or(0, |m| m.capacity()),
             }
         };
-        let rule = |(index, (name, text)): (usize, (String, String))| RuleStats {
-            name,
-            text,
-            matched: over(&|c| c.rule_matched[index].get()),
-            dropped: over(&|c| c.rule_dropped[index].get()),
-        };
+        let (rules_generation, rules) = self.rules.stats();
         let thread = |(index, t): (usize, &ThreadInfo)| {
             let members = self.threads.iter().filter(|t| t.kind == "receive").count();
             ThreadStats::read(&t.counters, (index, members), t.kind, t.cpu, t.rx_queue)
@@ -338,7 +355,9 @@ impl Engine {
             refused: self.refused.clone(),
             threads: self.threads.iter().enumerate().map(thread).collect(),
             queues: (0..self.queues.len()).map(queue).collect(),
-            rules: self.rules.describe().into_iter().enumerate().map(rule).collect(),
+            rules,
+            rules_generation,
+            rules_refused: self.rules_refused,
             interface: now.zip(self.interface_before).map(|(now, before)| InterfaceStats::since(now, before)),
         }
     }
@@ -402,6 +421,7 @@ impl<R: Receiver> ReceiveThread<R> {
         let mut last_frame: Option<Instant> = None;
         let mut counters_at = Instant::now();
         while !self.stop.load(Ordering::Acquire) {
+            self.scatter.refresh();
             let frames = self.receiver.receive(&mut self.scatter)?;
             let now = Instant::now();
             if frames > 0 {

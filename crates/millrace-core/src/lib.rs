@@ -13,6 +13,7 @@ compile_error!(
 
 pub mod affinity;
 pub mod bpf;
+pub mod capture;
 pub mod check;
 pub mod config;
 pub mod datagram;
@@ -21,6 +22,7 @@ pub mod error;
 pub mod lane;
 pub mod net;
 pub mod packet;
+pub mod reload;
 pub mod rule;
 pub mod rx;
 pub mod scatter;

@@ -8,7 +8,8 @@ use std::{
 use crate::{
     datagram::Datagram,
     lane::{LaneProducer, Mark, QueueMemory},
-    rule::{Facts, RuleSet, RuleState, Verdict},
+    reload::{Generation, LiveRules},
+    rule::{Facts, RuleState, Verdict},
     rx::{FrameDrop, Sink},
     stats::ThreadCounters,
 };
@@ -60,7 +61,9 @@ struct Lane {
 
 /// One receive thread's rules, lanes and counters.
 pub struct Scatter {
-    rules: Arc<RuleSet>,
+    thread: usize,
+    live: Arc<LiveRules>,
+    generation: Arc<Generation>,
     state: RuleState,
     lanes: Vec<Lane>,
     counters: Arc<ThreadCounters>,
@@ -75,7 +78,7 @@ impl Scatter {
     /// At most one `Scatter` per thread index may exist at a time for the same queues.
     pub unsafe fn new(
         thread: usize,
-        rules: Arc<RuleSet>,
+        live: Arc<LiveRules>,
         queues: &[Arc<Queue>],
         counters: Arc<ThreadCounters>,
         moderation: Moderation,
@@ -89,13 +92,22 @@ impl Scatter {
                 waiting_since: None,
             })
             .collect();
-        let state = rules.state(thread);
-        Scatter { rules, state, lanes, counters, moderation, cpu: 0 }
+        let generation = live.current();
+        let state = generation.rules.state(thread);
+        Scatter { thread, live, generation, state, lanes, counters, moderation, cpu: 0 }
     }
 
     /// Tells the rules which CPU this thread runs on.
     pub fn set_cpu(&mut self, cpu: u16) {
         self.cpu = cpu;
+    }
+
+    /// Takes new rules, if there are any; for between two receive passes. Actions with a memory start afresh.
+    pub fn refresh(&mut self) {
+        if let Some(newer) = self.live.newer(self.generation.number) {
+            self.state = newer.rules.state(self.thread);
+            self.generation = newer;
+        }
     }
 
     /// Makes what the last receive pass put into lanes visible to the workers.
@@ -163,13 +175,15 @@ impl Sink for Scatter {
             rx_queue: d.rx_queue,
             cpu: self.cpu,
         };
-        match self.rules.evaluate(&facts, &mut self.state) {
+        let by_rule = &self.generation.counters[self.thread];
+        match self.generation.rules.evaluate(&facts, &mut self.state) {
             Verdict::Drop { rule } => {
-                c.rule_matched[usize::from(rule)].add(1);
-                c.rule_dropped[usize::from(rule)].add(1);
+                by_rule.matched[usize::from(rule)].add(1);
+                by_rule.dropped[usize::from(rule)].add(1);
+                c.rule_dropped.add(1);
             }
             Verdict::Queue { queue, spill, key, rule } => {
-                c.rule_matched[usize::from(rule)].add(1);
+                by_rule.matched[usize::from(rule)].add(1);
                 let mark = Mark { rule, key, cpu: self.cpu };
                 let chosen = usize::from(queue);
                 if self.lanes[chosen].producer.push(d, mark) {

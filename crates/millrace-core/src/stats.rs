@@ -31,7 +31,7 @@ fn counters(n: usize) -> Box<[Counter]> {
     (0..n).map(|_| Counter::default()).collect()
 }
 
-/// One receive thread's counters. `received = Σ scattered + Σ rule_dropped + Σ queue_full`, exactly, whenever the thread
+/// One receive thread's counters. `received = Σ scattered + rule_dropped + Σ queue_full`, exactly, whenever the thread
 /// is between two datagrams.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -44,10 +44,8 @@ pub struct ThreadCounters {
     pub scattered: Box<[Counter]>,
     /// Datagrams lost because their queue's lane was full, by queue.
     pub queue_full: Box<[Counter]>,
-    /// Datagrams a rule matched, by rule.
-    pub rule_matched: Box<[Counter]>,
-    /// Datagrams a rule dropped, by rule.
-    pub rule_dropped: Box<[Counter]>,
+    /// Datagrams that rules dropped; by rule they are in [`crate::reload::RuleCounters`].
+    pub rule_dropped: Counter,
     /// Frames that were no datagram for us, by reason.
     pub frames: [Counter; FrameDrop::COUNT],
     /// Wake-ups sent to workers.
@@ -64,14 +62,13 @@ pub struct ThreadCounters {
 
 impl ThreadCounters {
     /// All zero.
-    pub fn new(queues: usize, rules: usize) -> Self {
+    pub fn new(queues: usize) -> Self {
         ThreadCounters {
             received: Counter::default(),
             received_bytes: Counter::default(),
             scattered: counters(queues),
             queue_full: counters(queues),
-            rule_matched: counters(rules),
-            rule_dropped: counters(rules),
+            rule_dropped: Counter::default(),
             frames: Default::default(),
             wakeups: Counter::default(),
             sleeps: Counter::default(),
@@ -144,7 +141,7 @@ impl ThreadStats {
             } else {
                 0
             },
-            dropped: Dropped { rule: sum(&c.rule_dropped), queue_full: sum(&c.queue_full) },
+            dropped: Dropped { rule: c.rule_dropped.get(), queue_full: sum(&c.queue_full) },
             frames: FrameDrop::ALL
                 .iter()
                 .map(|r| (r.as_str().to_owned(), c.frames[*r as usize].get().into()))

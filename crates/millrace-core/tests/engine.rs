@@ -284,3 +284,67 @@ fn misuse_is_named() {
     let refused = unsafe { engine.attach(0, small.as_mut_ptr().cast(), 64) };
     assert_eq!(code(refused.map(drop)).code, Code::State);
 }
+
+#[test]
+fn a_hundred_reloads_under_load_lose_nothing_and_never_mix() {
+    const N: u32 = 60_000;
+    const RELOADS: u32 = 100;
+    // Whole sets differ in the queue, and in the order of their rules.
+    let sets = [
+        "odd: u8[3] & 1 == 1 => queue(0)\neven: queue(0)",
+        "even: u8[3] & 1 == 0 => queue(1)\nmiddle: len > 99 => drop\nodd: queue(1)",
+    ];
+    let mut s = service(sets[0], "");
+    let socket = s.sender();
+    let taken = AtomicU32::new(0);
+    let mut queue_of = vec![None; N as usize];
+    thread::scope(|scope| {
+        let taken = &taken;
+        scope.spawn(move || {
+            for n in 0..N {
+                // No more on the way than fit.
+                while n.wrapping_sub(taken.load(Ordering::Relaxed)) > 500 {
+                    // The other tests need the CPUs too.
+                    thread::sleep(Duration::from_micros(200));
+                }
+                socket.send(&n.to_be_bytes()).unwrap();
+            }
+        });
+        let (mut reloads, mut before) = (0, 0);
+        until("all datagrams", || {
+            for (queue, worker) in s.workers.iter().enumerate() {
+                for payload in worker.drain() {
+                    let n = u32::from_be_bytes(payload.try_into().unwrap());
+                    assert_eq!(queue_of[n as usize].replace(queue), None, "{n} came twice");
+                    taken.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            let seen = taken.load(Ordering::Relaxed);
+            while reloads < RELOADS && seen > (reloads + 1) * (N / (RELOADS + 10)) {
+                reloads += 1;
+                let e = s.engine.reload("odd: que(0)").unwrap_err();
+                assert_eq!(e.code, Code::Rules);
+                let generation = s.engine.reload(sets[reloads as usize % 2]).unwrap();
+                assert_eq!(generation, u64::from(reloads) + 1);
+                let matched = s.engine.stats().rules.iter().map(|r| r.matched).sum::<u64>();
+                assert!(matched >= before, "the counters went back from {before} to {matched}");
+                before = matched;
+            }
+            seen == N
+        });
+        assert_eq!(reloads, RELOADS);
+    });
+    s.engine.stop();
+    let stats = s.engine.stats();
+    assert_eq!((stats.rules_generation, stats.rules_refused), (u64::from(RELOADS) + 1, u64::from(RELOADS)));
+    // One flow, one thread: the queue changes only where the rules did.
+    let changes = queue_of.windows(2).filter(|w| w[0] != w[1]).count();
+    assert!((1..=RELOADS as usize).contains(&changes), "{changes} changes");
+    assert!(queue_of.iter().all(|q| matches!(q, Some(0 | 1))));
+    let sum = |f: fn(&millrace_core::stats::ThreadStats) -> u64| stats.threads.iter().map(f).sum::<u64>();
+    assert_eq!(sum(|t| t.received), u64::from(N));
+    assert_eq!(sum(|t| t.received), sum(|t| t.scattered + t.dropped.rule + t.dropped.queue_full));
+    // By name, over all generations.
+    let by_name: Vec<(&str, u64)> = stats.rules.iter().map(|r| (r.name.as_str(), r.matched)).collect();
+    assert_eq!(by_name, [("odd", u64::from(N / 2)), ("even", u64::from(N / 2))]);
+}

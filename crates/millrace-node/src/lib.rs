@@ -3,6 +3,8 @@
 //! Errors cross as `napi::Error` whose reason is `MILLRACE_E_…: text`; `src/errors.ts` turns it into a class. The main
 //! thread opens, attaches, starts and stops; a worker only opens and closes its queue's wake-up.
 
+pub mod rules;
+
 use std::{
     cell::RefCell,
     collections::HashMap,
@@ -131,6 +133,13 @@ pub fn close_queue(handle: u32, queue: u32) -> Result<()> {
 #[napi]
 pub fn start_engine(handle: u32) -> Result<()> {
     with(handle, Engine::start)?.map_err(error)
+}
+
+/// Puts other rules in force while the engine runs; returns their generation. Throws what is wrong with them, and the old
+/// ones stay.
+#[napi]
+pub fn reload_rules(handle: u32, text: String) -> Result<f64> {
+    with(handle, |e| e.reload(&text))?.map(|generation| generation as f64).map_err(error)
 }
 
 /// Stops arrivals, empties the kernel's rings into the lanes and joins the threads; blocks for at most about 2 s.

@@ -1,6 +1,6 @@
 //! A small eBPF assembler: typed registers, labels, jumps patched at the end.
 //!
-//! Encoding: Linux `Documentation/bpf/standardization/instruction-set.rst`. Only what an XDP program needs is here; an
+//! Encoding: Linux `Documentation/bpf/standardization/instruction-set.rst`. Only what our programs need is here; an
 //! instruction is one `u64` in host order (`struct bpf_insn`), so a program is passed to the kernel as it is.
 
 use std::ops::Range;
@@ -54,12 +54,38 @@ pub enum Cond {
     Set = 0x40,
     /// `!=`
     Ne = 0x50,
+    /// `<`
+    Lt = 0xa0,
+    /// `<=`
+    Le = 0xb0,
+}
+
+/// Arithmetic; division and remainder by zero do not trap (the result is 0, or the dividend), so check before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub enum Alu {
+    Add = 0x00,
+    Sub = 0x10,
+    Mul = 0x20,
+    Div = 0x30,
+    Or = 0x40,
+    And = 0x50,
+    Shl = 0x60,
+    Shr = 0x70,
+    Mod = 0x90,
+    Xor = 0xa0,
+    Mov = 0xb0,
 }
 
 const CLASS_LDX_MEM: u8 = 0x61;
 const CLASS_JMP: u8 = 0x05;
 const CLASS_JMP32: u8 = 0x06;
+const CLASS_ALU32: u8 = 0x04;
 const CLASS_ALU64: u8 = 0x07;
+const CLASS_STX_MEM: u8 = 0x63;
+/// `BPF_STX | BPF_ATOMIC | BPF_DW`; with `BPF_ADD` as the immediate, which is 0.
+const ATOMIC_64: u8 = 0xdb;
 /// Second operand is a register instead of the immediate.
 const SOURCE_REG: u8 = 0x08;
 const OP_ADD: u8 = 0x00;
@@ -169,6 +195,54 @@ impl Assembler {
         self.push(TO_BE, dst, 0, 0, 16)
     }
 
+    /// The low `bits` (16, 32 or 64) between host and network order; the rest is cleared.
+    pub fn be(&mut self, dst: Reg, bits: u8) -> &mut Self {
+        self.push(TO_BE, dst, 0, 0, bits.into())
+    }
+
+    /// `*(size *)(dst + offset) = src`
+    pub fn store(&mut self, size: Size, dst: Reg, offset: i16, src: Reg) -> &mut Self {
+        self.push(CLASS_STX_MEM | size as u8, dst, src as u8, offset, 0)
+    }
+
+    /// `*(u64 *)dst += src`, atomically.
+    pub fn atomic_add(&mut self, dst: Reg, src: Reg) -> &mut Self {
+        self.push(ATOMIC_64, dst, src as u8, 0, 0)
+    }
+
+    /// `dst = imm`, all 64 bits of it.
+    pub fn mov_imm64(&mut self, dst: Reg, imm: u64) -> &mut Self {
+        self.push(LD_IMM64, dst, 0, 0, imm as i32);
+        self.code.push(encode(0, 0, 0, 0, (imm >> 32) as i32));
+        self
+    }
+
+    /// `dst = dst op src`, 64 bits.
+    pub fn alu(&mut self, op: Alu, dst: Reg, src: Reg) -> &mut Self {
+        self.push(CLASS_ALU64 | op as u8 | SOURCE_REG, dst, src as u8, 0, 0)
+    }
+
+    /// `dst = dst op imm` (sign-extended), 64 bits.
+    pub fn alu_imm(&mut self, op: Alu, dst: Reg, imm: i32) -> &mut Self {
+        self.push(CLASS_ALU64 | op as u8, dst, 0, 0, imm)
+    }
+
+    /// `dst = dst op src`, 32 bits; the upper half becomes 0.
+    pub fn alu32(&mut self, op: Alu, dst: Reg, src: Reg) -> &mut Self {
+        self.push(CLASS_ALU32 | op as u8 | SOURCE_REG, dst, src as u8, 0, 0)
+    }
+
+    /// `dst = dst op imm`, 32 bits; the upper half becomes 0.
+    pub fn alu32_imm(&mut self, op: Alu, dst: Reg, imm: u32) -> &mut Self {
+        self.push(CLASS_ALU32 | op as u8, dst, 0, 0, imm as i32)
+    }
+
+    /// Jumps when the 64 bits of `dst` compare with `imm` (sign-extended).
+    pub fn jump_if64(&mut self, dst: Reg, cond: Cond, imm: i32, to: Label) -> &mut Self {
+        self.jumps.push((self.code.len(), to));
+        self.push(CLASS_JMP | cond as u8, dst, 0, 0, imm)
+    }
+
     /// Jumps always.
     pub fn jump(&mut self, to: Label) -> &mut Self {
         self.jumps.push((self.code.len(), to));
@@ -276,6 +350,27 @@ mod tests {
                 [0x71, 0x21, 0, 0, 0, 0, 0, 0],
                 [0x61, 0x21, 0, 0, 0, 0, 0, 0],
                 [0x79, 0x21, 0xf8, 0xff, 0, 0, 0, 0],
+            ]
+        );
+    }
+
+    #[test]
+    fn arithmetic_and_stores_of_the_instruction_set_document() {
+        let mut a = Assembler::new();
+        a.alu(Alu::Mul, R7, R0).alu_imm(Alu::And, R7, -1).alu32(Alu::Xor, R1, R0).alu32_imm(Alu::Shr, R1, 15);
+        a.store(Size::Double, R10, -8, R7).atomic_add(R0, R1).be(R0, 64).mov_imm64(R1, 0x1_8000_0002);
+        assert_eq!(
+            bytes(&a.finish().unwrap()),
+            [
+                [0x2f, 0x07, 0, 0, 0, 0, 0, 0],
+                [0x57, 0x07, 0, 0, 0xff, 0xff, 0xff, 0xff],
+                [0xac, 0x01, 0, 0, 0, 0, 0, 0],
+                [0x74, 0x01, 0, 0, 15, 0, 0, 0],
+                [0x7b, 0x7a, 0xf8, 0xff, 0, 0, 0, 0],
+                [0xdb, 0x10, 0, 0, 0, 0, 0, 0],
+                [0xdc, 0x00, 0, 0, 64, 0, 0, 0],
+                [0x18, 0x01, 0, 0, 2, 0, 0, 0x80],
+                [0, 0, 0, 0, 1, 0, 0, 0],
             ]
         );
     }

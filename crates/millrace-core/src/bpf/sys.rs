@@ -11,11 +11,13 @@ use std::{
 use crate::error::{Code, Error, Result};
 
 const BPF_MAP_CREATE: i32 = 0;
+const BPF_MAP_LOOKUP_ELEM: i32 = 1;
 const BPF_MAP_UPDATE_ELEM: i32 = 2;
 const BPF_MAP_DELETE_ELEM: i32 = 3;
 const BPF_PROG_LOAD: i32 = 5;
 const BPF_PROG_TEST_RUN: i32 = 10;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_XSKMAP: u32 = 17;
 const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
 const BPF_PROG_TYPE_XDP: u32 = 6;
@@ -179,6 +181,57 @@ impl XskMap {
     }
 }
 
+/// A BPF_MAP_TYPE_ARRAY of 64-bit counters that a program adds to.
+#[derive(Debug)]
+pub struct CounterMap {
+    fd: OwnedFd,
+}
+
+impl CounterMap {
+    /// Makes `entries` counters, all 0.
+    ///
+    /// # Errors
+    /// [`Code::Permission`], [`Code::Kernel`].
+    pub fn new(entries: u32) -> Result<Self> {
+        let mut attr = MapCreate {
+            map_type: BPF_MAP_TYPE_ARRAY,
+            key_size: 4,
+            value_size: 8,
+            max_entries: entries,
+            map_flags: 0,
+            inner_map_fd: 0,
+            numa_node: 0,
+            name: object_name("millrace_counts"),
+        };
+        let fd = bpf_fd(BPF_MAP_CREATE, &mut attr)
+            .map_err(|e| explain(&format!("creating an array map of {entries} counters"), e))?;
+        Ok(CounterMap { fd })
+    }
+
+    /// The descriptor's number, for [`super::asm::Assembler::load_map`].
+    pub fn raw_fd(&self) -> i32 {
+        self.fd.as_raw_fd()
+    }
+
+    /// Reads a counter.
+    ///
+    /// # Errors
+    /// [`Code::Kernel`], for an index beyond the map too.
+    pub fn get(&self, index: u32) -> Result<u64> {
+        let mut value = 0u64;
+        let mut attr = MapElement {
+            map_fd: self.fd.as_raw_fd() as u32,
+            pad: 0,
+            key: (&raw const index) as u64,
+            value: (&raw mut value) as u64,
+            flags: 0,
+        };
+        bpf(BPF_MAP_LOOKUP_ELEM, &mut attr)
+            .map_err(|e| Error::os(Code::Kernel, format!("reading counter {index} of an array map"), e))?;
+        Ok(value)
+    }
+}
+
 /// What a program may be attached to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -311,7 +364,7 @@ impl Program {
     }
 
     /// Runs the program once on `frame` (at least 14 bytes, the kernel refuses less), on rx queue 0 of `lo`, and
-    /// returns its verdict; see [`action`]. Nothing is sent anywhere. For tests.
+    /// returns its verdict ([`action`]), or what a socket filter returns. Nothing is sent anywhere. For tests.
     ///
     /// # Errors
     /// [`Code::Permission`], [`Code::Unsupported`], [`Code::Kernel`].
@@ -331,7 +384,7 @@ impl Program {
             ctx_out: 0,
         };
         bpf(BPF_PROG_TEST_RUN, &mut attr)
-            .map_err(|e| explain(&format!("test run of the XDP program on {} bytes", frame.len()), e))?;
+            .map_err(|e| explain(&format!("test run of a BPF program on {} bytes", frame.len()), e))?;
         Ok(attr.retval)
     }
 }
@@ -350,6 +403,6 @@ fn program_id(fd: &OwnedFd) -> Result<u32> {
         info_len: mem::size_of_val(&info) as u32,
         info: info.as_mut_ptr() as u64,
     };
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map_err(|e| explain("reading the XDP program's id", e))?;
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map_err(|e| explain("reading a BPF program's id", e))?;
     Ok(info[1])
 }

@@ -19,6 +19,7 @@ use crate::{
     config::Listen,
     error::Result,
     packet::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP},
+    rule::EarlyDrop,
 };
 
 /// `bpf_redirect_map` in `enum bpf_func_id`.
@@ -66,11 +67,28 @@ pub struct Spec<'a> {
     pub max_frame: u32,
 }
 
+/// Rules that drop frames of ours before they are redirected.
+#[derive(Debug, Clone, Copy)]
+pub struct Early<'a> {
+    /// The rules.
+    pub rules: EarlyDrop<'a>,
+    /// An array map of one counter for each of them ([`super::sys::CounterMap`]).
+    pub counters_fd: i32,
+}
+
 /// Assembles the program.
 ///
 /// # Errors
 /// [`crate::error::Code::Unsupported`] when the list is so long that jumps do not reach (thousands of entries).
 pub fn generate(spec: &Spec<'_>) -> Result<Vec<u64>> {
+    generate_with(spec, None)
+}
+
+/// As [`generate`], with rules that drop early.
+///
+/// # Errors
+/// As [`generate`].
+pub fn generate_with(spec: &Spec<'_>, early: Option<&Early<'_>>) -> Result<Vec<u64>> {
     let Spec { listen, map_fd, empty_slot, max_frame } = *spec;
     let (v4, v6) = by_family(listen);
     let mut a = Assembler::new();
@@ -104,7 +122,12 @@ pub fn generate(spec: &Spec<'_>) -> Result<Vec<u64>> {
     // More-fragments flag or a fragment offset.
     a.load(Size::Half, TMP, AT, 6).be16(TMP).jump_if(TMP, Cond::Set, 0x3fff, pass);
     a.load(Size::Half, KEY, AT, 22).be16(KEY);
-    match_port(&mut a, &v4, 16, ours, pass);
+    let matched = if early.is_some() { a.label() } else { ours };
+    match_port(&mut a, &v4, 16, matched, pass);
+    if let Some(early) = early {
+        a.place(matched);
+        early.rules.append(&mut a, AT, false, early.counters_fd, ours);
+    }
 
     a.place(ipv6);
     need(&mut a, 48, pass);
@@ -120,7 +143,12 @@ pub fn generate(spec: &Spec<'_>) -> Result<Vec<u64>> {
         a.load(Size::Word, TMP, AT, address + 8).jump_if(TMP, Cond::Eq, mapped, pass).place(native);
     }
     a.load(Size::Half, KEY, AT, 42).be16(KEY);
-    match_port(&mut a, &v6, 24, ours, pass);
+    let matched = if early.is_some() { a.label() } else { ours };
+    match_port(&mut a, &v6, 24, matched, pass);
+    if let Some(early) = early {
+        a.place(matched);
+        early.rules.append(&mut a, AT, true, early.counters_fd, ours);
+    }
     a.finish()
 }
 

@@ -89,7 +89,13 @@ impl Program {
     }
 
     #[inline(always)]
-    fn act(&self, action: &Action, rule: u16, facts: &Facts<'_>, state: &mut RuleState) -> Option<Verdict> {
+    pub(super) fn act(
+        &self,
+        action: &Action,
+        rule: u16,
+        facts: &Facts<'_>,
+        state: &mut RuleState,
+    ) -> Option<Verdict> {
         match action {
             Action::Spread { by, over, spill } => {
                 let (pick, key) = self.spread(by, over, facts, state)?;
@@ -154,7 +160,7 @@ impl Program {
     }
 
     #[inline(always)]
-    fn number(&self, value: Operand, facts: &Facts<'_>) -> Option<u64> {
+    pub(super) fn number(&self, value: Operand, facts: &Facts<'_>) -> Option<u64> {
         match value {
             Operand::Load(load) => read(load, facts),
             Operand::Code(code) => self.calculate(code, facts),
@@ -212,13 +218,13 @@ impl Edges {
 fn unlikely() {}
 
 #[inline(always)]
-fn slice<T>(table: &[T], part: Part) -> &[T] {
+pub(super) fn slice<T>(table: &[T], part: Part) -> &[T] {
     table.get(part.start as usize..part.end as usize).unwrap_or_default()
 }
 
 /// Binary search in sorted, disjoint ranges.
 #[inline]
-fn within<T: Ord + Copy>(ranges: &[(T, T)], value: T) -> bool {
+pub(super) fn within<T: Ord + Copy>(ranges: &[(T, T)], value: T) -> bool {
     let i = ranges.partition_point(|(low, _)| *low <= value);
     i.checked_sub(1).and_then(|i| ranges.get(i)).is_some_and(|(_, high)| value <= *high)
 }
@@ -229,7 +235,7 @@ fn at<const N: usize>(facts: &Facts<'_>, offset: u16) -> Option<[u8; N]> {
 }
 
 #[inline(always)]
-fn bytes<'a>(facts: &Facts<'a>, from: u16, len: usize) -> Option<&'a [u8]> {
+pub(super) fn bytes<'a>(facts: &Facts<'a>, from: u16, len: usize) -> Option<&'a [u8]> {
     facts.payload.get(usize::from(from)..usize::from(from) + len)
 }
 
@@ -252,7 +258,7 @@ fn read(load: Load, facts: &Facts<'_>) -> Option<u64> {
 }
 
 #[inline(always)]
-fn address<'f>(which: Which, facts: &'f Facts<'_>) -> &'f [u8; 16] {
+pub(super) fn address<'f>(which: Which, facts: &'f Facts<'_>) -> &'f [u8; 16] {
     match which {
         Which::Src => &facts.src,
         Which::Dst => &facts.dst,

@@ -3,14 +3,17 @@
 //! The language is described in `docs/rules.md`. A text passes through one stage per file:
 //! `lex` → `parse` (`ast`) → `check` → `lower` (`program`) → `decide` → `eval`; `report` renders what went wrong on the
 //! way. The program is the meeting point: whatever else is to run rules starts from it, as `lower` leaves it or, if it
-//! has a use for binary searches, as `decide` does. So does `cbpf`, which runs the rules in the kernel; `target` says what
+//! has a use for binary searches, as `decide` does. So do `cbpf` and `ebpf`, which run the rules in the kernel; `target` says what
 //! the kernel cannot do.
 
 mod ast;
 mod cbpf;
 mod check;
 mod decide;
+mod dump;
+mod ebpf;
 mod eval;
+mod explain;
 pub mod hash;
 mod lex;
 mod lower;
@@ -29,6 +32,8 @@ use program::Program;
 use report::Report;
 
 pub use cbpf::CbpfTarget;
+pub use ebpf::EarlyDrop;
+pub use explain::{Explainer, Outcome, Trial};
 pub use state::RuleState;
 pub use target::Unsupported;
 
@@ -91,32 +96,7 @@ impl RuleSet {
     /// # Errors
     /// [`crate::error::Code::Rules`]; the message lists every error with line, column and caret.
     pub fn compile(text: &str, queues: u16) -> Result<Self> {
-        let fail = |message: String| Err(Error::new(Code::Rules, message));
-        if queues == 0 {
-            return fail("there are no queues; expected at least one".into());
-        }
-        if text.len() > MAX_TEXT {
-            return fail(format!("the rules are {} bytes long; expected at most {MAX_TEXT}", text.len()));
-        }
-        let mut report = Report::default();
-        let rules = parse::parse(text, &mut report);
-        if rules.is_empty() && report.is_empty() {
-            return fail(
-                "there are no rules; expected at least one, such as `mod(u32[0])` or `hash(flow)`".into(),
-            );
-        }
-        let checked = check::check(text, &rules, queues, &mut report);
-        if !report.is_empty() {
-            return fail(report.render(text));
-        }
-        let mut program = lower::lower(&checked);
-        decide::decide(&mut program);
-        Ok(RuleSet {
-            shortcut: program.shortcut(),
-            program,
-            warnings: warnings(&checked),
-            rules: checked.into_iter().map(|rule| (rule.name, rule.text)).collect(),
-        })
+        Ok(build(text, queues, true)?.0)
     }
 
     /// Fresh state for receive thread `thread`. With one thread (0) a `round_robin` starts at its first queue.
@@ -159,6 +139,38 @@ impl RuleSet {
         }
         self.program.run(facts, state)
     }
+}
+
+/// All stages. Returns the program before binary searches too, empty unless it is not `alone` that is wanted.
+fn build(text: &str, queues: u16, alone: bool) -> Result<(RuleSet, Program)> {
+    let fail = |message: String| Err(Error::new(Code::Rules, message));
+    if queues == 0 {
+        return fail("there are no queues; expected at least one".into());
+    }
+    if text.len() > MAX_TEXT {
+        return fail(format!("the rules are {} bytes long; expected at most {MAX_TEXT}", text.len()));
+    }
+    let mut report = Report::default();
+    let rules = parse::parse(text, &mut report);
+    if rules.is_empty() && report.is_empty() {
+        return fail(
+            "there are no rules; expected at least one, such as `mod(u32[0])` or `hash(flow)`".into(),
+        );
+    }
+    let checked = check::check(text, &rules, queues, &mut report);
+    if !report.is_empty() {
+        return fail(report.render(text));
+    }
+    let mut program = lower::lower(&checked);
+    let plain = if alone { Program::default() } else { program.clone() };
+    decide::decide(&mut program);
+    let set = RuleSet {
+        shortcut: program.shortcut(),
+        program,
+        warnings: warnings(&checked),
+        rules: checked.into_iter().map(|rule| (rule.name, rule.text)).collect(),
+    };
+    Ok((set, plain))
 }
 
 /// See [`RuleSet::warnings`].

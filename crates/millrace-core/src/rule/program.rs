@@ -235,7 +235,7 @@ impl Queues {
 }
 
 /// A compiled rule set.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Program {
     pub(crate) nodes: Vec<Node>,
     pub(crate) steps: Vec<Step>,

@@ -154,6 +154,35 @@ impl Uses {
     }
 }
 
+/// Where the nodes of a program begin in the translation, and what is known on all ways there.
+///
+/// Edges only point forward, so when a node is translated all ways to it have been seen.
+pub(crate) struct Ways<L> {
+    /// The node's label, and how many payload bytes are there for certain; `None`: no way leads there yet.
+    places: Vec<Option<(L, u32)>>,
+}
+
+impl<L: Copy> Ways<L> {
+    pub(crate) fn new(nodes: usize) -> Self {
+        Ways { places: vec![None; nodes] }
+    }
+
+    /// A way to the node from a place where `known` bytes are there.
+    pub(crate) fn way(&mut self, node: Label, known: u32, make: impl FnOnce() -> L) -> L {
+        // A node that does not exist gets a label that nobody places, which the assemblers refuse.
+        let Some(place) = self.places.get_mut(node as usize) else { return make() };
+        let (label, least) =
+            place.map_or_else(|| (make(), known), |(label, least)| (label, least.min(known)));
+        *place = Some((label, least));
+        label
+    }
+
+    /// The node's label and what is known there; `None`: it is never reached.
+    pub(crate) fn arrive(&self, node: usize) -> Option<(L, u32)> {
+        self.places.get(node).copied().flatten()
+    }
+}
+
 /// The range `low..=high` as a table of where each number leads.
 pub(crate) fn range_cases(low: u64, high: u64, yes: Label, no: Label) -> Vec<(u64, Label)> {
     set_cases(&[(low, high)], yes, no)

@@ -1,6 +1,8 @@
 //! Random rules and datagrams, and a classic BPF machine, for the tests that run the same rules in several places.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod sockets;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use millrace_core::{

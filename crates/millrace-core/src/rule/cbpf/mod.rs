@@ -14,7 +14,7 @@ mod value;
 use super::RuleSet;
 use super::ast::CmpOp;
 use super::program::{Edges, Label as At, Load, Node, Operand, Program, Which};
-use super::target::{self, Decide, Unsupported, Why};
+use super::target::{self, Decide, Unsupported, Ways, Why};
 use crate::rx::cbpf::{Assembler, Label, MAX_INSNS, NEXT};
 use frame::Layout;
 use libc::sock_filter;
@@ -109,10 +109,7 @@ struct Compiler<'p> {
     program: &'p Program,
     a: Assembler,
     layout: Layout,
-    /// Where each node begins.
-    labels: Vec<Option<Label>>,
-    /// Payload bytes that are there on every way to a node; `None` while there is no way.
-    arrives: Vec<Option<u32>>,
+    ways: Ways<Label>,
     /// Payload bytes that are known to be there at this place.
     known: u32,
     /// Scratch words in use, as a stack.
@@ -126,21 +123,18 @@ struct Compiler<'p> {
 impl<'p> Compiler<'p> {
     fn new(program: &'p Program, target: CbpfTarget) -> Self {
         let (layout, used) = Layout::new(target, target::uses(program));
-        let mut arrives = vec![None; program.nodes.len()];
-        if let Some(first) = arrives.first_mut() {
-            *first = Some(0);
-        }
-        Compiler {
+        let mut compiler = Compiler {
             program,
             a: Assembler::default(),
             layout,
-            labels: vec![None; program.nodes.len()],
-            arrives,
+            ways: Ways::new(program.nodes.len()),
             known: 0,
             used,
             none: None,
             based: false,
-        }
+        };
+        compiler.way(0);
+        compiler
     }
 
     /// The way to a node from here, with what is known here.
@@ -149,17 +143,7 @@ impl<'p> Compiler<'p> {
     }
 
     fn way_knowing(&mut self, node: At, known: u32) -> Label {
-        let label = match self.labels.get(node as usize).copied().flatten() {
-            Some(label) => label,
-            None => self.a.label(),
-        };
-        if let (Some(place), Some(arrives)) =
-            (self.labels.get_mut(node as usize), self.arrives.get_mut(node as usize))
-        {
-            *place = Some(label);
-            *arrives = Some(arrives.map_or(known, |k| k.min(known)));
-        }
-        label
+        self.ways.way(node, known, || self.a.label())
     }
 
     fn goto(&mut self, node: At) {
@@ -173,13 +157,9 @@ impl<'p> Compiler<'p> {
     }
 
     fn node(&mut self, index: usize, node: &Node) -> Result<(), Why> {
-        // Edges only point forward: what has not been reached by now never is.
-        let Some(known) = self.arrives.get(index).copied().flatten() else { return Ok(()) };
+        let Some((label, known)) = self.ways.arrive(index) else { return Ok(()) };
+        self.place(label);
         self.known = known;
-        self.based = false;
-        if let Some(label) = self.labels.get(index).copied().flatten() {
-            self.place(label);
-        }
         match node {
             Node::Goto(to) => self.goto(*to),
             Node::Range { value, low, span, to } => {
