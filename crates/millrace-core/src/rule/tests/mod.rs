@@ -6,7 +6,6 @@ mod hostile;
 mod random;
 mod recipes;
 mod reference;
-mod speed;
 
 use super::*;
 
