@@ -97,6 +97,8 @@ export class FakeDataPlane implements DataPlane {
   snap = snapshot()
   startError: Error | null = null
   startMs = 0
+  /** `start` waits for it as well. */
+  mayStart: Promise<void> = Promise.resolve()
   stopMs = 0
   clean = true
   up = false
@@ -105,6 +107,7 @@ export class FakeDataPlane implements DataPlane {
   async start(): Promise<void> {
     this.calls.push('start')
     await sleep(this.startMs)
+    await this.mayStart
     if (this.startError) throw this.startError
     this.up = true
   }

@@ -41,7 +41,10 @@ const EVENTS = ['SIGTERM', 'SIGINT', 'SIGHUP', 'uncaughtException']
 t.test('from start to closing books', async (t) => {
   const listeners = EVENTS.map((event) => process.listenerCount(event))
   const plane = new FakeDataPlane()
-  plane.startMs = 300
+  let start = () => {}
+  plane.mayStart = new Promise((resolve) => {
+    start = resolve
+  })
   plane.stopMs = 500
   const service = started(plane)
 
@@ -51,6 +54,7 @@ t.test('from start to closing books', async (t) => {
   t.equal((await service.get('/healthz')).status, 200, 'alive while starting')
   t.match(await (await service.get('/metrics')).text(), 'millrace_build_info')
 
+  start()
   t.match(await service.line('receiving'), { backend: 'packet', interface: 'eth0', threads: 2, queues: 2 })
   t.match(await service.line('backend xdp refused'), { code: 'MILLRACE_E_PERMISSION' })
   t.match(await service.line('the kernel granted less'), { level: 'warn', degraded: ['busy poll refused'] })

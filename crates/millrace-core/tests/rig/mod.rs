@@ -86,13 +86,19 @@ impl Pair {
             run(&format!("ip -n {ns} neigh replace {v4} lladdr {mac} dev {dev}"));
             run(&format!("ip -n {ns} neigh replace {v6} lladdr {mac} dev {dev}"));
         }
+        pair.until_up();
         pair
     }
 
-    /// Takes the receiving end's link up and waits until both ends carry traffic: the kernel activates the sender's queue
-    /// a moment later, and until then drops what is sent without a word.
+    /// Takes the receiving end's link up and waits until both ends carry traffic.
     pub fn link_up(&self) {
         run(&format!("ip -n {} link set vb up", self.b));
+        self.until_up();
+    }
+
+    /// The kernel activates the sender's queue a moment after a link is set up, and until then drops what is sent without
+    /// a word.
+    fn until_up(&self) {
         let start = std::time::Instant::now();
         while ![(&self.a, "va"), (&self.b, "vb")]
             .iter()
