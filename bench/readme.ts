@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
-import type { Summary } from './pipeline/summary.js'
+import { drawCharts } from './pipeline/charts.js'
+import type { Climb, Summary } from './pipeline/summary.js'
 
 const START = '<!-- numbers: written by npm run bench -- readme -->'
 const END = '<!-- end of numbers -->'
@@ -9,8 +10,13 @@ const END = '<!-- end of numbers -->'
 export function addReadme(program: Command): void {
   program
     .command('readme')
-    .description('writes the results in bench/results into the README')
-    .action(() => writeFileSync('README.md', withNumbers(readFileSync('README.md', 'utf8'), 'bench/results')))
+    .description('writes the results in bench/results into the README and draws the charts again')
+    .action(async () => {
+      const results = 'bench/results'
+      writeFileSync('README.md', withNumbers(readFileSync('README.md', 'utf8'), results))
+      const { climbs } = JSON.parse(readFileSync(`${results}/pipeline.json`, 'utf8')) as { climbs: Climb[] }
+      await drawCharts(climbs, results)
+    })
 }
 
 /** The README with the numbers of a results folder between the markers. */
@@ -27,17 +33,22 @@ function numbers(results: string): string {
     options: { runs: string; size: string; gso: string }
     machine: { cpu: string; cpus: number; node: string; kernel: string }
     summary: Summary[]
+    climbs: Climb[]
   }
   const { machine, options } = pipeline
+  const lowest = Math.min(...pipeline.climbs.flatMap((c) => c.points.map((p) => p.offered)))
   const rows = pipeline.summary.map((s) => {
+    // A figure that no climb gave is NaN, which JSON writes as null.
+    const figure = (value: number | null, unit: string, digits = 1) =>
+      value ? `${value.toFixed(digits)} ${unit}` : '–'
     const mark = s.wireLimited ? ' ¹' : ''
-    const rate = `${Math.round(s.zeroLoss / 1000)} k/s${mark}`
+    const rate = s.zeroLoss > 0 ? `${Math.round(s.zeroLoss / 1000)} k/s${mark}` : `below ${lowest / 1000} k/s`
     const cells = [
       s.contestant,
       rate,
-      `${s.zeroLossRatio.toFixed(1)} ×`,
-      `${s.cpuMicros.toFixed(2)} µs`,
-      `${s.cpuRatio.toFixed(2)} ×`,
+      figure(s.zeroLossRatio, '×'),
+      figure(s.cpuMicros, 'µs', 2),
+      figure(s.cpuRatio, '×', 2),
     ]
     return `| ${cells.join(' | ')} |`
   })
@@ -57,6 +68,8 @@ function numbers(results: string): string {
     `counts share ${machine.cpus} CPUs (${machine.cpu}, Linux ${machine.kernel}, Node ${machine.node}); medians of ${options.runs}`,
     'climbs. `naive` and `careful` are [ours](bench/baselines), written with `dgram` and `nats`: careful is the best we could do with them.',
     '¹ the veth pair or the sender gave out first. The machine is a noisy virtual one: trust the ratios, not the rates.',
+    '',
+    '![Loss against offered load](bench/results/pipeline-loss.svg)',
     '',
     `Reading four fields of each datagram in a handler: ${nsPerDatagram} ns. Idle service: ${idle} of a core. Memory under overload against`,
     `the documented bound: ${memory}.`,

@@ -36,6 +36,8 @@ const millrace = (backend: string, format: string): Contestant => ({
       MILLRACE_LISTEN: String(port),
       MILLRACE_QUEUES: '1',
       MILLRACE_RX_THREADS: '1',
+      // 32 MiB, as the ring of `packet` has by default.
+      MILLRACE_XDP_FRAMES: '16384',
       MILLRACE_FORMAT: format,
       MILLRACE_SUBJECT: 'bench.{port}.{queue}',
       MILLRACE_HTTP: http,

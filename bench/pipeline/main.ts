@@ -2,14 +2,12 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import type { Command } from 'commander'
 import { Pair } from '../../test/rig/netns.js'
-import { lines, svg } from '../chart.js'
+import { drawCharts } from './charts.js'
 import { CONTESTANTS, REFERENCE } from './contestants.js'
 import { climb } from './run.js'
 import { type Climb, summarise } from './summary.js'
 
-const RATES = [
-  20, 35, 50, 75, 100, 125, 150, 200, 250, 300, 400, 500, 600, 700, 800, 900, 1000, 1200, 1500,
-].map((k) => k * 1000)
+const RATES = [50, 100, 150, 200, 300, 400, 600, 800, 1000, 1200].map((k) => k * 1000)
 
 /** Adds `pipeline` to the bench's command line. */
 export function addPipeline(program: Command): void {
@@ -86,22 +84,7 @@ async function report(climbs: readonly Climb[], options: Options): Promise<void>
   mkdirSync(options.out, { recursive: true })
   const json = { bench: 'pipeline', options, machine, summary, climbs }
   writeFileSync(`${options.out}/pipeline.json`, `${JSON.stringify(json, null, 2)}\n`)
-  const points = climbs.flatMap((c) => c.points.map((p) => ({ ...p, series: c.contestant })))
-  const loss = points.map((p) => ({
-    series: p.series,
-    x: p.offered / 1000,
-    y: (1 - p.received / p.sent) * 100,
-  }))
-  const cost = points.map((p) => ({ series: p.series, x: p.offered / 1000, y: p.cpuMicros }))
-  const x = 'offered load, thousand datagrams a second'
-  writeFileSync(
-    `${options.out}/pipeline-loss.svg`,
-    await svg(lines('Loss', loss, { x, y: 'lost, %', logX: true })),
-  )
-  writeFileSync(
-    `${options.out}/pipeline-cpu.svg`,
-    await svg(lines('CPU of the receiver', cost, { x, y: 'µs per datagram', logX: true })),
-  )
+  await drawCharts(climbs, options.out)
   console.table(
     Object.fromEntries(
       summary.map((s) => [
