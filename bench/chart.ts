@@ -21,9 +21,14 @@ export function lines(
     data: { values: [...values] },
     mark: { type: 'line', point: true },
     encoding: {
-      x: { field: 'x', type: 'quantitative', title: axes.x, scale: { type: axes.logX ? 'log' : 'linear' } },
+      x: {
+        field: 'x',
+        type: 'quantitative',
+        title: axes.x,
+        scale: { type: axes.logX ? 'log' : 'linear', nice: false },
+      },
       y: { field: 'y', type: 'quantitative', title: axes.y },
-      color: { field: 'series', type: 'nominal', title: null, sort: null },
+      color: { field: 'series', type: 'nominal', title: null, sort: null, scale: { scheme: 'category20' } },
     },
   }
 }
