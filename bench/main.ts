@@ -3,6 +3,7 @@ import { addFootprint } from './footprint.js'
 import { addHandler } from './handler.js'
 import { addPipeline } from './pipeline/main.js'
 import { addReadme } from './readme.js'
+import { addReceive } from './receive/main.js'
 
 const program = new Command('bench').description(
   'Side-by-side benchmarks; figures are ratios measured in one run',
@@ -11,4 +12,5 @@ addPipeline(program)
 addHandler(program)
 addFootprint(program)
 addReadme(program)
+addReceive(program)
 await program.parseAsync()
