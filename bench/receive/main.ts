@@ -4,7 +4,7 @@ import { cpus, release } from 'node:os'
 import type { Command } from 'commander'
 import { Pair } from '../../test/rig/netns.js'
 import { BACKENDS, CONTESTANTS, STAGES } from './contestants.js'
-import { type Drain, drain, type Flow, flow } from './run.js'
+import { type Drain, drain, type Flow, flow, pinSender } from './run.js'
 import { type FlowRow, flowRows, type StageRow, stageRows, type Verdict, verdicts } from './summary.js'
 
 /** Datagrams of a drain: what every ring and socket buffer here holds. */
@@ -38,6 +38,7 @@ async function receive(options: Options): Promise<void> {
     return
   }
   build()
+  pinSender()
   const skipped = CONTESTANTS.flatMap((c) => (c.missing === undefined ? [] : [c.missing]))
   const { flows, drains } = await measure(Number(options.runs), Number(options.seconds))
   const rows = flowRows(flows)

@@ -1,7 +1,8 @@
 import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
+import { cpus } from 'node:os'
 import { blast } from '../../test/rig/blast.js'
-import { type Pair, spawnIn, V4 } from '../../test/rig/netns.js'
+import { type Pair, runIn, spawnIn, V4 } from '../../test/rig/netns.js'
 import { type Backend, type Contestant, PORT, receiver, type Stage } from './contestants.js'
 
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
@@ -41,9 +42,15 @@ interface Report {
   publishNanos: number
 }
 
-/** A child with its output; `taskset` keeps receivers off the sender's CPU. */
+/** Sender and this process on the first CPU, receivers on the second one; with one CPU they share it. */
+export function pinSender(): void {
+  if (cpus().length > 1) runIn(null, 'taskset', '-cp', '0', String(process.pid))
+}
+
+/** A child with its output. */
 function start(pair: Pair, command: readonly string[]) {
-  const child = spawnIn(pair.b, ['taskset', '-c', '1', ...command], { stdio: ['pipe', 'pipe', 'pipe'] })
+  const pinned = cpus().length > 1 ? ['taskset', '-c', '1'] : []
+  const child = spawnIn(pair.b, [...pinned, ...command], { stdio: ['pipe', 'pipe', 'pipe'] })
   let output = ''
   let errors = ''
   child.stderr!.on('data', (data: Buffer) => {
