@@ -3,6 +3,7 @@ import { addFootprint } from './footprint.js'
 import { addHandler } from './handler.js'
 import { addPipeline } from './pipeline/main.js'
 import { addReadme } from './readme.js'
+import { addReceive } from './receive/main.js'
 import { addRules } from './rules/main.js'
 
 const program = new Command('bench').description(
@@ -12,5 +13,6 @@ addPipeline(program)
 addHandler(program)
 addFootprint(program)
 addReadme(program)
+addReceive(program)
 addRules(program)
 await program.parseAsync()

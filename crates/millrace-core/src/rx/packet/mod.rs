@@ -9,6 +9,8 @@
 //!    there would be duplicates from the moment between bind and join;
 //! 4. the real filter for all members.
 
+#[cfg(feature = "bench")]
+pub mod count;
 mod fanout;
 mod filter;
 mod frame;

@@ -159,6 +159,12 @@ pub(super) struct Block<'r> {
 }
 
 impl Block<'_> {
+    /// How many frames the kernel announced; looks at none of them.
+    #[cfg(feature = "bench")]
+    pub(super) fn announced(&self) -> usize {
+        self.ring.word(self.index, NUM_PKTS).load(Ordering::Relaxed) as usize
+    }
+
     /// Calls `each` for every frame; returns how many the kernel announced and how many could not be read.
     #[inline]
     pub(super) fn for_each(&self, mut each: impl FnMut(&Frame<'_>)) -> (usize, usize) {

@@ -18,6 +18,8 @@ use crate::{
 
 mod attachment;
 mod busy;
+#[cfg(feature = "bench")]
+pub mod count;
 mod joined;
 pub mod mapping;
 pub mod receiver;

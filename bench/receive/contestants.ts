@@ -1,0 +1,61 @@
+import { existsSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+
+/** The Rust side (this file runs from build/bench/receive). */
+const RECEIVER = fileURLToPath(new URL('../../../target/release/examples/receive_bench', import.meta.url))
+
+export const BACKENDS = ['xdp', 'packet', 'socket'] as const
+export type Backend = (typeof BACKENDS)[number]
+export const PORT = 9000
+
+/** Stages of a drain, each with one thing more to do than the one before. */
+export const STAGES = ['count', 'parse', 'rules', 'lanes'] as const
+export type Stage = (typeof STAGES)[number]
+
+/** Someone who receives from `vb` while the sender sends. */
+export interface Contestant {
+  readonly backend: Backend
+  readonly name: string
+  readonly command: readonly string[]
+  /** Ours: says `ready`, ends with stdin, reports JSON. The others: end by SIGINT and say their count in words. */
+  readonly ours: boolean
+  /** Finds the number of frames in what it said. */
+  count(output: string): number
+  /** Why it cannot run here. */
+  readonly missing?: string
+}
+
+/** One of our own processes. */
+export function receiver(mode: 'flow' | 'drain', backend: Backend, what: string): string[] {
+  return [RECEIVER, mode, backend, what, 'vb', String(PORT)]
+}
+
+function own(backend: Backend, name: 'millrace' | 'count'): Contestant {
+  const count = (output: string) => (JSON.parse(output) as { datagrams: number }).datagrams
+  return { backend, name, command: receiver('flow', backend, name), ours: true, count }
+}
+
+function foreign(name: string, words: RegExp, args: readonly string[]): Contestant {
+  const path = ['/usr/sbin', '/usr/bin', '/sbin', '/bin'].map((d) => `${d}/${name}`).find(existsSync)
+  const count = (output: string) => {
+    const found = words.exec(output)?.[1]
+    if (found === undefined) throw new Error(`${name} did not say how much it took:\n${output}`)
+    return Number(found)
+  }
+  const missing = path === undefined ? { missing: `${name} is not installed (apt-get install ${name})` } : {}
+  return { backend: 'packet', name, command: [path ?? name, ...args], ours: false, count, ...missing }
+}
+
+/** All of them, in the order of the table; the rings of all packet receivers are of the same size. */
+export const CONTESTANTS: readonly Contestant[] = [
+  own('xdp', 'millrace'),
+  own('xdp', 'count'),
+  own('packet', 'millrace'),
+  own('packet', 'count'),
+  foreign('tcpdump', /(\d+) packets captured/, ['-i', 'vb', '-n', '-B', '32768', '-w', '/dev/null', 'udp']),
+  foreign('netsniff-ng', /(\d+)\s+packets incoming/, [
+    ...['--in', 'vb', '--out', '/dev/null', '--silent', '--ring-size', '32MiB', 'udp'],
+  ]),
+  own('socket', 'millrace'),
+  own('socket', 'count'),
+]

@@ -1,0 +1,119 @@
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { cpus, release } from 'node:os'
+import type { Command } from 'commander'
+import { Pair } from '../../test/rig/netns.js'
+import { BACKENDS, CONTESTANTS, STAGES } from './contestants.js'
+import { type Drain, drain, type Flow, flow, pinSender } from './run.js'
+import { type FlowRow, flowRows, type StageRow, stageRows, type Verdict, verdicts } from './summary.js'
+
+/** Datagrams of a drain: what every ring and socket buffer here holds. */
+const DRAINED = 24_000
+/** Drains of each stage a run: they are short, and a subtraction of two figures is twice as noisy as one. */
+const DRAINS = 2
+
+interface Options {
+  runs: string
+  seconds: string
+  out: string
+}
+
+/** Adds `receive` to the bench's command line. */
+export function addReceive(program: Command): void {
+  program
+    .command('receive')
+    .description(
+      'receive, 4 rules, lanes: against loops that only count, tcpdump and netsniff-ng; no Node in the path',
+    )
+    .option('--runs <n>', 'runs of everything; the figures are medians', '5')
+    .option('--seconds <s>', 'how long each contestant is sent to', '1.5')
+    .option('--out <folder>', 'where receive.json goes', 'bench/results')
+    .action(receive)
+}
+
+async function receive(options: Options): Promise<void> {
+  if (process.geteuid?.() !== 0) {
+    console.error('the receive bench makes network namespaces: run it as root')
+    process.exitCode = 2
+    return
+  }
+  build()
+  pinSender()
+  const skipped = CONTESTANTS.flatMap((c) => (c.missing === undefined ? [] : [c.missing]))
+  const { flows, drains } = await measure(Number(options.runs), Number(options.seconds))
+  const rows = flowRows(flows)
+  const stages = stageRows(drains)
+  const targets = verdicts(rows)
+  const machine = { cpu: cpus()[0]?.model ?? 'unknown', cpus: cpus().length, kernel: release() }
+  mkdirSync(options.out, { recursive: true })
+  const json = { bench: 'receive', options, machine, skipped, rows, targets, stages, flows, drains }
+  writeFileSync(`${options.out}/receive.json`, `${JSON.stringify(json, null, 2)}\n`)
+  print(rows, stages, targets, skipped)
+}
+
+function build(): void {
+  const cargo = ['build', '--quiet', '--release', '-p', 'millrace-core', '--features', 'bench']
+  const { status } = spawnSync('cargo', [...cargo, '--example', 'receive_bench'], { stdio: 'inherit' })
+  if (status !== 0) throw new Error(`cargo ${cargo.join(' ')}: exit ${status}`)
+}
+
+/** Contestants take turns inside a run, so that a noisy minute hurts all of them alike. */
+async function measure(runs: number, seconds: number): Promise<{ flows: Flow[]; drains: Drain[] }> {
+  const flows: Flow[] = []
+  const drains: Drain[] = []
+  const pair = new Pair(1)
+  try {
+    for (let run = 1; run <= runs; run++) {
+      for (const contestant of CONTESTANTS.filter((c) => c.missing === undefined)) {
+        const f = await flow(pair, contestant, seconds)
+        flows.push(f)
+        const rates = `${thousands(f.receivedRate)} of ${thousands(f.sentRate)} k/s`
+        console.error(
+          `run ${run}/${runs} ${f.backend} ${f.contestant}: ${rates}, ${f.cpuNanos.toFixed(0)} ns CPU`,
+        )
+      }
+      for (let turn = 0; turn < DRAINS; turn++) {
+        for (const backend of BACKENDS) {
+          for (const stage of STAGES) drains.push(await drain(pair, backend, stage, DRAINED))
+        }
+      }
+    }
+  } finally {
+    pair.close()
+  }
+  return { flows, drains }
+}
+
+const thousands = (rate: number) => Math.round(rate / 1000)
+
+function print(
+  rows: readonly FlowRow[],
+  stages: readonly StageRow[],
+  targets: readonly Verdict[],
+  skipped: readonly string[],
+): void {
+  const ratio = (r: FlowRow, value: number) => (r.contestant === 'millrace' ? '' : value.toFixed(2))
+  console.table(
+    rows.map((r) => ({
+      backend: r.backend,
+      receiver: r.contestant,
+      'k/s': thousands(r.receivedRate),
+      'of sent %': Number((r.share * 100).toFixed(1)),
+      'CPU ns': Math.round(r.cpuNanos),
+      'millrace arrived ÷': ratio(r, r.shareRatio),
+      'millrace CPU ÷': ratio(r, r.cpuRatio),
+      limit: r.senderLimited ? 'sender' : 'receiver',
+    })),
+  )
+  console.log('Where the nanoseconds of a datagram go (CPU of the receive thread, emptying a full ring):')
+  const round = ({ backend, ...parts }: StageRow) =>
+    Object.fromEntries(Object.entries(parts).map(([name, ns]) => [name, Number(ns.toFixed(1))]))
+  console.table(Object.fromEntries(stages.map((s) => [s.backend, round(s)])))
+  for (const t of targets) {
+    const limit = t.senderLimited ? '; the sender was the limit' : ''
+    console.log(
+      `${t.met ? 'met   ' : 'missed'} ${t.target}: ${t.measured.toFixed(2)}, CPU per datagram × ${t.cpuRatio.toFixed(2)}${limit}`,
+    )
+  }
+  for (const reason of skipped) console.log(`skipped: ${reason}`)
+}

@@ -1,0 +1,129 @@
+import { median } from '../pipeline/summary.js'
+import { BACKENDS, type Backend, STAGES } from './contestants.js'
+import type { Drain, Flow } from './run.js'
+
+/** One contestant, medians of its runs. */
+export interface FlowRow {
+  readonly backend: Backend
+  readonly contestant: string
+  readonly receivedRate: number
+  readonly cpuNanos: number
+  /** Share of what was sent that arrived. */
+  readonly share: number
+  /**
+   * Millrace's share ÷ this one's: the ratio of received rates at the same offered rate. The plain ratio of rates would
+   * compare the sender with itself, whose rate changes from run to run by more than anything here.
+   */
+  readonly shareRatio: number
+  /** Millrace's CPU per datagram ÷ this one's. */
+  readonly cpuRatio: number
+  /** Nearly everything sent was received: a faster sender would show more. */
+  readonly senderLimited: boolean
+}
+
+/** From this share of the sent datagrams on we call the sender the limit. */
+const ALL = 0.98
+
+export function flowRows(flows: readonly Flow[]): FlowRow[] {
+  const names = [...new Set(flows.map((f) => `${f.backend} ${f.contestant}`))]
+  const rows = names.map((name) => {
+    const own = flows.filter((f) => `${f.backend} ${f.contestant}` === name)
+    const of = (figure: (f: Flow) => number) => median(own.map(figure))
+    const share = of((f) => f.received / f.sent)
+    const { backend, contestant } = own[0]!
+    return {
+      backend,
+      contestant,
+      share,
+      receivedRate: of((f) => f.receivedRate),
+      cpuNanos: of((f) => f.cpuNanos),
+    }
+  })
+  return rows.map((row) => {
+    const ours = rows.find((r) => r.backend === row.backend && r.contestant === 'millrace')
+    return {
+      ...row,
+      shareRatio: (ours?.share ?? Number.NaN) / row.share,
+      cpuRatio: (ours?.cpuNanos ?? Number.NaN) / row.cpuNanos,
+      senderLimited: row.share >= ALL,
+    }
+  })
+}
+
+/** ns of CPU for each part of the way of a datagram. */
+export interface StageRow {
+  readonly backend: Backend
+  readonly rx: number
+  readonly parse: number
+  readonly rules: number
+  readonly copy: number
+  readonly publish: number
+  readonly total: number
+}
+
+/** By subtraction: a stage costs what a drain with it takes longer than one without. */
+export function stageRows(drains: readonly Drain[]): StageRow[] {
+  return BACKENDS.filter((backend) => drains.some((d) => d.backend === backend)).map((backend) => {
+    const own = drains.filter((d) => d.backend === backend)
+    const nanos = STAGES.map((stage) => median(own.filter((d) => d.stage === stage).map((d) => d.cpuNanos)))
+    const [rx, parse, rules, total] = nanos as [number, number, number, number]
+    const publish = median(own.filter((d) => d.stage === 'lanes').map((d) => d.publishNanos))
+    return {
+      backend,
+      rx,
+      parse: parse - rx,
+      rules: rules - parse,
+      copy: total - rules - publish,
+      publish,
+      total,
+    }
+  })
+}
+
+/** What issue 3 asks for: Millrace's received rate against the other's, at the same offered rate. */
+export interface Verdict {
+  readonly target: string
+  readonly needed: number
+  readonly measured: number
+  /** Millrace's CPU per datagram ÷ that of the same receiver. */
+  readonly cpuRatio: number
+  readonly met: boolean
+  readonly senderLimited: boolean
+}
+
+/** Frames of others (ARP, IPv6), or still in a ring when a contestant was told to stop. */
+const COUNTING_ERROR = 0.005
+
+const percent = (row: FlowRow) => Math.round(row.share * 100)
+
+export function verdicts(rows: readonly FlowRow[]): Verdict[] {
+  const verdict = (
+    backend: Backend,
+    others: readonly string[],
+    needed: number,
+    target: string,
+  ): Verdict[] => {
+    const best = rows
+      .filter((r) => r.backend === backend && others.includes(r.contestant))
+      .sort((a, b) => percent(b) - percent(a) || a.cpuNanos - b.cpuNanos)[0]
+    if (best === undefined) return []
+    const ours = rows.find((r) => r.backend === backend && r.contestant === 'millrace')
+    const senderLimited = best.senderLimited && (ours?.senderLimited ?? false)
+    return [
+      {
+        target,
+        needed,
+        measured: best.shareRatio,
+        cpuRatio: best.cpuRatio,
+        met: best.shareRatio >= needed - COUNTING_ERROR,
+        senderLimited,
+      },
+    ]
+  }
+  return [
+    ...verdict('xdp', ['count'], 0.9, 'xdp ≥ 0.9 × an AF_XDP loop that only counts'),
+    ...verdict('packet', ['tcpdump', 'netsniff-ng'], 1, 'packet ≥ 1.0 × the better of tcpdump, netsniff-ng'),
+    ...verdict('packet', ['count'], 0.9, 'packet ≥ 0.9 × a TPACKET_V3 loop that only counts'),
+    ...verdict('socket', ['count'], 1, 'socket ≥ 1.0 × a plain recvmmsg loop'),
+  ]
+}
