@@ -82,13 +82,28 @@ impl Shared {
         self.made.load(Ordering::Acquire)
     }
 
+    /// A member takes no more: no new group counts it in, and the ring that may wait for it fills no further.
+    pub(super) fn leave(&self, index: u16) {
+        let mut places = self.places();
+        let index = usize::from(index);
+        places.sockets[index] = None;
+        if let Some((_, socket)) = &places.next[index] {
+            // As in `close_intake`: fails only without memory.
+            let _ = attach(socket, &cbpf::drop_all());
+        }
+    }
+
     /// A member's receiver is gone.
     pub(super) fn died(&self, index: u16) {
         let mut places = self.places();
         let index = usize::from(index);
-        (places.sockets[index], places.next[index]) = (None, None);
+        places.sockets[index] = None;
+        let waiting = places.next[index].take();
         places.last_death = Some(Instant::now());
         self.deaths.fetch_add(1, Ordering::Release);
+        // Closing a packet socket waits for other CPUs: not under the lock.
+        drop(places);
+        drop(waiting);
     }
 
     /// What member `index` moves to.

@@ -98,7 +98,10 @@ impl PacketReceiver {
         // The ring before the socket, as on drop.
         self.ring = ring;
         self.fd = fd;
-        frames
+        if self.closed {
+            self.ring.settle();
+        }
+        frames + self.pass(sink)
     }
 
     /// Handles at most one block, or 256 slots.
@@ -173,9 +176,10 @@ impl Receiver for PacketReceiver {
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
         if !self.closed {
             self.shared.tend();
-            if self.generation != self.shared.generation() {
-                return Ok(self.move_over(sink));
-            }
+        }
+        // After closing too: what was in the ring that waits for us when it was closed is still to be read.
+        if self.generation != self.shared.generation() {
+            return Ok(self.move_over(sink));
         }
         let frames = self.pass(sink);
         if frames > 0 {
@@ -204,6 +208,7 @@ impl Receiver for PacketReceiver {
 
     fn close_intake(&mut self) {
         self.closed = true;
+        self.shared.leave(self.index);
         // Fails only without memory; then the final drain is merely not finite, and the engine bounds it in time.
         let _ = sys::attach_cbpf(&self.fd, libc::SO_ATTACH_FILTER, &cbpf::drop_all());
         self.ring.settle();
