@@ -1,6 +1,6 @@
 //! One member of the fanout group: its ring, read by one thread.
 
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{mem, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use super::{Rings, frame::Frame, group::Shared};
 use crate::{
@@ -22,6 +22,8 @@ const PACKET_ROLLOVER_STATS: libc::c_int = 21;
 /// Frames a member could not take that went elsewhere, those of them that belonged to a flow which fills rings, and those
 /// that no member had room for.
 const ROLLOVER: [&str; 3] = ["rollover_all", "rollover_huge", "rollover_failed"];
+/// Longest wait while a new group may come: a ring of n blocks bridges about n ms.
+const RESTLESS_WAIT: Duration = Duration::from_millis(5);
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
 
@@ -115,8 +117,7 @@ impl PacketReceiver {
             self.read_statistics();
             self.stats.rollover = self.rollover();
             // The ring before the socket, as on drop.
-            self.ring = ring;
-            self.fd = fd;
+            self.shared.close((mem::replace(&mut self.ring, ring), mem::replace(&mut self.fd, fd)));
             if self.closed {
                 self.ring.settle();
             }
@@ -214,6 +215,8 @@ impl Receiver for PacketReceiver {
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<()> {
+        // In this order, see `restless`.
+        let timeout = if self.shared.restless() { timeout.min(RESTLESS_WAIT) } else { timeout };
         if self.moving() {
             return Ok(());
         }
