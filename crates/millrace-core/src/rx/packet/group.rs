@@ -208,7 +208,8 @@ impl Shared {
 
     fn make(&self, members: usize) -> Result<Made> {
         let sockets = (0..members).map(|_| packet_socket(self.config.tpacket)).collect::<Result<Vec<_>>>()?;
-        make(&self.config, &self.wanted, sockets, (&self.interface, self.ifindex), &mut Vec::new())
+        let wanted = (&self.wanted, self.generation() + 1);
+        make(&self.config, wanted, sockets, (&self.interface, self.ifindex), &mut Vec::new())
     }
 
     /// The old members drop everything from some moment on, the new ones take everything from a moment later on: what
