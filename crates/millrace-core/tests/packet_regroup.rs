@@ -58,7 +58,9 @@ fn until_moved(pair: &Pair, receivers: &mut [PacketReceiver], keep: &mut Keep, t
     pair.in_b(|| {
         while receivers.iter_mut().any(|r| rebuilds(r) < times) {
             assert!(start.elapsed() < PATIENCE, "no new group");
-            receivers.iter_mut().for_each(|r| drop(r.receive(keep).unwrap()));
+            for r in receivers.iter_mut() {
+                r.receive(keep).unwrap();
+            }
             thread::sleep(Duration::from_millis(1));
         }
     });

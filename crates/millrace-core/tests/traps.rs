@@ -58,7 +58,9 @@ fn groups_that_defragment_share_the_fragments() {
     if !rig::privileged("groups_that_defragment_share_the_fragments") {
         return;
     }
-    for (flags, arrive) in [(vec![FanoutFlag::Uniqueid, FanoutFlag::Defrag], 0), (vec![FanoutFlag::Uniqueid], 5)] {
+    for (flags, arrive) in
+        [(vec![FanoutFlag::Uniqueid, FanoutFlag::Defrag], 0), (vec![FanoutFlag::Uniqueid], 5)]
+    {
         let pair = Pair::new(1);
         let mut older = open_packet(&pair, r#"{"port":9000}"#, 1);
         let newer = EngineConfig { fanout_flags: flags.clone(), ..config(r#"{"port":9001}"#, "vb", 1) };

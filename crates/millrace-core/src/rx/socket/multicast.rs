@@ -47,7 +47,8 @@ pub(super) fn join(groups: &[Multicast], place: Place, sockets: &[&OwnedFd]) -> 
             Some(name) => Interface::by_name(name)?.index,
             None => 0,
         };
-        sys::join_group(sockets[first % sockets.len()], g.group, index, g.source).map_err(|e| refused(g, e))?;
+        sys::join_group(sockets[first % sockets.len()], g.group, index, g.source)
+            .map_err(|e| refused(g, e))?;
     }
     Ok(())
 }
