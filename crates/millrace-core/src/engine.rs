@@ -407,6 +407,8 @@ impl<R: Receiver> ReceiveThread<R> {
         self.drain();
         self.read_kernel_counters();
         self.scatter.wake_all();
+        // Its share of the group or the queue falls to others now, not when the last look is over.
+        drop(self.receiver);
         // Nobody looks after this thread's lanes when it ends alone; a worker about to sleep must still be woken for them.
         let patience = Instant::now() + LAST_LOOK;
         while !self.stop.load(Ordering::Acquire) && Instant::now() < patience {

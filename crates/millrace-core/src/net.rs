@@ -200,11 +200,13 @@ struct DriverInfo {
     rest: [u8; 160],
 }
 
-/// True while an interface with this index exists (if_indextoname(3)).
+/// True while an interface with this index exists (if_indextoname(3)). False only when the kernel says so: without a free
+/// descriptor the call fails too.
 pub fn exists(index: u32) -> bool {
     let mut name = [0; libc::IF_NAMESIZE];
     // SAFETY: the call writes at most IF_NAMESIZE bytes, the size of `name`.
-    !unsafe { libc::if_indextoname(index, name.as_mut_ptr()) }.is_null()
+    let found = !unsafe { libc::if_indextoname(index, name.as_mut_ptr()) }.is_null();
+    found || io::Error::last_os_error().raw_os_error() != Some(libc::ENXIO)
 }
 
 /// Names of all interfaces of this network namespace.

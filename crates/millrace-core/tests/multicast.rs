@@ -109,6 +109,24 @@ fn rings_get_joined_groups_once() {
 }
 
 #[test]
+fn a_group_on_two_interfaces_comes_once() {
+    if !rig::privileged("a_group_on_two_interfaces_comes_once") {
+        return;
+    }
+    let pair = pair();
+    rig::run(&format!("ip -n {} link add du type veth peer name dv", pair.b));
+    for dev in ["du", "dv"] {
+        rig::run(&format!("ip -n {} link set {dev} up", pair.b));
+    }
+    for to in [GROUP4, GROUP6] {
+        let groups = vec![group(to, Some("vb"), None), group(to, Some("du"), None)];
+        let mut opened = open_in_b(&pair, &joining(groups, 2), socket::open).unwrap();
+        send(&pair, to);
+        assert_eq!(drain(&mut opened, 10).got.len(), 10, "{to}");
+    }
+}
+
+#[test]
 fn xdp_gets_joined_groups_once() {
     if !rig::privileged("xdp_gets_joined_groups_once") {
         return;
@@ -155,6 +173,11 @@ fn groups_that_cannot_be_joined_are_explained() {
     assert!(e.code == Code::Interface && e.message.contains("%interface"), "{e}");
     let e = refused(&joining(vec![group(GROUP4, Some("eth7"), None)], 1));
     assert!(e.code == Code::Interface && e.message.contains("eth7"), "{e}");
+    let narrowed = vec![group(GROUP4, Some("vb"), None), group(GROUP4, Some("vb"), Some(V4.0))];
+    let e = refused(&joining(narrowed, 2));
+    assert!(e.code == Code::Config && e.message.contains("without a source"), "{e}");
+    let e = refused(&joining(vec![group(GROUP4, Some("vb"), None); 2], 2));
+    assert!(e.code == Code::Config && e.message.contains("listed twice"), "{e}");
     let only = EngineConfig {
         multicast: vec![group(GROUP4, Some("vb"), None)],
         ..config(r#"{"address":"192.0.2.2","port":9000}"#, "vb", 1)

@@ -54,6 +54,26 @@ fn rings_beside_each_other_do_not_mix() {
 }
 
 #[test]
+fn groups_that_defragment_share_the_fragments() {
+    if !rig::privileged("groups_that_defragment_share_the_fragments") {
+        return;
+    }
+    for (flags, arrive) in
+        [(vec![FanoutFlag::Uniqueid, FanoutFlag::Defrag], 0), (vec![FanoutFlag::Uniqueid], 5)]
+    {
+        let pair = Pair::new(1);
+        let mut older = open_packet(&pair, r#"{"port":9000}"#, 1);
+        let newer = EngineConfig { fanout_flags: flags.clone(), ..config(r#"{"port":9001}"#, "vb", 1) };
+        let newer = open_in_b(&pair, &newer, packet::open).unwrap();
+        for _ in 0..5 {
+            pair.in_a(|| sender(false).send_to(&payload(1, 4000), to(false, 9000)).unwrap());
+        }
+        assert_eq!(drain(&mut older, arrive).got.len(), arrive, "beside {flags:?}");
+        drop(newer);
+    }
+}
+
+#[test]
 fn a_foreign_group_with_our_id_is_an_error() {
     if !rig::privileged("a_foreign_group_with_our_id_is_an_error") {
         return;

@@ -17,12 +17,12 @@ use millrace_core::{
     datagram::{Addr, Datagram, Timestamp, flags},
     error::{Code, Result},
     rx::{
-        FrameDrop, Opened, Receiver, Sink,
+        FrameDrop, Opened, Receiver, Sink, Steering,
         packet::{self, PacketReceiver},
     },
 };
 
-use crate::rig::{Pair, RawSender, V4, V6};
+use crate::rig::{self, Pair, RawSender, V4, V6};
 
 /// No test waits longer than this for something that should come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,6 +37,24 @@ pub fn config(listen: &str, dev: &str, threads: u16) -> EngineConfig {
         "xdpFrames":512,"packetBlockBytes":131072,"packetBlocks":128,"socketRcvbuf":8388608}}"#
     ))
     .unwrap()
+}
+
+/// A pair without IPv6, so that nothing but the test's frames is on the wire: round robin counts every frame.
+pub fn quiet_pair(queues: u32) -> Pair {
+    let pair = Pair::new(queues);
+    for ns in [&pair.a, &pair.b] {
+        rig::run(&format!("ip netns exec {ns} sysctl -qw net.ipv6.conf.all.disable_ipv6=1"));
+    }
+    pair
+}
+
+/// Members by number of the first payload byte: ldb [NET + 28], behind an IPv4 header without options; ret a.
+pub fn by_payload() -> Steering {
+    let filter = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
+    Steering {
+        fanout: Ok(vec![filter(0x30, libc::SKF_NET_OFF as u32 + 28), filter(0x16, 0)]),
+        ..Steering::default()
+    }
 }
 
 /// One datagram, kept.

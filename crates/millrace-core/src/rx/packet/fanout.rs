@@ -123,9 +123,11 @@ impl Wanted {
     /// kernel does not know (EINVAL) are left out; `degraded` says which.
     ///
     /// The id is the kernel's choice (UNIQUEID), since pods with hostNetwork share one space of ids. Without that
-    /// flag it comes from process and interface, and a foreign group of the same id and mode would be joined unnoticed.
+    /// flag it comes from process, interface and `generation` (the old group still lives when the new one is made), and a
+    /// foreign group of the same id and mode would be joined unnoticed.
     pub(super) fn join(
         &self,
+        generation: u32,
         members: &[OwnedFd],
         interface: &str,
         ifindex: u32,
@@ -139,7 +141,7 @@ impl Wanted {
             Demux::Classic(_) => PACKET_FANOUT_CBPF,
             Demux::Extended(_) => PACKET_FANOUT_EBPF,
         };
-        let own_id = (std::process::id() ^ ifindex << 8) as u16;
+        let own_id = (std::process::id() ^ ifindex << 8 ^ generation << 12) as u16;
         let mut last = None;
         for (mode, kind) in [(self.mode, kind), (FanoutMode::Hash, PACKET_FANOUT_HASH)] {
             for flags in without_young_flags(self.flags) {

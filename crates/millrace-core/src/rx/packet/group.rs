@@ -4,20 +4,24 @@
 //! member by its number would steer to the wrong one. A place cannot be patched: a socket joins once. So the members
 //! left get new sockets and rings in a new group, in index order again. Nothing else permutes members: a link that goes
 //! down and up puts them back in the order in which their sockets were made, and that is index order.
+//!
+//! Making sockets and rings takes milliseconds for each member, in which a receive thread would lose frames. So a thread
+//! of its own makes them, without the lock, and takes the lock for the switch alone.
 
 use std::{
     os::fd::OwnedFd,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
 use libc::sock_filter;
 
-use super::{Rings, attach, fanout, make, packet_socket};
-use crate::{config::EngineConfig, error::Result, rx::cbpf};
+use super::{Made, Rings, attach, fanout, make, packet_socket};
+use crate::{affinity, config::EngineConfig, error::Result, rx::cbpf};
 
 /// Between the death of a member and the new group. Meanwhile the group is one smaller and loses nothing. When the
 /// whole service stops, all members are gone before that.
@@ -35,6 +39,12 @@ pub(super) struct Shared {
     deaths: AtomicU32,
     /// Number of new groups made, looked at in every pass.
     made: AtomicU32,
+    /// A thread makes a new group. Written under the lock.
+    building: AtomicBool,
+    /// See [`Shared::failed`].
+    failed: AtomicBool,
+    /// CPUs of the thread that makes a group: those of whoever opened, not the one its receive thread is pinned to.
+    cpus: Vec<usize>,
     places: Mutex<Places>,
 }
 
@@ -44,7 +54,13 @@ struct Places {
     /// What waits for a member to move to.
     next: Vec<Option<(Rings, Arc<OwnedFd>)>>,
     last_death: Option<Instant>,
-    failed: bool,
+}
+
+impl Places {
+    /// Members of a new group.
+    fn alive(&self) -> Vec<usize> {
+        (0..self.sockets.len()).filter(|&i| self.sockets[i].is_some()).collect()
+    }
 }
 
 impl Shared {
@@ -63,16 +79,18 @@ impl Shared {
             filter,
             deaths: AtomicU32::new(0),
             made: AtomicU32::new(0),
+            building: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            cpus: affinity::allowed().unwrap_or_default(),
             places: Mutex::new(Places {
                 sockets: sockets.iter().cloned().map(Some).collect(),
                 next: sockets.iter().map(|_| None).collect(),
                 last_death: None,
-                failed: false,
             }),
         }
     }
 
-    fn places(&self) -> std::sync::MutexGuard<'_, Places> {
+    fn places(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -82,13 +100,28 @@ impl Shared {
         self.made.load(Ordering::Acquire)
     }
 
+    /// A member takes no more: no new group counts it in, and the ring that may wait for it fills no further.
+    pub(super) fn leave(&self, index: u16) {
+        let mut places = self.places();
+        let index = usize::from(index);
+        places.sockets[index] = None;
+        if let Some((_, socket)) = &places.next[index] {
+            // As in `close_intake`: fails only without memory.
+            let _ = attach(socket, &cbpf::drop_all());
+        }
+    }
+
     /// A member's receiver is gone.
     pub(super) fn died(&self, index: u16) {
         let mut places = self.places();
         let index = usize::from(index);
-        (places.sockets[index], places.next[index]) = (None, None);
+        places.sockets[index] = None;
+        let waiting = places.next[index].take();
         places.last_death = Some(Instant::now());
         self.deaths.fetch_add(1, Ordering::Release);
+        // Closing a packet socket waits for other CPUs: not under the lock.
+        drop(places);
+        drop(waiting);
     }
 
     /// What member `index` moves to.
@@ -96,55 +129,109 @@ impl Shared {
         self.places().next[usize::from(index)].take()
     }
 
-    /// True when making a new group failed; the old one stays in use, its members permuted.
-    pub(super) fn failed(&self) -> bool {
-        self.places().failed
+    /// Closes what a member moved away from, on a thread of its own: that waits for other CPUs and gives much memory back.
+    pub(super) fn close(self: &Arc<Self>, old: (Rings, Arc<OwnedFd>)) {
+        let shared = Arc::clone(self);
+        // Where no thread can be had `old` is dropped here, with the closure.
+        let _ = thread::Builder::new().name("millrace-regroup".into()).spawn(move || {
+            let _ = affinity::restrict(&shared.cpus);
+            drop(old);
+        });
     }
 
-    /// Makes a new group when a member died long enough ago. Called by every member in every pass: one load when
+    /// True when making a new group failed the last time; the old one stays in use, its members permuted.
+    pub(super) fn failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// True while a new group may come: a member that sleeps long would notice it late, with its new ring filling. Who
+    /// reads false here sees every [`Shared::generation`] of before.
+    pub(super) fn restless(&self) -> bool {
+        self.deaths.load(Ordering::Acquire) != 0 || self.building.load(Ordering::Acquire)
+    }
+
+    /// Has a new group made when a member died long enough ago. Called by every member in every pass: one load when
     /// nothing happened.
     #[inline]
-    pub(super) fn tend(&self) {
-        if self.deaths.load(Ordering::Acquire) != 0 {
+    pub(super) fn tend(self: &Arc<Self>) {
+        if self.deaths.load(Ordering::Acquire) != 0 && !self.building.load(Ordering::Relaxed) {
             self.rebuild();
         }
     }
 
+    /// Starts the thread, when it is time. Waits for nobody.
     #[cold]
-    fn rebuild(&self) {
-        let mut places = self.places();
+    fn rebuild(self: &Arc<Self>) {
+        let places = match self.places.try_lock() {
+            Ok(places) => places,
+            Err(TryLockError::Poisoned(places)) => places.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
         // Whoever is still moving has a ring of the last new group to fetch first.
         let moving = places.next.iter().any(Option::is_some);
-        if self.deaths.load(Ordering::Acquire) == 0
-            || moving
+        if moving
+            || self.deaths.load(Ordering::Acquire) == 0
+            || self.building.load(Ordering::Relaxed)
             || places.last_death.is_some_and(|at| at.elapsed() < GRACE)
         {
             return;
         }
-        self.deaths.store(0, Ordering::Release);
-        match self.replace(&mut places) {
-            Ok(()) => drop(self.made.fetch_add(1, Ordering::Release)),
-            Err(_) => places.failed = true,
+        self.building.store(true, Ordering::Release);
+        let alive = places.alive();
+        drop(places);
+        let shared = Arc::clone(self);
+        // It inherits the network namespace of this thread.
+        let started =
+            thread::Builder::new().name("millrace-regroup".into()).spawn(move || shared.regroup(&alive));
+        if started.is_err() {
+            let _places = self.places();
+            self.failed.store(true, Ordering::Relaxed);
+            self.deaths.store(0, Ordering::Release);
+            self.building.store(false, Ordering::Release);
         }
     }
 
+    /// The thread: makes a group for these members and switches to it, unless they are others by then.
+    fn regroup(&self, alive: &[usize]) {
+        // Where that is refused it shares a receive thread's CPU, no worse.
+        let _ = affinity::restrict(&self.cpus);
+        let made = self.make(alive.len());
+        let mut places = self.places();
+        // Otherwise `deaths` stays as it is, for the next attempt.
+        if places.alive() == alive {
+            let switched = made.and_then(|made| self.switch(&mut places, alive, made));
+            self.failed.store(switched.is_err(), Ordering::Relaxed);
+            self.deaths.store(0, Ordering::Release);
+        }
+        self.building.store(false, Ordering::Release);
+    }
+
+    fn make(&self, members: usize) -> Result<Made> {
+        let sockets = (0..members).map(|_| packet_socket(self.config.tpacket)).collect::<Result<Vec<_>>>()?;
+        let wanted = (&self.wanted, self.generation() + 1);
+        make(&self.config, wanted, sockets, (&self.interface, self.ifindex), &mut Vec::new())
+    }
+
     /// The old members drop everything from some moment on, the new ones take everything from a moment later on: what
-    /// arrives in the few microseconds between is lost, where the other order would deliver it twice.
-    fn replace(&self, places: &mut Places) -> Result<()> {
-        let alive: Vec<usize> = (0..places.sockets.len()).filter(|&i| places.sockets[i].is_some()).collect();
-        let sockets = alive.iter().map(|_| packet_socket(self.config.tpacket)).collect::<Result<Vec<_>>>()?;
-        let made =
-            make(&self.config, &self.wanted, sockets, (&self.interface, self.ifindex), &mut Vec::new())?;
-        for old in places.sockets.iter().flatten() {
-            attach(old, &cbpf::drop_all())?;
+    /// arrives between (0.4 ms with 8 members) is lost, where the other order would deliver it twice. On an error the
+    /// old members go on.
+    fn switch(&self, places: &mut Places, alive: &[usize], made: Made) -> Result<()> {
+        let nothing = cbpf::drop_all();
+        let old = || places.sockets.iter().flatten();
+        let switched = old()
+            .try_for_each(|old| attach(old, &nothing))
+            .and_then(|()| made.sockets.iter().try_for_each(|new| attach(new, &self.filter)));
+        if switched.is_err() {
+            // The new ones first, for the same reason. What fails here fails for want of memory, and nothing is left to do.
+            made.sockets.iter().for_each(|new| drop(attach(new, &nothing)));
+            old().for_each(|old| drop(attach(old, &self.filter)));
+            return switched;
         }
-        for new in &made.sockets {
-            attach(new, &self.filter)?;
-        }
-        for (index, (ring, socket)) in alive.into_iter().zip(made.rings.into_iter().zip(made.sockets)) {
+        for (&index, (ring, socket)) in alive.iter().zip(made.rings.into_iter().zip(made.sockets)) {
             places.sockets[index] = Some(Arc::clone(&socket));
             places.next[index] = Some((ring, socket));
         }
+        self.made.fetch_add(1, Ordering::Release);
         Ok(())
     }
 }

@@ -109,7 +109,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     let mut info = BackendInfo { backend: "packet", interface: Some(name.clone()), ..BackendInfo::default() };
 
     let wanted = fanout::Wanted::new(config.fanout, &config.fanout_flags, steering, &mut info.degraded);
-    let made = make(config, &wanted, sockets, (&name, ifindex), &mut info.degraded)?;
+    let made = make(config, (&wanted, 0), sockets, (&name, ifindex), &mut info.degraded)?;
     info.mode = format!("{} fanout {}", config.tpacket.as_str(), made.group.mode.as_str());
     let ports: Vec<u16> = config.listen.iter().map(|l| l.port).collect();
     let (program, by_port) = filter::ours(&ports);
@@ -143,10 +143,10 @@ struct Made {
     group: fanout::Group,
 }
 
-/// Steps 2 (but the sockets) and 3 of setting up.
+/// Steps 2 (but the sockets) and 3 of setting up, for the first group (generation 0) or one that follows it.
 fn make(
     config: &EngineConfig,
-    wanted: &fanout::Wanted,
+    (wanted, generation): (&fanout::Wanted, u32),
     sockets: Vec<OwnedFd>,
     (name, ifindex): (&str, u32),
     degraded: &mut Vec<String>,
@@ -161,7 +161,7 @@ fn make(
         sys::bind_packet(fd, ifindex).map_err(|e| bind_refused(e, name))?;
         rings.push(ring);
     }
-    let group = wanted.join(&sockets, name, ifindex, degraded)?;
+    let group = wanted.join(generation, &sockets, name, ifindex, degraded)?;
     Ok(Made { sockets: sockets.into_iter().map(Arc::new).collect(), rings, group })
 }
 

@@ -1,6 +1,6 @@
 //! One member of the fanout group: its ring, read by one thread.
 
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{mem, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use super::{Rings, frame::Frame, group::Shared};
 use crate::{
@@ -19,6 +19,11 @@ use crate::{
 const LAST_INCOMING_PKTTYPE: u8 = 2;
 /// if_packet.h, since Linux 4.3.
 const PACKET_ROLLOVER_STATS: libc::c_int = 21;
+/// Frames a member could not take that went elsewhere, those of them that belonged to a flow which fills rings, and those
+/// that no member had room for.
+const ROLLOVER: [&str; 3] = ["rollover_all", "rollover_huge", "rollover_failed"];
+/// Longest wait while a new group may come: a ring of n blocks bridges about n ms.
+const RESTLESS_WAIT: Duration = Duration::from_millis(5);
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
 
@@ -35,6 +40,8 @@ pub struct PacketReceiver {
     shared: Arc<Shared>,
     /// The group we are in, as counted by `shared`.
     generation: u32,
+    /// The ring is that of an old group, and all its frames are in blocks that the kernel has handed over.
+    settled: bool,
     /// `close_intake` was called.
     closed: bool,
     /// The group has rollover statistics.
@@ -54,6 +61,8 @@ struct Stats {
     drops: u64,
     /// Times the kernel found the next block not given back.
     freezes: u64,
+    /// [`ROLLOVER`] of the sockets we moved away from.
+    rollover: [u64; 3],
 }
 
 impl PacketReceiver {
@@ -73,6 +82,7 @@ impl PacketReceiver {
             index,
             shared,
             generation,
+            settled: false,
             closed,
             rolls_over,
             suspect: false,
@@ -81,24 +91,38 @@ impl PacketReceiver {
         }
     }
 
-    /// Empties the ring of the old group, which gets nothing any more, and moves to the new one.
+    /// A new group is there. Until the old ring is empty we stay with it, and what waits for us stays with `shared`,
+    /// which makes no further group before everybody has moved.
+    #[inline]
+    fn moving(&self) -> bool {
+        self.generation != self.shared.generation()
+    }
+
+    /// One pass over the ring of the old group, which gets nothing any more, or, once that is empty, the first one over
+    /// the new ring.
     #[cold]
     fn move_over<S: Sink>(&mut self, sink: &mut S) -> usize {
+        if !self.settled {
+            self.ring.settle();
+            self.settled = true;
+        }
+        let frames = self.pass(sink);
+        if frames > 0 {
+            return frames;
+        }
+        self.settled = false;
         self.generation = self.shared.generation();
-        let Some((ring, fd)) = self.shared.take_next(self.index) else { return 0 };
-        self.ring.settle();
-        let mut frames = 0;
-        loop {
-            match self.pass(sink) {
-                0 => break,
-                n => frames += n,
+        // Nothing waits for a member that closed before the new group was made.
+        if let Some((ring, fd)) = self.shared.take_next(self.index) {
+            self.read_statistics();
+            self.stats.rollover = self.rollover();
+            // The ring before the socket, as on drop.
+            self.shared.close((mem::replace(&mut self.ring, ring), mem::replace(&mut self.fd, fd)));
+            if self.closed {
+                self.ring.settle();
             }
         }
-        self.read_statistics();
-        // The ring before the socket, as on drop.
-        self.ring = ring;
-        self.fd = fd;
-        frames
+        self.pass(sink)
     }
 
     /// Handles at most one block, or 256 slots.
@@ -133,20 +157,20 @@ impl PacketReceiver {
         }
     }
 
-    /// `struct tpacket_rollover_stats`, cumulative: frames this member could not take that went elsewhere, those of
-    /// them that belonged to a flow which fills rings, and those that no member had room for.
-    fn rollover(&self) -> Vec<(&'static str, u64)> {
-        let names = ["rollover_all", "rollover_huge", "rollover_failed"];
-        match sys::get_words::<6>(&self.fd, libc::SOL_PACKET, PACKET_ROLLOVER_STATS) {
-            Ok(words) => {
-                let value = |i: usize| {
-                    let pair = [words[2 * i].to_ne_bytes(), words[2 * i + 1].to_ne_bytes()].concat();
-                    u64::from_ne_bytes(pair.try_into().unwrap_or_default())
-                };
-                names.into_iter().enumerate().map(|(i, name)| (name, value(i))).collect()
-            }
-            Err(_) => Vec::new(),
+    /// `struct tpacket_rollover_stats`, cumulative for a socket, with those of the sockets before this one: see
+    /// [`ROLLOVER`].
+    fn rollover(&self) -> [u64; 3] {
+        let words = if self.rolls_over {
+            sys::get_words::<6>(&self.fd, libc::SOL_PACKET, PACKET_ROLLOVER_STATS).unwrap_or_default()
+        } else {
+            [0; 6]
+        };
+        let mut sums = self.stats.rollover;
+        for (sum, pair) in sums.iter_mut().zip(words.chunks_exact(2)) {
+            let bytes = [pair[0].to_ne_bytes(), pair[1].to_ne_bytes()].concat();
+            *sum += u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
         }
+        sums
     }
 
     pub(super) fn fd(&self) -> &OwnedFd {
@@ -173,9 +197,10 @@ impl Receiver for PacketReceiver {
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
         if !self.closed {
             self.shared.tend();
-            if self.generation != self.shared.generation() {
-                return Ok(self.move_over(sink));
-            }
+        }
+        // After closing too: what was in the ring that waits for us when it was closed is still to be read.
+        if self.moving() {
+            return Ok(self.move_over(sink));
         }
         let frames = self.pass(sink);
         if frames > 0 {
@@ -190,6 +215,11 @@ impl Receiver for PacketReceiver {
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<()> {
+        // In this order, see `restless`.
+        let timeout = if self.shared.restless() { timeout.min(RESTLESS_WAIT) } else { timeout };
+        if self.moving() {
+            return Ok(());
+        }
         let mut fds = [sys::pollin(&self.fd)];
         sys::poll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on a packet ring", e))?;
         if fds[0].revents & libc::POLLERR != 0 {
@@ -204,6 +234,7 @@ impl Receiver for PacketReceiver {
 
     fn close_intake(&mut self) {
         self.closed = true;
+        self.shared.leave(self.index);
         // Fails only without memory; then the final drain is merely not finite, and the engine bounds it in time.
         let _ = sys::attach_cbpf(&self.fd, libc::SO_ATTACH_FILTER, &cbpf::drop_all());
         self.ring.settle();
@@ -216,7 +247,7 @@ impl Receiver for PacketReceiver {
         self.read_statistics();
         let mut notes = vec![("packets", self.stats.packets), ("freezes", self.stats.freezes)];
         if self.rolls_over {
-            notes.extend(self.rollover());
+            notes.extend(ROLLOVER.into_iter().zip(self.rollover()));
         }
         if self.generation > 0 || self.shared.failed() {
             notes.push(("group_rebuilds", self.generation.into()));

@@ -1,8 +1,8 @@
 //! Joining multicast groups (RFC 3678 protocol-independent interface, ip(7)).
 //!
 //! The kernel gives a multicast datagram to *every* socket that matches, not to one of a SO_REUSEPORT group. So each
-//! socket gets only groups it joined itself (IP_MULTICAST_ALL off), and each group is joined by one socket a place:
-//! groups spread over the receivers, one group stays at one receiver.
+//! socket gets only groups it joined itself (IP_MULTICAST_ALL off), and each group is joined by one socket a place, for
+//! all its interfaces and sources: groups spread over the receivers, one group stays at one receiver.
 
 use std::{net::IpAddr, os::fd::OwnedFd};
 
@@ -38,20 +38,32 @@ fn fits(target: Target, group: IpAddr) -> bool {
     }
 }
 
-/// Joins every group that fits `place`, each on one of `sockets`, in turn.
+/// Joins every group that fits `place`, each on one of `sockets`, in turn. One group on two sockets would come twice,
+/// because a membership on one interface lets in what another's brought to the host.
 pub(super) fn join(groups: &[Multicast], place: Place, sockets: &[&OwnedFd]) -> Result<()> {
-    for (i, g) in groups.iter().enumerate().filter(|(_, g)| fits(place.0, g.group)) {
+    for g in groups.iter().filter(|g| fits(place.0, g.group)) {
+        let first = groups.iter().position(|other| other.group == g.group).unwrap_or(0);
         let index = match &g.interface {
             Some(name) => Interface::by_name(name)?.index,
             None => 0,
         };
-        sys::join_group(sockets[i % sockets.len()], g.group, index, g.source).map_err(|e| refused(g, e))?;
+        sys::join_group(sockets[first % sockets.len()], g.group, index, g.source)
+            .map_err(|e| refused(g, e))?;
     }
     Ok(())
 }
 
-/// A group that no listen entry can receive is a mistake.
+/// A group that no listen entry can receive is a mistake; so is one from a source and from any, of which the kernel would
+/// keep the narrower.
 pub(super) fn check(groups: &[Multicast], places: &[Place]) -> Result<()> {
+    let from_any = |g: &Multicast| {
+        let same = |o: &Option<String>| o.is_none() || g.interface.is_none() || *o == g.interface;
+        groups.iter().any(|o| o.group == g.group && o.source.is_none() && same(&o.interface))
+    };
+    if let Some(g) = groups.iter().find(|g| g.source.is_some() && from_any(g)) {
+        let message = format!("multicast {g}: the same group is listed without a source, which includes it");
+        return Err(Error::new(Code::Config, message));
+    }
     match groups.iter().find(|g| !places.iter().any(|p| fits(p.0, g.group))) {
         None => Ok(()),
         Some(g) => {

@@ -53,6 +53,13 @@ impl BusyPoll {
     }
 }
 
+/// Takes the options back. Switching off needs no privilege; where an option is not known there is nothing to take back.
+pub(super) fn disable(fd: BorrowedFd<'_>) {
+    for option in [SO_PREFER_BUSY_POLL, SO_BUSY_POLL] {
+        let _ = set_option_at(fd, libc::SOL_SOCKET, option, &0);
+    }
+}
+
 /// The NAPI that a socket's queue belongs to; 0: unknown, and busy-polling does nothing.
 pub(super) fn napi_id(fd: BorrowedFd<'_>) -> u32 {
     let mut id: libc::c_int = 0;

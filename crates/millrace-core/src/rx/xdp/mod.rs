@@ -105,8 +105,10 @@ pub fn trial(frames: u32) -> Result<()> {
 /// Sets the options on every socket, and says of it only what SO_INCOMING_NAPI_ID confirms.
 fn prefer_busy_poll(receivers: &mut [XdpReceiver], info: &mut BackendInfo) {
     if let Err(why) = receivers.iter_mut().try_for_each(XdpReceiver::busy_poll) {
+        // All or none: queues of one interface that behave differently would be hard to explain.
+        receivers.iter_mut().for_each(XdpReceiver::no_busy_poll);
         info.granted.push(("preferred busy-poll".into(), "refused".into()));
-        return info.degraded.push(why);
+        return info.degraded.push(format!("{why}; it is off on every rx queue"));
     }
     let ids: Vec<u32> = receivers.iter().map(XdpReceiver::napi_id).collect();
     if ids.contains(&0) {

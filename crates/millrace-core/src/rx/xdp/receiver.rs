@@ -91,6 +91,12 @@ impl XdpReceiver {
         Ok(())
     }
 
+    /// Switches preferred busy-polling off again.
+    pub(super) fn no_busy_poll(&mut self) {
+        self.busy_poll = None;
+        busy::disable(self.socket.as_fd());
+    }
+
     /// The NAPI that busy-polling drives; 0: none.
     pub(super) fn napi_id(&self) -> u32 {
         busy::napi_id(self.socket.as_fd())

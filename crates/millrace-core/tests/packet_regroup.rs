@@ -1,0 +1,185 @@
+//! A member of the fanout group dies: the others move to a new group and lose nothing on the way.
+
+mod rig;
+#[path = "socket_support/mod.rs"]
+mod support;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use millrace_core::{
+    config::{EngineConfig, FanoutFlag, FanoutMode, Tpacket},
+    rx::{Opened, Receiver, packet, packet::PacketReceiver},
+};
+use rig::{Pair, RawSender};
+use support::*;
+
+/// Longer than the others wait before they make a new group.
+const GRACE: Duration = Duration::from_millis(600);
+
+fn steered(members: u16) -> EngineConfig {
+    EngineConfig { fanout: FanoutMode::Rules, ..config(ONE_PORT, "vb", members) }
+}
+
+fn open(pair: &Pair, config: &EngineConfig) -> Opened<PacketReceiver> {
+    pair.in_b(|| packet::open_steered(config, &by_payload())).unwrap()
+}
+
+fn send(pair: &Pair, count: usize) {
+    pair.in_a(|| {
+        let raw = RawSender::new("va");
+        (0..count).for_each(|i| raw.send(&Pair::v4(1000, 9000).bytes(&payload(i, 50))));
+    });
+}
+
+/// Waits until so many packet sockets are left: a process that another test is just starting may hold copies of the
+/// descriptors until its exec, and with them the dead member.
+fn await_members(pair: &Pair, members: usize) {
+    let start = Instant::now();
+    let sockets = || std::fs::read_to_string("/proc/thread-self/net/packet").unwrap().lines().count() - 1;
+    while pair.in_b(sockets) != members {
+        assert!(start.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// New groups that this member has moved to.
+fn rebuilds(r: &mut PacketReceiver) -> u64 {
+    let notes = r.counters().notes;
+    assert!(!notes.contains(&("group_rebuild_failed", 1)), "{notes:?}");
+    notes.iter().find(|(name, _)| *name == "group_rebuilds").map_or(0, |(_, n)| *n)
+}
+
+/// Reads these receivers until each has moved `times` times.
+fn until_moved(pair: &Pair, receivers: &mut [PacketReceiver], keep: &mut Keep, times: u64) {
+    let start = Instant::now();
+    pair.in_b(|| {
+        while receivers.iter_mut().any(|r| rebuilds(r) < times) {
+            assert!(start.elapsed() < PATIENCE, "no new group");
+            for r in receivers.iter_mut() {
+                r.receive(keep).unwrap();
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+}
+
+/// Each datagram came by the member that its first byte says, of those alive.
+fn in_order(keep: &Keep, alive: &[u16]) -> bool {
+    keep.got.iter().all(|g| g.rx_queue == alive[usize::from(g.payload[0]) % alive.len()])
+}
+
+#[test]
+fn a_dead_member_leaves_a_new_group_in_order() {
+    if !rig::privileged("a_dead_member_leaves_a_new_group_in_order") {
+        return;
+    }
+    let unique = vec![FanoutFlag::Defrag, FanoutFlag::IgnoreOutgoing, FanoutFlag::Uniqueid];
+    // Without uniqueid the old group's id must not be that of the new one.
+    let own = vec![FanoutFlag::Defrag, FanoutFlag::IgnoreOutgoing];
+    for (tpacket, flags) in [(Tpacket::V3, &unique), (Tpacket::V2, &unique), (Tpacket::V3, &own)] {
+        let pair = quiet_pair(1);
+        let config = EngineConfig { tpacket, fanout_flags: flags.clone(), ..steered(4) };
+        let mut opened = open(&pair, &config);
+        send(&pair, 40);
+        assert_eq!(drain(&mut opened, 40).got.len(), 40);
+        drop(opened.receivers.remove(1));
+        await_members(&pair, 3);
+        // The kernel has put the last member into the gap: 0, 3, 2. What is in the rings now must not get lost.
+        send(&pair, 30);
+        thread::sleep(GRACE);
+        let mut keep = Keep::default();
+        until_moved(&pair, &mut opened.receivers, &mut keep, 1);
+        assert_eq!(keep.got.len(), 30);
+        assert!(in_order(&keep, &[0, 3, 2]));
+        send(&pair, 30);
+        let keep = drain(&mut opened, 30);
+        assert_eq!(keep.got.len(), 30);
+        assert!(in_order(&keep, &[0, 2, 3]), "{flags:?}");
+        assert_eq!(lost(&mut opened), 0);
+    }
+}
+
+#[test]
+fn a_member_that_closes_before_it_moved_reads_both_rings() {
+    if !rig::privileged("a_member_that_closes_before_it_moved_reads_both_rings") {
+        return;
+    }
+    for tpacket in [Tpacket::V3, Tpacket::V2] {
+        let pair = quiet_pair(1);
+        let mut opened = open(&pair, &EngineConfig { tpacket, ..steered(3) });
+        drop(opened.receivers.remove(1));
+        await_members(&pair, 2);
+        send(&pair, 40);
+        thread::sleep(GRACE);
+        let mut keep = Keep::default();
+        until_moved(&pair, &mut opened.receivers[..1], &mut keep, 1);
+        // The other one has 20 in its old ring, and a new one.
+        send(&pair, 40);
+        opened.receivers.iter_mut().for_each(Receiver::close_intake);
+        send(&pair, 40);
+        for r in &mut opened.receivers {
+            while r.receive(&mut keep).unwrap() > 0 {}
+        }
+        assert_eq!((keep.got.len(), lost(&mut opened)), (80, 0), "{tpacket:?}");
+    }
+}
+
+#[test]
+fn moving_takes_no_more_at_a_time_than_any_pass() {
+    if !rig::privileged("moving_takes_no_more_at_a_time_than_any_pass") {
+        return;
+    }
+    const COUNT: usize = 6000;
+    let pair = quiet_pair(1);
+    // Slots, so that a slow sender fills no more of the ring than a fast one.
+    let config = EngineConfig { tpacket: Tpacket::V2, packet_slot_bytes: 2048, ..steered(3) };
+    let mut opened = open(&pair, &config);
+    drop(opened.receivers.remove(1));
+    await_members(&pair, 2);
+    send(&pair, COUNT);
+    thread::sleep(GRACE);
+    let mut keep = Keep::default();
+    // Starts the thread that makes the group, and lets it finish before the rings are empty.
+    pair.in_b(|| opened.receivers[0].receive(&mut keep).unwrap());
+    thread::sleep(Duration::from_millis(300));
+    let mut most = 0;
+    let start = Instant::now();
+    while keep.got.len() < COUNT && start.elapsed() < PATIENCE {
+        for r in &mut opened.receivers {
+            most = most.max(r.receive(&mut keep).unwrap());
+        }
+    }
+    until_moved(&pair, &mut opened.receivers, &mut keep, 1);
+    assert_eq!((keep.got.len(), lost(&mut opened)), (COUNT, 0));
+    assert!(most <= 256, "{most} frames in one call");
+}
+
+#[test]
+fn a_death_while_the_group_is_made_is_answered_too() {
+    if !rig::privileged("a_death_while_the_group_is_made_is_answered_too") {
+        return;
+    }
+    let pair = quiet_pair(1);
+    let mut opened = open(&pair, &steered(5));
+    drop(opened.receivers.remove(1));
+    thread::sleep(GRACE);
+    let mut keep = Keep::default();
+    pair.in_b(|| opened.receivers[0].receive(&mut keep).unwrap());
+    // Members 0, 2, 3, 4 are being made.
+    drop(opened.receivers.remove(1));
+    let start = Instant::now();
+    loop {
+        pair.in_b(|| drain(&mut opened, 0));
+        send(&pair, 30);
+        let keep = pair.in_b(|| drain(&mut opened, 0));
+        // Fewer when the switch fell between: that is the gap.
+        if start.elapsed() > GRACE && keep.got.len() == 30 && in_order(&keep, &[0, 3, 4]) {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "never in order again");
+    }
+    assert!(opened.receivers.iter_mut().all(|r| rebuilds(r) >= 1));
+}
