@@ -1,9 +1,10 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { loadConfig } from '../src/config/index.js'
 import { memoryBound } from '../src/config/memory.js'
 import { blast } from '../test/rig/blast.js'
 import { scene } from '../test/rig/scene.js'
+import { cpuMicros } from './process.js'
 
 /** Adds `footprint` to the bench's command line. */
 export function addFootprint(program: Command): void {
@@ -45,9 +46,9 @@ async function measure(backend: 'xdp' | 'packet' | 'socket', options: Options) {
   const s = await scene({ backend, queues, format: 'columns', verify: false, rules: 'mod(u32[0])', env })
   try {
     await new Promise((resolve) => setTimeout(resolve, 1500))
-    const before = cpuMillis(s.service.pid)
+    const before = cpuMicros(s.service.pid)
     await new Promise((resolve) => setTimeout(resolve, seconds * 1000))
-    const idlePercent = (cpuMillis(s.service.pid) - before) / (seconds * 10)
+    const idlePercent = (cpuMicros(s.service.pid) - before) / (seconds * 1e4)
     // Large datagrams of many flows: every lane fills, every page is touched.
     await blast(s.sender, { to: s.target, seconds, size: '1400', flows: 64, via: 'socket' }).done
     const { peak } = s.service.memory()
@@ -68,11 +69,4 @@ async function measure(backend: 'xdp' | 'packet' | 'socket', options: Options) {
     await s.service.stop()
     await s.close()
   }
-}
-
-/** User and system time of a process, ms (proc(5); clock ticks of 10 ms). */
-function cpuMillis(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return (Number(fields[11]) + Number(fields[12])) * 10
 }

@@ -10,7 +10,7 @@ export interface BackendInfo {
   readonly degraded: readonly string[]
 }
 
-/** Counters of one receive thread, cumulative. `received = Σ scattered + dropped.rule + dropped.queueFull + dropped.oversize`. */
+/** Counters of one receive thread, cumulative. `received = scattered + dropped.rule + dropped.queueFull`. */
 export interface ThreadStats {
   readonly index: number
   readonly kind: 'receive' | 'guard'

@@ -8,7 +8,8 @@ import type { PublisherConfig } from '../src/publisher/config.js'
 import { Publisher } from '../src/publisher/publisher.js'
 import { Counters } from '../src/worker/counters.js'
 import { FakeLane } from './rig/lane.js'
-import { freePort, type NatsServer, startNats } from './rig/nats.js'
+import { type NatsServer, startNats } from './rig/nats.js'
+import { freePort } from './rig/ports.js'
 
 t.setTimeout(120_000)
 

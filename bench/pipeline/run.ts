@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { blast } from '../../test/rig/blast.js'
 import { inside, type Pair, spawnIn, V4 } from '../../test/rig/netns.js'
+import { cpuMicros } from '../process.js'
 import type { Contestant } from './contestants.js'
 import type { Climb, Point } from './summary.js'
 
@@ -12,7 +13,6 @@ const NATS = 4222
 const LOSSES = 2
 /** Nothing arrived for this long: the step is over, ms. */
 const QUIET_MS = 400
-const TICKS_PER_SECOND = 100
 
 export interface ClimbOptions {
   readonly rates: readonly number[]
@@ -135,13 +135,6 @@ async function end(process: ChildProcess): Promise<void> {
   const timer = setTimeout(() => process.kill('SIGKILL'), 10_000)
   await exited
   clearTimeout(timer)
-}
-
-/** User and system time of a process and its threads, µs (proc(5), fields 14 and 15 of stat). */
-function cpuMicros(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return ((Number(fields[11]) + Number(fields[12])) * 1e6) / TICKS_PER_SECOND
 }
 
 function peakRss(pid: number): number {

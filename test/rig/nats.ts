@@ -1,11 +1,11 @@
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { onCleanup } from './cleanup.js'
 import { type Namespace, spawnIn } from './netns.js'
+import { freePort } from './ports.js'
 
 export interface NatsOptions {
   /** Network namespace to run in; default ours. */
@@ -34,16 +34,6 @@ export interface NatsServer {
   start(): Promise<void>
   /** Ends it, whatever state it is in, and removes its directory. */
   stop(): Promise<void>
-}
-
-/** A port nobody listens on now. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as { port: number }
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 /** Starts a nats-server on a namespace's loopback and returns once it is ready. */
