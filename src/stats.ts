@@ -45,11 +45,17 @@ export interface QueueStats {
   readonly capacity: number
 }
 
+/** One rule's numbers since the start, over reloads by its name. */
 export interface RuleStats {
   readonly name: string
   readonly text: string
   readonly matched: number
+  /** By a `drop` or `sample` action, early drops in the XDP program included. */
   readonly dropped: number
+  /** Because the lane was full. */
+  readonly queueFull: number
+  /** Queue and datagrams put into its lane, without queues that got none; empty where rules × queues exceed 1,048,576. */
+  readonly queues: readonly (readonly [number, number])[]
 }
 
 /** Drop counters of the interface since the engine opened; they may include traffic that was not ours. */
@@ -72,6 +78,8 @@ export interface EngineStats {
   readonly rulesGeneration: number
   /** Reloads refused, because the rules did not compile. */
   readonly rulesRefused: number
+  /** Datagrams that rules dropped in the XDP program, before any thread received them. */
+  readonly earlyDropped: number
   readonly interface: InterfaceStats | null
 }
 

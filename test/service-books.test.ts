@@ -4,9 +4,9 @@ import { type OpenSnapshot, snapshot } from './service-fake.test.js'
 
 t.test('sums', async (t) => {
   t.same(closeBooks(snapshot()), {
-    received: 130,
+    received: 135,
     scattered: 117,
-    dropped: { rule: 11, queue_full: 2 },
+    dropped: { rule: 11, queue_full: 2, rule_early: 5 },
     handled: 115,
     failed: 2,
     queued: 0,
@@ -100,7 +100,7 @@ t.test('emitted = confirmed + dropped + in flight', async (t) => {
 
 t.test('table', async (t) => {
   const text = booksTable(closeBooks(snapshot()))
-  t.match(text, /^received {2,}130$/m)
+  t.match(text, /^received {2,}135$/m)
   t.match(text, /^ {2}dropped \(queue_full\) {2,}2$/m)
   t.notMatch(text, 'shutdown', 'reasons that never occurred are left out')
   t.match(text, /the books balance$/)

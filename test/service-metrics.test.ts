@@ -69,7 +69,7 @@ t.test('the text parses and agrees with the snapshot', async (t) => {
   t.equal(value('dropped_datagrams_total', { thread: '1', reason: 'rule' }), 2)
   t.equal(value('dropped_datagrams_total', { thread: '1', reason: 'queue_full' }), 1)
   t.equal(value('queue_scattered_datagrams_total', { queue: '1' }), 37)
-  t.equal(value('rule_dropped_datagrams_total', { rule: 'noise' }), 11)
+  t.equal(value('rule_dropped_datagrams_total', { rule: 'noise' }), 16)
   t.equal(value('handled_datagrams_total', { queue: '0' }), 79)
   t.equal(value('handler_seconds_total', { queue: '0' }), 2.5)
   t.equal(value('dropped_results_total', { queue: '0', reason: 'disconnected' }), 2)

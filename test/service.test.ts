@@ -91,7 +91,12 @@ t.test('from start to closing books', async (t) => {
   t.equal(await service.status, 0)
   t.match(await service.line('closing books'), {
     clean: true,
-    books: { received: 130, handled: 115, balanced: true, dropped: { rule: 11, queue_full: 2 } },
+    books: {
+      received: 135,
+      handled: 115,
+      balanced: true,
+      dropped: { rule: 11, queue_full: 2, rule_early: 5 },
+    },
   })
   t.same(plane.calls, ['start', 'stop 5000', 'stopped'])
   t.same(service.printed, [])

@@ -285,7 +285,7 @@ export const VARIABLES = {
     'rules',
     {
       group: 'backends',
-      help: 'How the kernel spreads frames over the rings of packet: rules runs the rules in the kernel, so that a datagram comes by the receive thread with the number of its queue (modulo threads; also between the sockets of socket), and is hash where the kernel cannot run them; hash by flow, lb round robin, cpu by the receiving CPU, rollover the next ring when one is full, rnd at random, qm by rx queue, cbpf by a hash of the two addresses alone (the same on every node, no ports, fragments included), ebpf the same by eBPF. Which thread receives a datagram never changes what becomes of it.',
+      help: 'How the kernel spreads frames over the rings of packet: rules runs the rules in the kernel, so that a datagram comes by the receive thread with the number of its queue (modulo threads; also between the sockets of socket), and spreads by hash(flow) where the kernel cannot run them; cbpf and ebpf are the same, but in classic BPF or in eBPF for certain; hash by flow, lb round robin, cpu by the receiving CPU, rollover the next ring when one is full, rnd at random, qm by rx queue. Which thread receives a datagram never changes what becomes of it.',
       example: 'cpu',
     },
   ),

@@ -5,7 +5,7 @@ export type ByReason = Readonly<Record<string, number>>
 
 /** Where every datagram and every result went. Counts since start. */
 export interface Books {
-  /** Datagrams the receive threads took. */
+  /** Datagrams the receive threads took, and those that rules dropped in the XDP program before. */
   readonly received: number
   readonly scattered: number
   /** Received and given to no queue. */
@@ -80,6 +80,12 @@ export function closeBooks({ engine, workers }: Snapshot): Books {
   const full = sum(engine.threads, (t) => t.dropped.queueFull)
   expect('queues', ['dropped queue_full', full], { 'sum of queues': sum(engine.queues, (q) => q.queueFull) })
 
+  // What rules dropped is what threads and the XDP program dropped by rule. A rule that a reload took away still counts there.
+  if (engine.rulesGeneration === 1) {
+    const byRule = sum(engine.threads, (t) => t.dropped.rule) + engine.earlyDropped
+    expect('rules', ['dropped', byRule], { 'sum of rules': sum(engine.rules, (r) => r.dropped) })
+  }
+
   // scattered = handled + failed + queued
   for (const queue of engine.queues) {
     const counters = workers.find((w) => w.queue === queue.index)?.counters
@@ -104,9 +110,9 @@ export function closeBooks({ engine, workers }: Snapshot): Books {
   }
 
   return {
-    received: sum(engine.threads, (t) => t.received),
+    received: sum(engine.threads, (t) => t.received) + engine.earlyDropped,
     scattered,
-    dropped: merged(engine.threads.map((t) => t.dropped)),
+    dropped: merged([...engine.threads.map((t) => t.dropped), { ruleEarly: engine.earlyDropped }]),
     handled: sum(workers, (w) => w.counters.handled),
     failed: sum(workers, (w) => w.counters.failed),
     queued: sum(engine.queues, (q) => q.depth),

@@ -149,8 +149,34 @@ export const FAMILIES: readonly Family[] = [
   ),
   perQueue('gauge', 'queue_depth_datagrams', 'Datagrams in the queue now.', (q) => q.depth),
   perQueue('gauge', 'queue_capacity_datagrams', 'Datagrams the queue holds.', (q) => q.capacity),
+  {
+    name: 'early_dropped_datagrams_total',
+    type: 'counter',
+    help: 'Datagrams that leading drop rules dropped in the XDP program, before a receive thread saw them; in the metrics of threads they are not counted.',
+    labels: [],
+    read: ({ engine }) => [[{}, engine.earlyDropped]],
+  },
   perRule('rule_matched_datagrams_total', 'Datagrams the rule matched.', (r) => r.matched),
-  perRule('rule_dropped_datagrams_total', 'Datagrams the rule dropped.', (r) => r.dropped),
+  perRule(
+    'rule_dropped_datagrams_total',
+    'Datagrams the rule dropped, early drops included.',
+    (r) => r.dropped,
+  ),
+  perRule(
+    'rule_queue_full_datagrams_total',
+    'Datagrams of the rule refused because the queue was full.',
+    (r) => r.queueFull,
+  ),
+  {
+    name: 'rule_queue_datagrams_total',
+    type: 'counter',
+    help: 'Datagrams the rule gave to the queue; series without any are left out.',
+    labels: ['index', 'rule', 'queue'],
+    read: ({ engine }) =>
+      engine.rules.flatMap((rule, index) =>
+        rule.queues.map(([queue, n]): Sample => [{ index, rule: rule.name, queue }, n]),
+      ),
+  },
   {
     name: 'rules_generation',
     type: 'gauge',

@@ -2,6 +2,7 @@
 //! versions. Nothing is attached to an interface and nothing is left behind.
 
 use std::fs;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -93,7 +94,7 @@ pub fn run(config: &EngineConfig) -> Report {
     capabilities(&mut table, effective);
 
     let steering = match RuleSet::compile(&config.rules, config.queues) {
-        Ok(rules) => Steering::from_rules(&rules),
+        Ok(rules) => Steering::from_rules(&Arc::new(rules), config),
         Err(e) => {
             table.add("rules", State::Missing, e.message, "correct the rules");
             return Report { findings: table.0, backend: None };

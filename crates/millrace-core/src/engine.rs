@@ -13,14 +13,14 @@ use serde::Serialize;
 
 use crate::{
     affinity,
-    config::{BusyPoll, EngineConfig, FanoutMode},
+    config::{BusyPoll, EngineConfig},
     error::{Code, Error, Result},
     lane::{QueueMemory, QueuePlan},
     net::{Interface, Statistics},
     reload::LiveRules,
     rule::RuleSet,
     rx::{
-        BackendInfo, Receiver, Steering,
+        BackendInfo, Receiver, Steer, Steering,
         ladder::{self, Backend, Refused},
     },
     scatter::{Moderation, Queue, Scatter, Wake},
@@ -74,6 +74,9 @@ pub struct EngineStats {
     pub rules_generation: u64,
     /// Reloads refused, because the rules did not compile.
     pub rules_refused: u64,
+    /// Datagrams that rules dropped in the XDP program, before any thread received them. To the books they are received
+    /// and dropped; no thread counts them.
+    pub early_dropped: u64,
     pub interface: Option<InterfaceStats>,
 }
 
@@ -119,6 +122,8 @@ pub struct Engine {
     rules: Arc<LiveRules>,
     rules_refused: u64,
     backend: Option<Backend>,
+    /// Changes the programs made from the rules; gone when the engine has stopped.
+    steer: Option<Box<dyn Steer>>,
     info: BackendInfo,
     refused: Vec<Refused>,
     queues: Vec<Option<Arc<Queue>>>,
@@ -137,12 +142,11 @@ impl Engine {
     /// What the rules or the backend report.
     pub fn open(config: EngineConfig) -> Result<Self> {
         check_cpus(&config.rx_cpus)?;
-        let rules = RuleSet::compile(&config.rules, config.queues)?;
-        let steering = match config.fanout {
-            FanoutMode::Rules => Steering::from_rules(&rules),
-            _ => Steering::default(),
-        };
-        let (backend, refused) = ladder::open(&config, &steering)?;
+        let rules = Arc::new(RuleSet::compile(&config.rules, config.queues)?);
+        let steering = Steering::from_rules(&rules, &config);
+        let (mut backend, refused) = ladder::open(&config, &steering)?;
+        let steer = backend.take_steer();
+        let early = steering.early.filter(|_| matches!(backend, Backend::Xdp(_)));
         let info = backend.info().clone();
         let guard = usize::from(backend.has_guard());
         let receivers = backend.receivers();
@@ -165,6 +169,7 @@ impl Engine {
             counters: Arc::new(ThreadCounters::new(config.queues.into())),
         };
         let threads = (0..receivers + guard).map(thread_info).collect();
+        let queues = usize::from(config.queues);
         Ok(Engine {
             queues: (0..config.queues).map(|_| None).collect(),
             queue_plan,
@@ -172,7 +177,8 @@ impl Engine {
             handles: Vec::new(),
             stop: Arc::new(AtomicBool::new(false)),
             config,
-            rules: LiveRules::new(rules, receivers + guard),
+            rules: LiveRules::new(rules, early, receivers + guard, queues),
+            steer,
             rules_refused: 0,
             backend: Some(backend),
             info,
@@ -304,19 +310,31 @@ impl Engine {
         Ok(())
     }
 
-    /// Compiles other rules and puts them in force; every receive thread takes them before its next pass. Returns their
-    /// generation.
+    /// Compiles other rules and puts them in force: first in the kernel, then every receive thread takes them before its
+    /// next pass. Returns their generation.
+    ///
+    /// In between, the XDP program may drop early by the new rules what a thread would have judged by the old ones; what
+    /// it lets pass is judged by one set alone. So no datagram meets a mixture.
     ///
     /// # Errors
-    /// [`Code::Rules`]: they do not compile, and the old ones stay.
+    /// [`Code::Rules`]: they do not compile; or what [`Steer::steer`] reports. The old ones stay.
     pub fn reload(&mut self, rules: &str) -> Result<u64> {
-        match RuleSet::compile(rules, self.config.queues) {
-            Ok(rules) => Ok(self.rules.replace(rules)),
-            Err(e) => {
-                self.rules_refused += 1;
-                Err(e)
-            }
+        let replaced = self.replace_rules(rules);
+        if replaced.is_err() {
+            self.rules_refused += 1;
         }
+        replaced
+    }
+
+    fn replace_rules(&mut self, rules: &str) -> Result<u64> {
+        let rules = Arc::new(RuleSet::compile(rules, self.config.queues)?);
+        let steering = Steering::from_rules(&rules, &self.config);
+        if let Some(steer) = &self.steer {
+            let (what, said) = steer.steer(&steering)?;
+            self.info.grant(what, said);
+        }
+        let early = steering.early.filter(|_| self.info.backend == "xdp");
+        Ok(self.rules.replace(rules, early))
     }
 
     /// Stops arrivals, empties what the kernel holds into the lanes, and joins the threads (at most about two seconds).
@@ -328,6 +346,7 @@ impl Engine {
             let _ = handle.join();
         }
         self.backend = None;
+        self.steer = None;
     }
 
     /// Reads the books.
@@ -344,7 +363,7 @@ impl Engine {
                 capacity: memory.map_or(0, |m| m.capacity()),
             }
         };
-        let (rules_generation, rules) = self.rules.stats();
+        let in_force = self.rules.stats();
         let thread = |(index, t): (usize, &ThreadInfo)| {
             let members = self.threads.iter().filter(|t| t.kind == "receive").count();
             ThreadStats::read(&t.counters, (index, members), t.kind, t.cpu, t.rx_queue)
@@ -355,9 +374,10 @@ impl Engine {
             refused: self.refused.clone(),
             threads: self.threads.iter().enumerate().map(thread).collect(),
             queues: (0..self.queues.len()).map(queue).collect(),
-            rules,
-            rules_generation,
+            rules: in_force.rules,
+            rules_generation: in_force.generation,
             rules_refused: self.rules_refused,
+            early_dropped: in_force.early_dropped,
             interface: now.zip(self.interface_before).map(|(now, before)| InterfaceStats::since(now, before)),
         }
     }

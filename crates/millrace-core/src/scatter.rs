@@ -178,15 +178,14 @@ impl Sink for Scatter {
         let by_rule = &self.generation.counters[self.thread];
         match self.generation.rules.evaluate(&facts, &mut self.state) {
             Verdict::Drop { rule } => {
-                by_rule.matched[usize::from(rule)].add(1);
                 by_rule.dropped[usize::from(rule)].add(1);
                 c.rule_dropped.add(1);
             }
             Verdict::Queue { queue, spill, key, rule } => {
-                by_rule.matched[usize::from(rule)].add(1);
                 let mark = Mark { rule, key, cpu: self.cpu };
                 let chosen = usize::from(queue);
                 if self.lanes[chosen].producer.push(d, mark) {
+                    by_rule.deliver(rule.into(), chosen);
                     c.scattered[chosen].add(1);
                     return;
                 }
@@ -196,11 +195,13 @@ impl Sink for Scatter {
                     for step in 1..span {
                         let other = usize::from(first + (queue - first + step) % span);
                         if self.lanes[other].producer.push(d, mark) {
+                            by_rule.deliver(rule.into(), other);
                             c.scattered[other].add(1);
                             return;
                         }
                     }
                 }
+                by_rule.full[usize::from(rule)].add(1);
                 c.queue_full[chosen].add(1);
             }
         }

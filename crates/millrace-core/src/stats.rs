@@ -44,7 +44,8 @@ pub struct ThreadCounters {
     pub scattered: Box<[Counter]>,
     /// Datagrams lost because their queue's lane was full, by queue.
     pub queue_full: Box<[Counter]>,
-    /// Datagrams that rules dropped; by rule they are in [`crate::reload::RuleCounters`].
+    /// Datagrams that rules dropped; by rule they are in [`crate::reload::RuleCounters`]. Early drops of the XDP
+    /// program are in neither: no thread saw them.
     pub rule_dropped: Counter,
     /// Frames that were no datagram for us, by reason.
     pub frames: [Counter; FrameDrop::COUNT],
@@ -169,12 +170,19 @@ pub struct QueueStats {
     pub capacity: u64,
 }
 
-/// One rule's numbers.
+/// One rule's numbers. `matched = Σ queues + queue_full + dropped` where datagrams are counted by queue.
 #[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct RuleStats {
     pub name: String,
     pub text: String,
     pub matched: u64,
+    /// By a `drop` or `sample` action, early drops in the XDP program included.
     pub dropped: u64,
+    /// Because the lane was full.
+    pub queue_full: u64,
+    /// `(queue, datagrams put into its lane)`, without queues that got none. Empty for sets of very many rules and
+    /// queues, see [`crate::reload`].
+    pub queues: Vec<(usize, u64)>,
 }

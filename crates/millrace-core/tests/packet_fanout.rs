@@ -4,13 +4,14 @@ mod rig;
 #[path = "socket_support/mod.rs"]
 mod support;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use millrace_core::{
     affinity,
     config::{EngineConfig, FanoutFlag, FanoutMode},
     net::Interface,
-    rx::{FrameDrop, Opened, Receiver, packet},
+    rule::{Facts, RuleSet, Verdict},
+    rx::{FrameDrop, Opened, Receiver, Steering, packet},
 };
 use rig::{Pair, RawSender};
 use support::*;
@@ -168,48 +169,51 @@ fn the_rollover_flag_sends_a_full_members_frames_elsewhere() {
     assert!(all > 0);
 }
 
-/// The documented hash, written down once more.
-fn address_hash(src: [u8; 4], dst: [u8; 4]) -> u32 {
-    let x = u32::from_be_bytes(src) ^ u32::from_be_bytes(dst);
-    x.wrapping_mul(0x9e37_79b1) >> 16
-}
-
 #[test]
-fn cbpf_and_ebpf_spread_by_the_documented_address_hash() {
-    if !rig::privileged("cbpf_and_ebpf_spread_by_the_documented_address_hash") {
+fn cbpf_and_ebpf_run_the_rules() {
+    if !rig::privileged("cbpf_and_ebpf_run_the_rules") {
         return;
     }
+    let text = "src in {198.51.100.0/28, 2001:db8::/36} => mod(u16le[0] / 3)\nelse => hash(src, u8[0])";
+    let rules = Arc::new(RuleSet::compile(text, 4).unwrap());
     for mode in [FanoutMode::Cbpf, FanoutMode::Ebpf] {
         let pair = Pair::new(1);
-        let mut opened = open(&pair, &with_mode(mode));
+        let config = with_mode(mode);
+        let steering = Steering::from_rules(&rules, &config);
+        let mut opened = pair.in_b(|| packet::open_steered(&config, &steering)).unwrap();
         let mut frames = Vec::new();
         for host in 1..=50u8 {
             for vlan in [vec![], vec![(0x8100, 5)], vec![(0x88a8, 7), (0x8100, 5)]] {
-                let src = [198, 51, 100, host];
                 let mut v4 = Pair::v4(u16::from(host), 9000);
-                (v4.src, v4.vlan) = (src.into(), vlan.clone());
+                (v4.src, v4.vlan) = ([198, 51, 100, host].into(), vlan.clone());
                 v4.ipv4_options = if host % 2 == 0 { vec![1, 1, 1, 0] } else { vec![] };
-                frames.push((v4, address_hash(src, [192, 0, 2, 2])));
+                frames.push(v4);
                 let mut v6 = Pair::v6(u16::from(host), 9000);
                 v6.vlan = vlan;
                 let mut src6 = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host];
                 src6[4] = host.wrapping_mul(37);
                 v6.src = src6.into();
-                let dst6: [u8; 16] = rig::V6.1.parse::<std::net::Ipv6Addr>().unwrap().octets();
-                let words =
-                    |a: [u8; 16]| a.chunks(4).fold(0, |x, c| x ^ u32::from_be_bytes(c.try_into().unwrap()));
-                frames.push((v6, (words(src6) ^ words(dst6)).wrapping_mul(0x9e37_79b1) >> 16));
+                frames.push(v6);
             }
         }
         pair.in_a(|| {
             let raw = RawSender::new("va");
-            frames.iter().enumerate().for_each(|(i, (f, _))| raw.send(&f.bytes(&payload(i, 50))));
+            frames.iter().enumerate().for_each(|(i, f)| raw.send(&f.bytes(&payload(i, 50))));
         });
         let keep = drain(&mut opened, frames.len());
         assert_eq!(keep.got.len(), frames.len());
         for g in &keep.got {
-            let number = usize::from(u16::from_le_bytes([g.payload[0], g.payload[1]]));
-            assert_eq!(u32::from(g.rx_queue), frames[number].1 % 4, "{mode:?} {:?}", frames[number].0);
+            let facts = Facts {
+                payload: &g.payload,
+                src: g.src.0,
+                dst: g.dst.0,
+                src_port: g.src_port,
+                dst_port: g.dst_port,
+                rx_queue: 0,
+                cpu: 0,
+            };
+            let Verdict::Queue { queue, .. } = rules.evaluate(&facts, &mut rules.state(0)) else { panic!() };
+            assert_eq!(g.rx_queue, queue, "{mode:?} {g:?}");
         }
     }
 }
@@ -229,11 +233,11 @@ fn a_given_program_steers() {
     assert_eq!(by_member(&keep, 200), [50; 4]);
     assert!(keep.got.iter().all(|g| u16::from(g.payload[0]) % 4 == g.rx_queue));
     drop(opened);
-    // Without one: hash, and the reason.
+    // Without one: the flow's hash, and the reason.
     let opened = settled(|| pair.in_b(|| packet::open(&config)));
-    assert_eq!(opened.info.mode, "tpacket_v3 fanout hash");
+    assert_eq!(opened.info.mode, "tpacket_v3 fanout rules");
     let steering = opened.info.granted.iter().find(|(k, _)| k == "steering").unwrap();
-    assert!(steering.1.contains("hash, not rules"), "{steering:?}");
+    assert!(steering.1.contains("hash(flow), not rules"), "{steering:?}");
 }
 
 #[test]

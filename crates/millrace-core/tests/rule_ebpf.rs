@@ -24,8 +24,6 @@ fn compile(text: &str, queues: u16) -> RuleSet {
 fn what_belongs_to_the_receive_thread_is_refused() {
     for (text, rule) in [
         ("a: u8[0] == 1 => queue(0)\nb: round_robin", "b"),
-        ("a: u8[0] == 1 => drop", "a"),
-        ("queue(0) spill", "rule1"),
         ("a: rxq == 1 => queue(1)", "a"),
         ("a: cpu in {1, 2} and u8[0] == 1 => queue(1)", "a"),
         ("mod(u8[0] + cpu)", "rule1"),
@@ -69,7 +67,8 @@ fn random_rules_give_the_same_queue() {
             let sample = Sample { vlan: sample.vlan.into_iter().take(1).collect(), ..sample };
             let got = program.test_run(&sample.frame(&Frame::new((sample.src, 0), (sample.dst, 0)))).unwrap();
             let want = evaluate(&set, &mut state, &sample).map(u32::from);
-            assert_eq!(Some(got), want, "{queues} queues, {sample:?}\n{text}");
+            // What is dropped may go to any member.
+            assert_eq!(want.map(|_| got), want, "{queues} queues, {sample:?}\n{text}");
             compared += 1;
         }
     }

@@ -18,6 +18,11 @@ fn compile(text: &str, queues: u32) -> Result<RuleSet> {
     RuleSet::compile(text, u16::try_from(queues).unwrap_or(u16::MAX)).map_err(error)
 }
 
+/// How many sockets there are is not known here.
+fn one_socket_a_queue(queues: u32) -> CbpfTarget {
+    CbpfTarget::Reuseport { sockets: u16::try_from(queues).unwrap_or(u16::MAX) }
+}
+
 /// `{instructions}` or `{rule, why}`.
 fn target<T>(program: std::result::Result<Vec<T>, Unsupported>) -> Value {
     match program {
@@ -37,7 +42,7 @@ pub fn rules_report(text: String, queues: u32) -> Result<String> {
         "warnings": set.warnings(),
         "targets": {
             "fanout": target(set.to_cbpf(CbpfTarget::Fanout)),
-            "reuseport": target(set.to_cbpf(CbpfTarget::Reuseport)),
+            "reuseport": target(set.to_cbpf(one_socket_a_queue(queues))),
             "ebpf": target(set.to_ebpf()),
         },
         "earlyDrops": set.early_drop().map_or(0, |early| early.rules()),
@@ -96,7 +101,7 @@ pub fn rules_dump(text: String, queues: u32, what: String) -> Result<String> {
     match what.as_str() {
         "program" => Ok(set.dump_program()),
         "cbpf" => set.dump_cbpf(CbpfTarget::Fanout).map_err(unsupported),
-        "reuseport" => set.dump_cbpf(CbpfTarget::Reuseport).map_err(unsupported),
+        "reuseport" => set.dump_cbpf(one_socket_a_queue(queues)).map_err(unsupported),
         "ebpf" => set.dump_ebpf().map_err(unsupported),
         other => {
             let message = format!("dump {other:?}: expected program, cbpf, reuseport or ebpf");

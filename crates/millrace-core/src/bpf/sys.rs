@@ -17,7 +17,9 @@ const BPF_MAP_DELETE_ELEM: i32 = 3;
 const BPF_PROG_LOAD: i32 = 5;
 const BPF_PROG_TEST_RUN: i32 = 10;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
-const BPF_MAP_TYPE_ARRAY: u32 = 2;
+const BPF_MAP_TYPE_PERCPU_ARRAY: u32 = 6;
+/// At least as many CPUs as any kernel we may run on is built for (`CONFIG_NR_CPUS`: x86 up to 8192, arm64 4096).
+const MAX_CPUS: usize = 8192;
 const BPF_MAP_TYPE_XSKMAP: u32 = 17;
 const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
 const BPF_PROG_TYPE_XDP: u32 = 6;
@@ -181,7 +183,7 @@ impl XskMap {
     }
 }
 
-/// A BPF_MAP_TYPE_ARRAY of 64-bit counters that a program adds to.
+/// A BPF_MAP_TYPE_PERCPU_ARRAY of 64-bit counters that a program adds to, each CPU for itself.
 #[derive(Debug)]
 pub struct CounterMap {
     fd: OwnedFd,
@@ -194,7 +196,7 @@ impl CounterMap {
     /// [`Code::Permission`], [`Code::Kernel`].
     pub fn new(entries: u32) -> Result<Self> {
         let mut attr = MapCreate {
-            map_type: BPF_MAP_TYPE_ARRAY,
+            map_type: BPF_MAP_TYPE_PERCPU_ARRAY,
             key_size: 4,
             value_size: 8,
             max_entries: entries,
@@ -213,22 +215,23 @@ impl CounterMap {
         self.fd.as_raw_fd()
     }
 
-    /// Reads a counter.
+    /// Reads a counter: the sum over the CPUs.
     ///
     /// # Errors
     /// [`Code::Kernel`], for an index beyond the map too.
     pub fn get(&self, index: u32) -> Result<u64> {
-        let mut value = 0u64;
+        // The kernel writes one value for each possible CPU, and takes our word for it that there is room.
+        let mut values = vec![0u64; MAX_CPUS];
         let mut attr = MapElement {
             map_fd: self.fd.as_raw_fd() as u32,
             pad: 0,
             key: (&raw const index) as u64,
-            value: (&raw mut value) as u64,
+            value: values.as_mut_ptr() as u64,
             flags: 0,
         };
         bpf(BPF_MAP_LOOKUP_ELEM, &mut attr)
             .map_err(|e| Error::os(Code::Kernel, format!("reading counter {index} of an array map"), e))?;
-        Ok(value)
+        Ok(values.iter().sum())
     }
 }
 

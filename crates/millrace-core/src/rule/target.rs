@@ -30,15 +30,16 @@ pub(crate) type Why = String;
 pub(crate) enum Decide<'p> {
     Queue(u16),
     Spread(&'p Spread, Queues),
+    /// No queue: the receive thread that gets the datagram drops it, whichever that is.
+    Anyone,
 }
 
-/// The action, if it is a function of the datagram alone and picks a queue.
+/// The action, if it is a function of the datagram alone. `spill` does not count: it comes after the choice, in the
+/// receive thread that owns the chosen queue.
 pub(crate) fn decide(action: &Action) -> Result<Decide<'_>, Why> {
-    const SPILL: &str = "`spill` needs to know which queues are full";
     match action {
-        Action::Queue { spill: Some(_), .. } | Action::Spread { spill: true, .. } => Err(SPILL.into()),
-        Action::Queue { queue, spill: None } => Ok(Decide::Queue(*queue)),
-        Action::Drop => Err("`drop` chooses no queue, and a program that steers has to".into()),
+        Action::Queue { queue, .. } => Ok(Decide::Queue(*queue)),
+        Action::Drop => Ok(Decide::Anyone),
         Action::Sample { .. } => Err("`sample` counts datagrams, for each receive thread".into()),
         Action::Spread { by, over, .. } => match by {
             Spread::RoundRobin { .. } => Err("`round_robin` takes turns, for each receive thread".into()),

@@ -30,10 +30,6 @@ const JMP_JGT_K: u16 = 0x25;
 const JMP_JSET_K: u16 = 0x45;
 const RET_K: u16 = 0x06;
 const RET_A: u16 = 0x16;
-const ALU_XOR_X: u16 = 0xac;
-const ALU_MUL_K: u16 = 0x24;
-const ALU_RSH_K: u16 = 0x74;
-const TAX: u16 = 0x07;
 
 /// A place in the program, possibly not known yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,26 +91,6 @@ impl Assembler {
     /// X ← 4 × (low nibble of the byte at `k`): the length of an IPv4 header.
     pub(crate) fn load_x_ihl(&mut self, k: u32) {
         self.insns.push(Insn::Plain(LDX_MSH, k));
-    }
-
-    /// X ← A.
-    pub(crate) fn tax(&mut self) {
-        self.insns.push(Insn::Plain(TAX, 0));
-    }
-
-    /// A ← A ^ X.
-    pub(crate) fn xor_x(&mut self) {
-        self.insns.push(Insn::Plain(ALU_XOR_X, 0));
-    }
-
-    /// A ← A × `k`, 32 bits.
-    pub(crate) fn mul(&mut self, k: u32) {
-        self.insns.push(Insn::Plain(ALU_MUL_K, k));
-    }
-
-    /// A ← A >> `k`.
-    pub(crate) fn shift_right(&mut self, k: u32) {
-        self.insns.push(Insn::Plain(ALU_RSH_K, k));
     }
 
     /// Ends with A.

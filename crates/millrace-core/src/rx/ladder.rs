@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{BackendInfo, Opened, Steering, packet, socket, xdp};
+use super::{BackendInfo, Opened, Steer, Steering, packet, socket, xdp};
 use crate::{
     config::{BackendChoice, EngineConfig},
     error::{Code, Error, Result},
@@ -39,6 +39,15 @@ impl Backend {
         }
     }
 
+    /// What replaces the programs made from the rules; once.
+    pub fn take_steer(&mut self) -> Option<Box<dyn Steer>> {
+        match self {
+            Backend::Xdp(o) => o.steer.take(),
+            Backend::Packet(o) => o.steer.take(),
+            Backend::Socket(o) => o.steer.take(),
+        }
+    }
+
     /// Receive threads, without the guard's.
     pub fn receivers(&self) -> usize {
         match self {
@@ -58,13 +67,13 @@ impl Backend {
     }
 }
 
-/// Opens the configured backend. `steering` is the program of fanout `rules` (packet and socket).
+/// Opens the configured backend. `steering` has the programs made from the rules.
 ///
 /// # Errors
 /// That of the chosen backend; for `auto` that of the last rung (the sockets).
 pub fn open(config: &EngineConfig, steering: &Steering) -> Result<(Backend, Vec<Refused>)> {
     match config.backend {
-        BackendChoice::Xdp => Ok((open_xdp(config)?, Vec::new())),
+        BackendChoice::Xdp => Ok((open_xdp(config, steering)?, Vec::new())),
         BackendChoice::Packet => Ok((Backend::Packet(packet::open_steered(config, steering)?), Vec::new())),
         BackendChoice::Socket => Ok((Backend::Socket(socket::open_steered(config, steering)?), Vec::new())),
         BackendChoice::Auto => auto(config, steering),
@@ -82,7 +91,7 @@ fn auto(config: &EngineConfig, steering: &Steering) -> Result<(Backend, Vec<Refu
         note("xdp", Error::new(Code::Config, why));
         note("packet", Error::new(Code::Config, why));
     } else {
-        match open_xdp(config) {
+        match open_xdp(config, steering) {
             Ok(backend) => return Ok((backend, refused)),
             Err(e) => note("xdp", e),
         }
@@ -95,9 +104,9 @@ fn auto(config: &EngineConfig, steering: &Steering) -> Result<(Backend, Vec<Refu
 }
 
 /// The guard first: a port that another process owns must be found before the interface is touched.
-fn open_xdp(config: &EngineConfig) -> Result<Backend> {
+fn open_xdp(config: &EngineConfig, steering: &Steering) -> Result<Backend> {
     let guard = socket::guard::open_guard(config, socket::guard::GuardMode::DeliverAll)?;
-    let mut opened = xdp::open(config)?;
+    let mut opened = xdp::open_steered(config, steering)?;
     opened.guard = Some(guard);
     Ok(Backend::Xdp(opened))
 }

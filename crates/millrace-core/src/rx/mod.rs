@@ -7,18 +7,17 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{
-    datagram::Datagram,
-    error::Result,
-    rule::{CbpfTarget, RuleSet},
-};
+use crate::{datagram::Datagram, error::Result};
 
 pub(crate) mod cbpf;
 pub mod ladder;
 mod local;
 pub mod packet;
 pub mod socket;
+pub mod steering;
 pub mod xdp;
+
+pub use steering::{Steer, Steering};
 
 /// Why a frame never became a datagram. Each is a counter of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -118,34 +117,13 @@ pub struct BackendInfo {
     pub degraded: Vec<String>,
 }
 
-/// The rules as classic BPF programs that return the queue's number, or why there are none. What they decide is a matter
-/// of locality: the receive thread evaluates the rules in any case.
-#[derive(Debug, Clone)]
-pub struct Steering {
-    /// For a fanout group; the kernel takes the result modulo the members.
-    pub fanout: std::result::Result<Vec<libc::sock_filter>, String>,
-    /// For a SO_REUSEPORT group; beyond the last socket the kernel takes its own hash.
-    pub reuseport: std::result::Result<Vec<libc::sock_filter>, String>,
-}
-
-impl Steering {
-    /// Compiles both, and lets the kernel check them: a program it refuses later would cost the backend.
-    pub fn from_rules(rules: &RuleSet) -> Self {
-        let compile = |target| {
-            let program = rules.to_cbpf(target).map_err(|e| e.to_string())?;
-            socket::sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)
-                .and_then(|fd| socket::sys::attach_cbpf(&fd, libc::SO_ATTACH_FILTER, &program))
-                .map_err(|e| format!("the kernel refuses the program: {e}"))?;
-            Ok(program)
-        };
-        Steering { fanout: compile(CbpfTarget::Fanout), reuseport: compile(CbpfTarget::Reuseport) }
-    }
-}
-
-impl Default for Steering {
-    fn default() -> Self {
-        let none = || Err("no program was made from the rules".to_owned());
-        Steering { fanout: none(), reuseport: none() }
+impl BackendInfo {
+    /// Replaces an entry of `granted`, or adds it.
+    pub fn grant(&mut self, what: &str, value: String) {
+        match self.granted.iter_mut().find(|(key, _)| key == what) {
+            Some(entry) => entry.1 = value,
+            None => self.granted.push((what.into(), value)),
+        }
     }
 }
 
@@ -155,6 +133,8 @@ pub struct Opened<R> {
     pub receivers: Vec<R>,
     /// The guard sockets' receiver (`xdp` and `packet`).
     pub guard: Option<socket::SocketReceiver>,
+    /// Replaces the programs made from the rules; `None` where there are none.
+    pub steer: Option<Box<dyn Steer>>,
     /// What was granted.
     pub info: BackendInfo,
 }

@@ -395,6 +395,8 @@ pub fn run_cbpf(program: &[libc::sock_filter], packet: &Packet) -> u32 {
             0x60 => a = m[k as usize].expect("load of a word never stored"),
             0x61 => x = m[k as usize].expect("load of a word never stored"),
             0x80 => a = packet.data.len() as u32,
+            // A random word.
+            0x20 if k == (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32 => a = 4,
             0x20 | 0x28 | 0x30 => match packet.load(signed, width(i.code)) {
                 Some(v) => a = v,
                 None => return 0,

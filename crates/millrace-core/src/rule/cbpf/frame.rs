@@ -16,7 +16,7 @@ const LD_H_IND: u16 = 0x48;
 /// Where things are: scratch words, by number.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
-    target: CbpfTarget,
+    pub(super) target: CbpfTarget,
     /// Of the UDP header, from offset 0 ([`CbpfTarget::Fanout`]).
     pub(super) base: u32,
     /// Of the payload ([`CbpfTarget::Fanout`]).
@@ -62,7 +62,7 @@ impl Compiler<'_> {
     pub(super) fn frame(&mut self) {
         match self.layout.target {
             CbpfTarget::Fanout => self.fanout_frame(),
-            CbpfTarget::Reuseport => self.reuseport_frame(),
+            CbpfTarget::Reuseport { .. } => self.reuseport_frame(),
         }
     }
 
@@ -173,7 +173,7 @@ impl Compiler<'_> {
     pub(super) fn length(&mut self) {
         match self.layout.target {
             CbpfTarget::Fanout => self.a.op(code::LD_MEM, self.layout.length),
-            CbpfTarget::Reuseport => self.a.op(code::LD_LEN, 0),
+            CbpfTarget::Reuseport { .. } => self.a.op(code::LD_LEN, 0),
         }
     }
 

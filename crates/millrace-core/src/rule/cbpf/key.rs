@@ -3,7 +3,7 @@
 use super::super::hash;
 use super::super::program::{Key, Load, Operand, Queues, Spread, Which};
 use super::super::target::{self, Why};
-use super::{At, Compiler, code};
+use super::{At, CbpfTarget, Compiler, code};
 
 const MULTIPLIER: u32 = 0x85eb_ca6b;
 const NARROW: u64 = u32::MAX as u64;
@@ -39,7 +39,12 @@ impl Compiler<'_> {
                 return Err("it is no function of the datagram".into());
             }
         }
-        self.a.op(code::RET_A, 0);
+        if let CbpfTarget::Reuseport { sockets } = self.layout.target
+            && u64::from(over.first) + over.count() > sockets.into()
+        {
+            self.a.op(code::MOD, sockets.max(1).into());
+        }
+        self.a.ret_a();
         Ok(())
     }
 

@@ -32,15 +32,25 @@ pub enum CbpfTarget {
     /// What is no whole UDP datagram gets 0, and so does one behind IPv6 extension headers, which a program without
     /// loops cannot skip.
     Fanout,
-    /// `SO_ATTACH_REUSEPORT_CBPF`. Offset 0 is the UDP payload.
+    /// `SO_ATTACH_REUSEPORT_CBPF`. Offset 0 is the UDP payload. The kernel does not reduce the result, so the program
+    /// does: it returns the queue modulo `sockets`.
     ///
-    /// Where IPv6 extension headers hide the ports from a rule set that looks at them, the program returns an index
-    /// beyond every group, upon which the kernel takes its own hash.
-    Reuseport,
+    /// What a rule drops, it leaves to the kernel's own hash, by an index beyond every group. Where IPv6 extension headers hide the ports from a rule set that looks at them, the program returns an index
+    /// beyond every group too.
+    Reuseport {
+        /// Sockets in the group, at least 1.
+        sockets: u16,
+    },
 }
 
+/// What [`CbpfTarget::Reuseport`] returns for "whoever".
+const BEYOND: u32 = u32::MAX;
+/// `SKF_AD_RANDOM`: a load of a random word.
+const AD_RANDOM: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
+
 impl RuleSet {
-    /// The classic BPF program that returns, for every datagram, the queue that [`RuleSet::evaluate`] would pick.
+    /// The classic BPF program that returns, for every datagram, the queue that [`RuleSet::evaluate`] would pick, before
+    /// `spill`. A datagram that a rule drops may go anywhere, and goes to a random member, so that a flood of them burdens all alike.
     ///
     /// A super-packet (GSO, GRO) is steered as one datagram, by its first: the kernel cuts it up later.
     ///
@@ -76,7 +86,6 @@ mod code {
     pub(super) const ST: u16 = 0x02;
     pub(super) const TAX: u16 = 0x07;
     pub(super) const TXA: u16 = 0x87;
-    pub(super) const RET_A: u16 = 0x16;
     /// Operand in X instead of the constant.
     pub(super) const X: u16 = 0x08;
     pub(super) const ADD: u16 = 0x04;
@@ -191,11 +200,25 @@ impl<'p> Compiler<'p> {
                 self.goto(to.yes);
             }
             Node::Do { action, fail, .. } => match target::decide(action)? {
-                Decide::Queue(queue) => self.a.ret(queue.into()),
+                Decide::Queue(queue) => match self.layout.target {
+                    CbpfTarget::Fanout => self.a.ret(queue.into()),
+                    CbpfTarget::Reuseport { sockets } => self.a.ret((queue % sockets.max(1)).into()),
+                },
+                Decide::Anyone => self.anyone(),
                 Decide::Spread(by, over) => self.spread(by, over, *fail)?,
             },
         }
         Ok(())
+    }
+
+    fn anyone(&mut self) {
+        match self.layout.target {
+            CbpfTarget::Fanout => {
+                self.a.load_word(AD_RANDOM);
+                self.a.ret_a();
+            }
+            CbpfTarget::Reuseport { .. } => self.a.ret(BEYOND),
+        }
     }
 
     /// Goes where a table says that the value leads.

@@ -17,6 +17,9 @@ use crate::bpf::asm::{Assembler, Cond, Label, Reg, Size};
 
 pub use drop::EarlyDrop;
 
+/// `bpf_get_prandom_u32` in `enum bpf_func_id`.
+const HELPER_RANDOM: i32 = 7;
+
 const CTX: Reg = Reg::R6;
 const NUMBER: Reg = Reg::R7;
 const UDP: Reg = Reg::R8;
@@ -47,8 +50,8 @@ enum Access {
 
 impl RuleSet {
     /// The eBPF program (`BPF_PROG_TYPE_SOCKET_FILTER`, for `PACKET_FANOUT_EBPF`) that returns, for every datagram, the
-    /// queue that [`RuleSet::evaluate`] would pick. What is no whole UDP datagram gets 0, and so does one behind IPv6
-    /// extension headers.
+    /// queue that [`RuleSet::evaluate`] would pick, before `spill`; for one that a rule drops, a random number. What is no
+    /// whole UDP datagram gets 0, and so does one behind IPv6 extension headers.
     ///
     /// A super-packet (GSO, GRO) is steered as one datagram, by its first: the kernel cuts it up later.
     ///
@@ -156,6 +159,9 @@ impl<'a, 'p> Compiler<'a, 'p> {
                     self.a.mov_imm(Reg::R0, queue.into()).exit();
                 }
                 Decide::Spread(by, over) => self.spread(by, over, *fail)?,
+                Decide::Anyone => {
+                    self.a.call(HELPER_RANDOM).exit();
+                }
             },
         }
         Ok(())

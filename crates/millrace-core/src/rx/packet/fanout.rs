@@ -3,7 +3,11 @@
 //! Which member sees a datagram never matters for the result, because the rules decide its queue in user space: the
 //! mode is a matter of locality and of even load.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use libc::{
     PACKET_FANOUT, PACKET_FANOUT_CBPF, PACKET_FANOUT_CPU, PACKET_FANOUT_DATA, PACKET_FANOUT_EBPF,
@@ -11,11 +15,11 @@ use libc::{
     PACKET_FANOUT_LB, PACKET_FANOUT_QM, PACKET_FANOUT_RND, PACKET_FANOUT_ROLLOVER, SOL_PACKET, sock_filter,
 };
 
-use super::steer;
 use crate::{
     bpf::sys::Program,
-    config::{FanoutFlag, FanoutMode},
+    config::{EngineConfig, FanoutFlag, FanoutMode},
     error::{Code, Error, Result},
+    rule::{CbpfTarget, RuleSet},
     rx::{Steering, socket::sys},
 };
 
@@ -23,21 +27,56 @@ use crate::{
 const IGNORE_OUTGOING: u32 = 0x4000;
 
 /// What decides, ready to be handed to the kernel.
+#[derive(Clone)]
 enum Demux {
     /// The kernel's own mode, `PACKET_FANOUT_*`.
     Kernel(u32),
     /// A classic program, attached to the group after joining.
     Classic(Vec<sock_filter>),
     /// An eBPF program. The group holds a reference of its own to it.
-    Extended(Program),
+    Extended(Arc<Program>),
 }
 
-/// What a group is to be; kept to make it anew when a member dies.
+impl Demux {
+    /// `PACKET_FANOUT_*`.
+    fn kind(&self) -> u32 {
+        match self {
+            Demux::Kernel(kind) => *kind,
+            Demux::Classic(_) => PACKET_FANOUT_CBPF,
+            Demux::Extended(_) => PACKET_FANOUT_EBPF,
+        }
+    }
+
+    /// Gives the program to the whole group of this member.
+    fn attach(&self, member: &OwnedFd) -> io::Result<()> {
+        match self {
+            Demux::Kernel(_) => Ok(()),
+            Demux::Classic(program) => sys::set_program(member, SOL_PACKET, PACKET_FANOUT_DATA, program),
+            Demux::Extended(program) => {
+                sys::set_int(member, SOL_PACKET, PACKET_FANOUT_DATA, program.as_fd().as_raw_fd())
+            }
+        }
+    }
+}
+
+/// What a group is to be; kept to make it anew when a member dies, and changed by a reload of the rules.
 pub(super) struct Wanted {
     mode: FanoutMode,
-    demux: Demux,
     flags: u32,
+    /// Members, at least 1.
+    members: u16,
+    program: Mutex<Chosen>,
 }
+
+/// What decides, and what is said about it (nothing where the rules have no part in it).
+#[derive(Clone)]
+struct Chosen {
+    demux: Demux,
+    says: Option<String>,
+}
+
+/// The key in [`crate::rx::BackendInfo::granted`].
+pub(super) const GRANTED: &str = "steering";
 
 /// A joined group.
 #[derive(Debug, Clone, Copy)]
@@ -81,33 +120,33 @@ impl Group {
 }
 
 impl Wanted {
-    /// Prepares a mode. Where its program cannot be had, the next best takes its place (`ebpf` → `cbpf`, with
-    /// a sentence in `degraded`; `rules` → `hash`).
-    pub(super) fn new(
-        mode: FanoutMode,
-        flags: &[FanoutFlag],
-        steering: &Steering,
-        degraded: &mut Vec<String>,
-    ) -> Self {
-        let (mode, demux) = match mode {
-            FanoutMode::Hash => (mode, Demux::Kernel(PACKET_FANOUT_HASH)),
-            FanoutMode::Lb => (mode, Demux::Kernel(PACKET_FANOUT_LB)),
-            FanoutMode::Cpu => (mode, Demux::Kernel(PACKET_FANOUT_CPU)),
-            FanoutMode::Rollover => (mode, Demux::Kernel(PACKET_FANOUT_ROLLOVER)),
-            FanoutMode::Rnd => (mode, Demux::Kernel(PACKET_FANOUT_RND)),
-            FanoutMode::Qm => (mode, Demux::Kernel(PACKET_FANOUT_QM)),
-            FanoutMode::Cbpf => (mode, Demux::Classic(steer::classic())),
-            FanoutMode::Ebpf => match steer::extended() {
-                Ok(program) => (mode, Demux::Extended(program)),
+    /// Prepares the mode. Where its program cannot be had the next best takes its place, with a sentence in `degraded`
+    /// where that is more than a matter of the rules.
+    pub(super) fn new(config: &EngineConfig, steering: &Steering, degraded: &mut Vec<String>) -> Self {
+        let members = config.rx_threads.max(1);
+        let kernel = |kind| (config.fanout, Chosen { demux: Demux::Kernel(kind), says: None });
+        let (mode, program) = match config.fanout {
+            FanoutMode::Hash => kernel(PACKET_FANOUT_HASH),
+            FanoutMode::Lb => kernel(PACKET_FANOUT_LB),
+            FanoutMode::Cpu => kernel(PACKET_FANOUT_CPU),
+            FanoutMode::Rollover => kernel(PACKET_FANOUT_ROLLOVER),
+            FanoutMode::Rnd => kernel(PACKET_FANOUT_RND),
+            FanoutMode::Qm => kernel(PACKET_FANOUT_QM),
+            FanoutMode::Cbpf => (FanoutMode::Cbpf, classic(steering, members)),
+            FanoutMode::Ebpf => match extended(steering, members) {
+                Ok(chosen) => (FanoutMode::Ebpf, chosen),
                 Err(e) => {
-                    degraded.push(format!("fanout ebpf was refused, cbpf computes the same: {}", e.message));
-                    (FanoutMode::Cbpf, Demux::Classic(steer::classic()))
+                    degraded.push(format!("fanout ebpf was refused, cbpf takes its place: {}", e.message));
+                    (FanoutMode::Cbpf, classic(steering, members))
                 }
             },
-            FanoutMode::Rules => match &steering.fanout {
-                Ok(program) => (mode, Demux::Classic(program.clone())),
-                // Nothing is worse for it but locality, so it is no degradation; `report` says why.
-                Err(_) => (FanoutMode::Hash, Demux::Kernel(PACKET_FANOUT_HASH)),
+            // Classic BPF needs no capability; eBPF expresses more.
+            FanoutMode::Rules => match (&steering.fanout, &steering.fanout_ebpf) {
+                (Err(_), Ok(_)) => (
+                    FanoutMode::Rules,
+                    extended(steering, members).unwrap_or_else(|_| classic(steering, members)),
+                ),
+                _ => (FanoutMode::Rules, classic(steering, members)),
             },
         };
         let bit = |flag: &FanoutFlag| match flag {
@@ -116,7 +155,43 @@ impl Wanted {
             FanoutFlag::Uniqueid => PACKET_FANOUT_FLAG_UNIQUEID,
             FanoutFlag::IgnoreOutgoing => IGNORE_OUTGOING,
         };
-        Wanted { mode, demux, flags: flags.iter().map(bit).fold(0, |all, f| all | f) }
+        let flags = config.fanout_flags.iter().map(bit).fold(0, |all, f| all | f);
+        Wanted { mode, flags, members, program: Mutex::new(program) }
+    }
+
+    fn program(&self) -> MutexGuard<'_, Chosen> {
+        self.program.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the rules are run to steer, for people; `None` in modes that do not ask them.
+    pub(super) fn says(&self) -> Option<String> {
+        self.program().says.clone()
+    }
+
+    /// Takes the programs of other rules. What kind of program it is cannot change: that is the group's.
+    pub(super) fn replace(&self, steering: &Steering) {
+        let mut program = self.program();
+        match program.demux {
+            Demux::Kernel(_) => {}
+            Demux::Classic(_) => *program = classic(steering, self.members),
+            Demux::Extended(_) => {
+                // Whoever was allowed to load one is allowed to load another; and if not, the old one steers on.
+                match extended(steering, self.members) {
+                    Ok(chosen) => *program = chosen,
+                    Err(e) => program.says = Some(format!("the rules of before: {}", e.message)),
+                }
+            }
+        }
+    }
+
+    /// Gives the present program to a group that was made for this.
+    ///
+    /// # Errors
+    /// [`Code::Kernel`].
+    pub(super) fn attach(&self, member: &OwnedFd, interface: &str) -> Result<()> {
+        let mode = self.mode.as_str();
+        let failed = |e| Error::os(Code::Kernel, format!("PACKET_FANOUT_DATA ({mode}) on {interface}"), e);
+        self.program().demux.attach(member).map_err(failed)
     }
 
     /// Joins bound sockets to a new group, in order: the position is the member's index. Flags and modes that this
@@ -136,11 +211,7 @@ impl Wanted {
         let Some((first, others)) = members.split_first() else {
             return Err(Error::new(Code::State, "a fanout group needs a member"));
         };
-        let kind = match self.demux {
-            Demux::Kernel(kind) => kind,
-            Demux::Classic(_) => PACKET_FANOUT_CBPF,
-            Demux::Extended(_) => PACKET_FANOUT_EBPF,
-        };
+        let kind = self.program().demux.kind();
         let own_id = (std::process::id() ^ ifindex << 8 ^ generation << 12) as u16;
         let mut last = None;
         for (mode, kind) in [(self.mode, kind), (FanoutMode::Hash, PACKET_FANOUT_HASH)] {
@@ -189,20 +260,47 @@ impl Wanted {
         for (fd, index) in others.iter().zip(1..) {
             set(fd, group.id, kind | flags).map_err(|e| refused(e, interface, index))?;
         }
-        let program = match &self.demux {
-            Demux::Classic(program) if kind == PACKET_FANOUT_CBPF => {
-                sys::set_program(first, SOL_PACKET, PACKET_FANOUT_DATA, program)
-            }
-            Demux::Extended(program) if kind == PACKET_FANOUT_EBPF => {
-                sys::set_int(first, SOL_PACKET, PACKET_FANOUT_DATA, program.as_fd().as_raw_fd())
-            }
-            _ => Ok(()),
-        };
-        program.map_err(|e| {
-            Error::os(Code::Kernel, format!("PACKET_FANOUT_DATA ({}) on {interface}", self.mode.as_str()), e)
-        })?;
+        if group.mode == self.mode {
+            self.attach(first, interface)?;
+        }
         Ok(group)
     }
+}
+
+/// The rules in classic BPF, or else the flow's hash.
+fn classic(steering: &Steering, members: u16) -> Chosen {
+    match &steering.fanout {
+        Ok(program) => {
+            Chosen { demux: Demux::Classic(program.clone()), says: Some("rules, classic BPF".into()) }
+        }
+        Err(why) => {
+            let program = flow_hash(members).and_then(|rules| rules.to_cbpf(CbpfTarget::Fanout).ok());
+            let demux = program.map_or(Demux::Kernel(PACKET_FANOUT_HASH), Demux::Classic);
+            Chosen { demux, says: Some(format!("hash(flow), not rules: {why}")) }
+        }
+    }
+}
+
+/// The rules in eBPF, or else the flow's hash.
+///
+/// # Errors
+/// The kernel's: [`Code::Permission`] without CAP_BPF, [`Code::Unsupported`].
+fn extended(steering: &Steering, members: u16) -> Result<Chosen> {
+    let load = |code: &[u64]| Program::load_socket_filter("millrace_fan", code).map(Arc::new);
+    let why = match &steering.fanout_ebpf {
+        Ok(code) => {
+            let demux = Demux::Extended(load(code)?);
+            return Ok(Chosen { demux, says: Some("rules, eBPF".into()) });
+        }
+        Err(why) => why,
+    };
+    let code = flow_hash(members).and_then(|rules| rules.to_ebpf().ok());
+    let code = code.ok_or_else(|| Error::new(Code::State, "hash(flow) does not compile to eBPF"))?;
+    Ok(Chosen { demux: Demux::Extended(load(&code)?), says: Some(format!("hash(flow), not rules: {why}")) })
+}
+
+fn flow_hash(members: u16) -> Option<RuleSet> {
+    RuleSet::compile("hash(flow)", members).ok()
 }
 
 fn set(fd: &OwnedFd, id: u16, kind_and_flags: u32) -> std::io::Result<()> {

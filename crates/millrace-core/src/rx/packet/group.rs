@@ -11,7 +11,7 @@
 use std::{
     os::fd::OwnedFd,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
@@ -21,7 +21,12 @@ use std::{
 use libc::sock_filter;
 
 use super::{Made, Rings, attach, fanout, make, packet_socket};
-use crate::{affinity, config::EngineConfig, error::Result, rx::cbpf};
+use crate::{
+    affinity,
+    config::EngineConfig,
+    error::Result,
+    rx::{Steer, Steering, cbpf},
+};
 
 /// Between the death of a member and the new group. Meanwhile the group is one smaller and loses nothing. When the
 /// whole service stops, all members are gone before that.
@@ -69,7 +74,7 @@ impl Shared {
         wanted: fanout::Wanted,
         (interface, ifindex): (&str, u32),
         filter: Vec<sock_filter>,
-        sockets: &[Arc<OwnedFd>],
+        made: &Made,
     ) -> Self {
         Shared {
             config: config.clone(),
@@ -83,8 +88,8 @@ impl Shared {
             failed: AtomicBool::new(false),
             cpus: affinity::allowed().unwrap_or_default(),
             places: Mutex::new(Places {
-                sockets: sockets.iter().cloned().map(Some).collect(),
-                next: sockets.iter().map(|_| None).collect(),
+                sockets: made.sockets.iter().cloned().map(Some).collect(),
+                next: made.sockets.iter().map(|_| None).collect(),
                 last_death: None,
             }),
         }
@@ -206,6 +211,18 @@ impl Shared {
         self.building.store(false, Ordering::Release);
     }
 
+    /// Puts other rules' program in force: in the group in use, and in any that follows it. Returns what steers then.
+    fn replace_program(&self, steering: &Steering) -> String {
+        let places = self.places();
+        self.wanted.replace(steering);
+        let Some(said) = self.wanted.says() else { return "not by rules".into() };
+        let member = places.sockets.iter().flatten().next();
+        match member.map_or(Ok(()), |member| self.wanted.attach(member, &self.interface)) {
+            Ok(()) => said,
+            Err(e) => format!("the rules of before: {}", e.message),
+        }
+    }
+
     fn make(&self, members: usize) -> Result<Made> {
         let sockets = (0..members).map(|_| packet_socket(self.config.tpacket)).collect::<Result<Vec<_>>>()?;
         let wanted = (&self.wanted, self.generation() + 1);
@@ -218,6 +235,10 @@ impl Shared {
     fn switch(&self, places: &mut Places, alive: &[usize], made: Made) -> Result<()> {
         let nothing = cbpf::drop_all();
         let old = || places.sockets.iter().flatten();
+        // The rules may have changed since it was made. What fails here costs locality only.
+        if let Some(first) = made.sockets.first() {
+            let _ = self.wanted.attach(first, &self.interface);
+        }
         let switched = old()
             .try_for_each(|old| attach(old, &nothing))
             .and_then(|()| made.sockets.iter().try_for_each(|new| attach(new, &self.filter)));
@@ -233,5 +254,18 @@ impl Shared {
         }
         self.made.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+}
+
+/// The engine's handle; the members alone keep the group.
+pub(super) struct Handle(pub(super) Weak<Shared>);
+
+impl Steer for Handle {
+    fn steer(&self, steering: &Steering) -> Result<(&'static str, String)> {
+        let said = match self.0.upgrade() {
+            None => "nothing: all members are gone".into(),
+            Some(shared) => shared.replace_program(steering),
+        };
+        Ok((fanout::GRANTED, said))
     }
 }

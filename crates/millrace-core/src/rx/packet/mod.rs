@@ -18,14 +18,13 @@ mod group;
 mod receiver;
 mod ring;
 mod slots;
-mod steer;
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
 pub use receiver::PacketReceiver;
 
 use crate::{
-    config::{EngineConfig, FanoutMode, ListenSet, Tpacket},
+    config::{EngineConfig, ListenSet, Tpacket},
     error::{Code, Error, Result},
     net::Interface,
     rx::{
@@ -108,18 +107,18 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     let guard = open_guard(config, GuardMode::Sink)?;
     let mut info = BackendInfo { backend: "packet", interface: Some(name.clone()), ..BackendInfo::default() };
 
-    let wanted = fanout::Wanted::new(config.fanout, &config.fanout_flags, steering, &mut info.degraded);
+    let wanted = fanout::Wanted::new(config, steering, &mut info.degraded);
     let made = make(config, (&wanted, 0), sockets, (&name, ifindex), &mut info.degraded)?;
     info.mode = format!("{} fanout {}", config.tpacket.as_str(), made.group.mode.as_str());
     let ports: Vec<u16> = config.listen.iter().map(|l| l.port).collect();
     let (program, by_port) = filter::ours(&ports);
     report(&mut info, config, &made.rings, made.group, by_port);
-    if let (FanoutMode::Rules, Err(why)) = (config.fanout, &steering.fanout) {
-        info.granted.push(("steering".into(), format!("hash, not rules: {why}")));
+    if let Some(said) = wanted.says() {
+        info.grant(fanout::GRANTED, said);
     }
 
     let listen = ListenSet::new(&local::listen_here(&config.listen, &config.multicast)?);
-    let shared = Arc::new(Shared::new(config, wanted, (&name, ifindex), program, &made.sockets));
+    let shared = Arc::new(Shared::new(config, wanted, (&name, ifindex), program, &made));
     let rolls_over = made.group.rolls_over();
     let receivers: Vec<PacketReceiver> = made
         .sockets
@@ -133,7 +132,8 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     for receiver in &receivers {
         attach(receiver.fd(), &shared.filter)?;
     }
-    Ok(Opened { receivers, guard: Some(guard), info })
+    let steer = Some(Box::new(group::Handle(Arc::downgrade(&shared))) as Box<dyn crate::rx::Steer>);
+    Ok(Opened { receivers, guard: Some(guard), steer, info })
 }
 
 /// Members of a group: bound, joined in order, with a filter that drops everything.

@@ -4,6 +4,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::OwnedFd,
+    sync::Arc,
 };
 
 use super::{owner, sys};
@@ -31,7 +32,8 @@ pub(super) type Place = (Target, u16);
 
 /// A socket that is bound.
 pub(super) struct Bound {
-    pub(super) fd: OwnedFd,
+    /// Its receiver owns it; a reload borrows it for a moment.
+    pub(super) fd: Arc<OwnedFd>,
     /// Port, host order.
     pub(super) port: u16,
     /// The bound address, where it is a single one: then it is the destination of every datagram.
@@ -95,7 +97,7 @@ pub(super) fn bind_group(
             share(&fd, place)?;
         }
         let dst = matches!(place.0, Target::Exact(_)).then(|| Addr::from(address));
-        group.push(Bound { fd, port: place.1, dst });
+        group.push(Bound { fd: Arc::new(fd), port: place.1, dst });
     }
     Ok(group)
 }

@@ -3,7 +3,7 @@
 //! It keeps the host from answering with ICMP port unreachable, makes a second owner of the port visible as an error,
 //! and receives what the fast path cannot read.
 
-use std::{net::IpAddr, os::fd::OwnedFd};
+use std::{net::IpAddr, os::fd::OwnedFd, sync::Arc};
 
 use super::{Options, SocketReceiver, bind, multicast, receiver::Wanted, sys};
 use crate::{
@@ -98,7 +98,7 @@ pub fn open_guard(config: &EngineConfig, mode: GuardMode) -> Result<SocketReceiv
 ///
 /// UDP_GRO is on, so that a super-packet meets the filter whole instead of being cut up only to be dropped, and so that
 /// the driver's GRO may merge our flows before the ring sees them: the ring splits them again for much less.
-fn hold(place: bind::Place, options: &mut Options) -> Result<OwnedFd> {
+fn hold(place: bind::Place, options: &mut Options) -> Result<Arc<OwnedFd>> {
     let group = bind::bind_group(place, 1, &mut |fd, _| {
         options.fast_path(fd);
         attach(fd, libc::SO_ATTACH_FILTER, &cbpf::drop_all())
@@ -111,7 +111,7 @@ fn hold(place: bind::Place, options: &mut Options) -> Result<OwnedFd> {
 /// the reader. One socket with a filter would do, but the kernel counts what a filter drops in the same counter as a
 /// full buffer, and then nobody could say what was lost. No UDP_GRO: what it merges is large, and large datagrams are
 /// the reader's.
-fn hold_and_read(place: bind::Place, options: &mut Options) -> Result<(OwnedFd, bind::Bound)> {
+fn hold_and_read(place: bind::Place, options: &mut Options) -> Result<(Arc<OwnedFd>, bind::Bound)> {
     let exact = matches!(place.0, bind::Target::Exact(_));
     let mut first = true;
     let mut group = bind::bind_group(place, 2, &mut |fd, _| {

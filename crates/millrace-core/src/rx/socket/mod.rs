@@ -11,9 +11,10 @@ mod multicast;
 mod owner;
 mod receiver;
 mod snmp;
+mod steer;
 pub(crate) mod sys;
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, sync::Arc};
 
 pub use receiver::SocketReceiver;
 
@@ -22,7 +23,7 @@ use crate::{
     datagram::Addr,
     error::{Code, Error, Result},
     net,
-    rx::{BackendInfo, Opened, Steering},
+    rx::{BackendInfo, Opened, Steer, Steering},
 };
 
 /// Opens `config.rx_threads` receivers.
@@ -45,6 +46,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     let places = bind::plan(&config.listen);
     multicast::check(&config.multicast, &places)?;
     let mut options = Options::new(config.socket_rcvbuf, time);
+    let mut groups = steer::Groups::default();
     let mut columns: Vec<Vec<bind::Bound>> = (0..threads).map(|_| Vec::with_capacity(places.len())).collect();
     for &place in &places {
         let exact = matches!(place.0, bind::Target::Exact(_));
@@ -54,13 +56,8 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
                 multicast::only_own(fd, v6);
             })
         })?;
-        multicast::join(&config.multicast, place, &group.iter().map(|b| &b.fd).collect::<Vec<_>>())?;
-        if let (FanoutMode::Rules, Ok(program), Some(first), true) =
-            (config.fanout, &steering.reuseport, group.first(), threads > 1)
-        {
-            sys::attach_cbpf(&first.fd, libc::SO_ATTACH_REUSEPORT_CBPF, program)
-                .map_err(|e| Error::os(Code::Kernel, "SO_ATTACH_REUSEPORT_CBPF", e))?;
-        }
+        multicast::join(&config.multicast, place, &group.iter().map(|b| &*b.fd).collect::<Vec<_>>())?;
+        groups.push(group.iter().map(|bound| Arc::downgrade(&bound.fd)).collect());
         for (column, bound) in columns.iter_mut().zip(group) {
             column.push(bound);
         }
@@ -86,18 +83,20 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         granted: vec![("sockets".into(), format!("{threads} threads x {} places", places.len()))],
         degraded: Vec::new(),
     };
-    if config.fanout == FanoutMode::Rules && threads > 1 {
-        match &steering.reuseport {
-            Ok(_) => info.mode = "reuseport by rules".into(),
-            Err(why) => info.granted.push(("steering".into(), format!("hash, not rules: {why}"))),
-        }
-    }
+    let by_rules = matches!(config.fanout, FanoutMode::Rules | FanoutMode::Cbpf | FanoutMode::Ebpf);
+    let steer: Option<Box<dyn Steer>> = if by_rules && threads > 1 {
+        let (what, said) = groups.steer(steering)?;
+        info.grant(what, said);
+        Some(Box::new(groups))
+    } else {
+        None
+    };
     if !config.multicast.is_empty() {
         let groups: Vec<String> = config.multicast.iter().map(ToString::to_string).collect();
         info.granted.push(("multicast".into(), groups.join(", ")));
     }
     options.report(&mut info);
-    Ok(Opened { receivers, guard: None, info })
+    Ok(Opened { receivers, guard: None, steer, info })
 }
 
 /// Sets socket options and remembers what the kernel made of them.

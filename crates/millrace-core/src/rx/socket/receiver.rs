@@ -1,6 +1,6 @@
 //! One receive thread's UDP sockets.
 
-use std::{io, os::fd::AsRawFd, os::fd::OwnedFd, time::Duration};
+use std::{io, os::fd::AsRawFd, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use super::{
     batch::{Batch, Message},
@@ -58,7 +58,7 @@ impl Drops {
 pub struct SocketReceiver {
     sockets: Vec<(Bound, Drops)>,
     /// Sockets that only hold their port: a filter drops what they get, nobody reads them.
-    _holders: Vec<OwnedFd>,
+    _holders: Vec<Arc<OwnedFd>>,
     batch: Batch,
     index: u16,
     wanted: Wanted,
@@ -101,7 +101,7 @@ impl SocketReceiver {
     }
 
     /// Makes it the guard's receiver.
-    pub(super) fn into_guard(self, wanted: Wanted, holders: Vec<OwnedFd>) -> Self {
+    pub(super) fn into_guard(self, wanted: Wanted, holders: Vec<Arc<OwnedFd>>) -> Self {
         SocketReceiver { wanted, _holders: holders, flags: flags::SLOW_PATH, lost: "guard_rcvbuf", ..self }
     }
 

@@ -1,5 +1,8 @@
 //! What all receivers of an interface share: the XSKMAP, the program and its place on the interface.
 
+use std::sync::{Mutex, PoisonError};
+
+use super::early::EarlyRules;
 use crate::{
     bpf::{
         link::{AttachMode, XdpLink},
@@ -18,9 +21,12 @@ use crate::{
 /// Owned by the receivers together; the last one gone, the link's descriptor closes and the kernel takes the program
 /// off the interface. Field order: off the interface first.
 pub(super) struct Attachment {
-    _link: XdpLink,
-    pub(super) program: Program,
+    link: XdpLink,
+    /// The program in force, and whether early drops are in it.
+    program: Mutex<(Program, bool)>,
     pub(super) map: XskMap,
+    /// What other programs in its place are made from.
+    listen: Vec<Listen>,
     pub(super) mode: AttachMode,
     /// Longer frames pass, bytes from the Ethernet header on.
     pub(super) max_frame: u32,
@@ -34,9 +40,24 @@ const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const ANY_FRAME: u32 = 0xffff;
 
 impl Attachment {
-    /// Loads the program and attaches it. Until sockets are in the map it passes everything. The sentences pushed to
-    /// `degraded` say what was refused on the way.
+    /// Loads the program and attaches it. Until sockets are in the map it passes everything but what `early` drops. The
+    /// sentences pushed to `degraded` say what was refused on the way.
     pub(super) fn new(
+        interface: &Interface,
+        listen: &[Listen],
+        mode: XdpMode,
+        early: Option<&EarlyRules>,
+        degraded: &mut Vec<String>,
+    ) -> Result<Self> {
+        let attached = Self::in_mode(interface, listen, mode, degraded)?;
+        // Attached without them first, so that what a driver refuses is not put down to them.
+        if early.is_some() && !attached.replace(early)? {
+            degraded.push("the kernel refuses the XDP program with the leading drop rules in it: they run in user space".into());
+        }
+        Ok(attached)
+    }
+
+    fn in_mode(
         interface: &Interface,
         listen: &[Listen],
         mode: XdpMode,
@@ -85,12 +106,52 @@ impl Attachment {
     ) -> Result<Self> {
         let max_frame = if segments { ANY_FRAME } else { max_frame(mode, mtu) };
         let map = XskMap::new(interface.max_rx_queues())?;
-        let spec = Spec { listen, map_fd: map.raw_fd(), empty_slot: action::PASS, max_frame };
-        let flags = if segments { BPF_F_XDP_HAS_FRAGS } else { 0 };
-        let program = Program::load("millrace", &xdp_program::generate(&spec)?, flags)?;
+        let program = load(listen, &map, max_frame, segments, None)?;
         let link = XdpLink::attach(&program, interface, mode)?;
-        Ok(Attachment { _link: link, program, map, mode, max_frame, segments })
+        let program = Mutex::new((program, false));
+        Ok(Attachment { link, program, map, listen: listen.to_vec(), mode, max_frame, segments })
     }
+
+    /// Puts other early drops in force, in one step: every frame meets either the old program or the new one. False when
+    /// the kernel refuses a program with them; then none are in force.
+    ///
+    /// # Errors
+    /// Those of [`XdpLink::update`]; the old ones stay in force.
+    pub(super) fn replace(&self, early: Option<&EarlyRules>) -> Result<bool> {
+        let load = |early| load(&self.listen, &self.map, self.max_frame, self.segments, early);
+        let (program, in_force) = match load(early) {
+            Ok(program) => (program, true),
+            Err(_) if early.is_some() => (load(None)?, false),
+            Err(e) => return Err(e),
+        };
+        let mut current = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        self.link.update(&program)?;
+        *current = (program, in_force && early.is_some());
+        Ok(in_force)
+    }
+
+    /// Early drops are in force.
+    pub(super) fn has_early_drops(&self) -> bool {
+        self.program.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    /// The kernel's id of the program in force.
+    pub(super) fn program_id(&self) -> u32 {
+        self.program.lock().unwrap_or_else(PoisonError::into_inner).0.id()
+    }
+}
+
+fn load(
+    listen: &[Listen],
+    map: &XskMap,
+    max_frame: u32,
+    segments: bool,
+    early: Option<&EarlyRules>,
+) -> Result<Program> {
+    let spec = Spec { listen, map_fd: map.raw_fd(), empty_slot: action::PASS, max_frame };
+    let flags = if segments { BPF_F_XDP_HAS_FRAGS } else { 0 };
+    let early = early.and_then(EarlyRules::part);
+    Program::load("millrace", &xdp_program::generate_with(&spec, early.as_ref())?, flags)
 }
 
 /// A UMEM frame's room, and in generic mode not more than the wire could carry: what is longer is a UDP GSO

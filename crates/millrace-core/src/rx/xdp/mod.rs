@@ -13,14 +13,16 @@ use crate::{
     config::{EngineConfig, ListenSet},
     error::{Code, Error, Result},
     net::Interface,
-    rx::{BackendInfo, Opened, local},
+    rx::{BackendInfo, Opened, Steering, local},
 };
 
 mod attachment;
 mod busy;
 #[cfg(feature = "bench")]
 pub mod count;
+mod early;
 mod joined;
+mod live_program;
 pub mod mapping;
 pub mod receiver;
 pub mod ring;
@@ -29,6 +31,8 @@ pub mod umem;
 pub mod zerocopy;
 
 use attachment::Attachment;
+pub use early::EarlyRules;
+use live_program::LiveProgram;
 pub use receiver::XdpReceiver;
 use umem::FRAME_BYTES;
 
@@ -43,13 +47,23 @@ const LINK_HEADER: u32 = 14 + 2 * 4;
 /// [`Code::Interface`], [`Code::Busy`] (a foreign program or socket, left untouched), [`Code::Permission`],
 /// [`Code::Unsupported`], [`Code::Kernel`]. On an error nothing stays behind.
 pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
+    open_steered(config, &Steering::default())
+}
+
+/// As [`open`], with the leading `drop` rules in the program.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened<XdpReceiver>> {
     let interface = match &config.interface {
         Some(name) => Interface::by_name(name)?,
         None => Interface::of_default_route()?,
     };
     let mut degraded = Vec::new();
     let here = local::listen_here(&config.listen, &config.multicast)?;
-    let attachment = Arc::new(Attachment::new(&interface, &here, config.xdp_mode, &mut degraded)?);
+    let live = LiveProgram::new(steering.early.clone());
+    let attachment =
+        live.attach(|early| Attachment::new(&interface, &here, config.xdp_mode, early, &mut degraded))?;
     // Counted after attaching: some drivers give XDP fewer queues than they had before.
     let queues = interface.rx_queues();
     if queues > attachment.map.entries() || u16::try_from(queues).is_err() {
@@ -90,7 +104,10 @@ pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
     info.degraded.splice(0..0, degraded);
     // The guard socket is opened and put here by whoever opens a backend in earnest (see `rx::Opened::guard`); fragments,
     // IP options, extension headers and frames longer than a UMEM frame reach it by XDP_PASS.
-    Ok(Opened { receivers, guard: None, info })
+    let said = live_program::describe(steering.early.as_deref(), attachment.has_early_drops());
+    info.grant(live_program::GRANTED, said);
+    let steer = Some(Box::new(live_program::Handle(live)) as Box<dyn crate::rx::Steer>);
+    Ok(Opened { receivers, guard: None, steer, info })
 }
 
 /// Makes a socket with rings and `frames` frames of packet memory, bound to nothing, and lets go of it again.
@@ -160,7 +177,7 @@ fn describe(
         ("rx ring", ring.to_string()),
         ("fill ring", ring.to_string()),
         ("need_wakeup", "on".into()),
-        ("program id", attachment.program.id().to_string()),
+        ("program id", attachment.program_id().to_string()),
     ];
     Ok(BackendInfo {
         backend: "xdp",

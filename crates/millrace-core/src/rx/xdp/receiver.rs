@@ -122,7 +122,7 @@ impl XdpReceiver {
 
     /// The kernel's id of the XDP program.
     pub fn program_id(&self) -> u32 {
-        self.attachment.program.id()
+        self.attachment.program_id()
     }
 
     /// Puts the frames of `pass` on the fill ring, and keeps what does not fit.

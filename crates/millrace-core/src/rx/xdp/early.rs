@@ -1,0 +1,41 @@
+//! Rules that the XDP program carries out itself, before a frame costs anything: leading `drop` rules, counted by rule.
+
+use std::sync::Arc;
+
+use crate::{bpf::sys::CounterMap, bpf::xdp_program::Early, error::Result, rule::RuleSet};
+
+/// The early drops of one rule set. Their counts outlive any program and attachment that uses them.
+#[derive(Debug)]
+pub struct EarlyRules {
+    rules: Arc<RuleSet>,
+    counters: CounterMap,
+    count: u16,
+}
+
+impl EarlyRules {
+    /// The leading `drop` rules of a set, with counters of their own; `None` when it has none.
+    ///
+    /// # Errors
+    /// Those of [`CounterMap::new`].
+    pub fn new(rules: &Arc<RuleSet>) -> Result<Option<Self>> {
+        let Some(count) = rules.early_drop().map(|early| early.rules()) else { return Ok(None) };
+        let counters = CounterMap::new(count.into())?;
+        Ok(Some(EarlyRules { rules: Arc::clone(rules), counters, count }))
+    }
+
+    /// How many rules, from the first of the set on.
+    pub fn count(&self) -> u16 {
+        self.count
+    }
+
+    /// Datagrams dropped by the rule of this index since the set was put in force.
+    pub fn dropped(&self, rule: u16) -> u64 {
+        // Reading an array map fails for an index beyond it only.
+        self.counters.get(rule.into()).unwrap_or(0)
+    }
+
+    /// For the program's generator.
+    pub(super) fn part(&self) -> Option<Early<'_>> {
+        self.rules.early_drop().map(|rules| Early { rules, counters_fd: self.counters.raw_fd() })
+    }
+}

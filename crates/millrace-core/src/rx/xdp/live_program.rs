@@ -1,0 +1,73 @@
+//! The early drops in force, and the attachment that runs them: what a reload changes.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::{attachment::Attachment, early::EarlyRules};
+use crate::{
+    error::Result,
+    rx::steering::{Steer, Steering},
+};
+
+/// Shared by the engine and whoever attaches. It does not keep an attachment alive: that is the receivers' affair, and
+/// the program goes with the last of them.
+#[derive(Default)]
+pub(super) struct LiveProgram {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    early: Option<Arc<EarlyRules>>,
+    attached: Weak<Attachment>,
+}
+
+impl LiveProgram {
+    /// Nothing attached yet.
+    pub(super) fn new(early: Option<Arc<EarlyRules>>) -> Arc<Self> {
+        Arc::new(LiveProgram { state: Mutex::new(State { early, attached: Weak::new() }) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Attaches with the early drops in force, while no reload can change them.
+    pub(super) fn attach(
+        &self,
+        attach: impl FnOnce(Option<&EarlyRules>) -> Result<Attachment>,
+    ) -> Result<Arc<Attachment>> {
+        let mut state = self.state();
+        let attachment = Arc::new(attach(state.early.as_deref())?);
+        state.attached = Arc::downgrade(&attachment);
+        Ok(attachment)
+    }
+}
+
+/// The key in [`crate::rx::BackendInfo::granted`].
+pub(super) const GRANTED: &str = "early drops";
+
+/// What [`GRANTED`] says.
+pub(super) fn describe(early: Option<&EarlyRules>, in_force: bool) -> String {
+    match early {
+        None => "none: the rules begin with no drop".into(),
+        Some(early) if in_force => format!("{} leading rules run in the XDP program", early.count()),
+        Some(_) => "none: the kernel refuses the program with them".into(),
+    }
+}
+
+/// The engine's handle.
+pub(super) struct Handle(pub(super) Arc<LiveProgram>);
+
+impl Steer for Handle {
+    fn steer(&self, steering: &Steering) -> Result<(&'static str, String)> {
+        let mut state = self.0.state();
+        let early = steering.early.clone();
+        let in_force = match state.attached.upgrade() {
+            Some(attachment) => attachment.replace(early.as_deref())?,
+            None => true,
+        };
+        let said = describe(early.as_deref(), in_force);
+        state.early = early;
+        Ok((GRANTED, said))
+    }
+}
