@@ -24,9 +24,23 @@ const SENT: u64 = 2000;
 fn books(backend: BackendChoice, fanout: FanoutMode) -> EngineStats {
     let pair = Pair::new(1);
     let running = Running::start(&pair, config_of(backend, fanout, RULES));
-    running.send(&pair, SENT);
+    send(&pair, SENT);
     running.received(SENT);
     running.stop()
+}
+
+/// Datagrams of 16 flows and both families; the first byte counts to 10, the second from 0 to 255.
+fn send(pair: &Pair, count: u64) {
+    pair.in_a(|| {
+        let sockets: Vec<_> = (0..16).map(|i| sender(i % 2 == 0)).collect();
+        for i in 0..count as usize {
+            let payload = [(i / 16 % 11) as u8, (i / 16) as u8, 0, 0];
+            sockets[i % 16].send_to(&payload, to(i % 2 == 0, 9000)).unwrap();
+            if i % 100 == 99 {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
 }
 
 fn config_of(backend: BackendChoice, fanout: FanoutMode, rules: &str) -> EngineConfig {
@@ -37,6 +51,7 @@ fn config_of(backend: BackendChoice, fanout: FanoutMode, rules: &str) -> EngineC
         rules: rules.into(),
         lane_slots: 4096,
         lane_bytes: 1 << 20,
+        xdp_frames: 8192,
         ..config(ONE_PORT, "vb", 4)
     }
 }
@@ -72,20 +87,6 @@ impl Running {
             engine.start().unwrap();
             Running { engine, memory, layout }
         })
-    }
-
-    /// Datagrams of 16 flows and both families; the first byte counts to 10, the second from 0 to 255.
-    fn send(&self, pair: &Pair, count: u64) {
-        pair.in_a(|| {
-            let sockets: Vec<_> = (0..16).map(|i| sender(i % 2 == 0)).collect();
-            for i in 0..count as usize {
-                let payload = [(i / 16 % 11) as u8, (i / 16) as u8, 0, 0];
-                sockets[i % 16].send_to(&payload, to(i % 2 == 0, 9000)).unwrap();
-                if i % 100 == 99 {
-                    thread::sleep(Duration::from_millis(1));
-                }
-            }
-        });
     }
 
     /// Waits until so many were received or dropped early since the start.
@@ -161,12 +162,12 @@ fn programs_in_the_kernel_follow_a_reload() {
         let pair = Pair::new(1);
         let config = EngineConfig { queues: 8, ..config_of(backend, fanout, sets[0]) };
         let mut running = Running::start(&pair, config);
-        running.send(&pair, SENT);
+        send(&pair, SENT);
         running.received(SENT);
         assert_eq!(local(&running.engine.stats()), (SENT, SENT), "{backend:?} {fanout:?}");
 
         assert_eq!(running.engine.reload(sets[1]).unwrap(), 2);
-        running.send(&pair, SENT);
+        send(&pair, SENT);
         running.received(2 * SENT);
         let stats = running.engine.stats();
         assert!(granted(&stats, "steering").starts_with("rules"), "{:?}", stats.backend);
@@ -179,7 +180,7 @@ fn programs_in_the_kernel_follow_a_reload() {
         let stats = running.engine.stats();
         assert!(granted(&stats, "steering").contains("not rules: rule `rule1`: `round_robin`"));
         running.engine.reload(sets[0]).unwrap();
-        running.send(&pair, SENT);
+        send(&pair, SENT);
         running.received(3 * SENT);
         let stats = running.stop();
         assert_eq!(local(&stats), (3 * SENT - dropped, 3 * SENT - dropped), "{backend:?} {fanout:?}");
@@ -195,7 +196,7 @@ fn where_classic_bpf_cannot_ebpf_steers() {
     let pair = Pair::new(1);
     let rules = "u32[0] * 2 > 0x0601_0000 => mod(u8[1])\nelse => mod(u8[0])";
     let running = Running::start(&pair, config_of(BackendChoice::Packet, FanoutMode::Rules, rules));
-    running.send(&pair, SENT);
+    send(&pair, SENT);
     running.received(SENT);
     let stats = running.stop();
     assert_eq!(granted(&stats, "steering"), "rules, eBPF");
@@ -215,13 +216,9 @@ fn leading_drops_happen_in_the_xdp_program_and_are_counted() {
     for xdp_mode in [XdpMode::Native, XdpMode::Generic] {
         let pair = Pair::new(1);
         let first = "noise: u8[0] == 7 => drop\nshort: len < 4 => drop\nelse => mod(u8[1])";
-        let config = EngineConfig {
-            xdp_mode,
-            xdp_frames: 4096,
-            ..config_of(BackendChoice::Xdp, FanoutMode::Rules, first)
-        };
+        let config = EngineConfig { xdp_mode, ..config_of(BackendChoice::Xdp, FanoutMode::Rules, first) };
         let mut running = Running::start(&pair, config);
-        running.send(&pair, SENT);
+        send(&pair, SENT);
         running.received(SENT);
         let noise = with_first(SENT, 7);
         let stats = running.engine.stats();
@@ -240,7 +237,7 @@ fn leading_drops_happen_in_the_xdp_program_and_are_counted() {
             .engine
             .reload("other: u8[0] in {1, 2} => drop\nnoise: u8[0] == 8 => drop\nelse => queue(1)")
             .unwrap();
-        running.send(&pair, SENT);
+        send(&pair, SENT);
         running.received(2 * SENT);
         let stats = running.engine.stats();
         let other = with_first(SENT, 1) + with_first(SENT, 2);
@@ -251,7 +248,7 @@ fn leading_drops_happen_in_the_xdp_program_and_are_counted() {
         // None any more; and a set that does not compile changes nothing.
         running.engine.reload("kept: mod(u8[0])").unwrap();
         running.engine.reload("nonsense").unwrap_err();
-        running.send(&pair, SENT);
+        send(&pair, SENT);
         running.received(3 * SENT);
         let stats = running.stop();
         assert_eq!(granted(&stats, "early drops"), "none: the rules begin with no drop");
@@ -271,8 +268,48 @@ fn with_checksums_to_verify_nothing_is_dropped_early() {
     let config =
         EngineConfig { verify_checksum: true, ..config_of(BackendChoice::Xdp, FanoutMode::Rules, rules) };
     let running = Running::start(&pair, config);
-    running.send(&pair, SENT);
+    send(&pair, SENT);
     running.received(SENT);
     let stats = running.stop();
     assert_eq!((stats.early_dropped, stats.rules[0].dropped), (0, with_first(SENT, 7)));
+}
+
+#[test]
+fn a_hundred_reloads_under_traffic_lose_nothing() {
+    if !rig::privileged("a_hundred_reloads_under_traffic_lose_nothing") {
+        return;
+    }
+    let sets = [
+        "one: u8[0] == 1 => drop\nelse => mod(u8[1])",
+        "two: u8[0] == 2 => drop\nthree: u8[0] == 3 => queue(1)\nelse => mod(u8[1] + 1)",
+        "round_robin",
+    ];
+    const COUNT: u64 = 20_000;
+    for backend in [BackendChoice::Xdp, BackendChoice::Packet, BackendChoice::Socket] {
+        let pair = Pair::new(1);
+        let config = EngineConfig {
+            xdp_frames: 16_384,
+            lane_slots: 16_384,
+            lane_bytes: 4 << 20,
+            ..config_of(backend, FanoutMode::Rules, sets[2])
+        };
+        let mut running = Running::start(&pair, config);
+        let mut reloads = 0;
+        thread::scope(|scope| {
+            let sending = scope.spawn(|| send(&pair, COUNT));
+            while !sending.is_finished() || reloads < 100 {
+                running.engine.reload(sets[reloads % 3]).unwrap();
+                reloads += 1;
+            }
+        });
+        running.received(COUNT);
+        let stats = running.stop();
+        let (scattered, _) = local(&stats);
+        let dropped = stats.threads.iter().map(|t| t.dropped.rule).sum::<u64>() + stats.early_dropped;
+        assert_eq!(scattered + dropped, COUNT, "{backend:?}, {reloads} reloads: {stats:#?}");
+        assert!(dropped <= with_first(COUNT, 1) + with_first(COUNT, 2));
+        assert_eq!(stats.rules_generation, reloads as u64 + 1);
+        let guard: u64 = stats.threads.iter().filter(|t| t.kind == "guard").map(|t| t.received).sum();
+        assert_eq!(guard, 0, "{backend:?}: the program was never off the interface");
+    }
 }
