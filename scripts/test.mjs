@@ -145,7 +145,17 @@ if (wants('lint')) {
   await check('biome', 'npx', 'biome', 'check', '.')
   await check('tsc', 'npx', 'tsc', '--noEmit')
   await check('cargo fmt', 'cargo', 'fmt', '--check')
-  await check('cargo clippy', 'cargo', 'clippy', '--workspace', '--all-targets', '--', '-D', 'warnings')
+  await check(
+    'cargo clippy',
+    'cargo',
+    'clippy',
+    '--workspace',
+    '--all-targets',
+    '--all-features',
+    '--',
+    '-D',
+    'warnings',
+  )
 }
 if (wants('rust')) await rust()
 if (wants('ts')) await typescript()

@@ -26,6 +26,7 @@ use millrace_core::{
     config::EngineConfig,
     engine::Engine,
     lane::{QueueMemory, QueuePlan},
+    reload::LiveRules,
     rule::RuleSet,
     rx::{FrameDrop, Receiver, Sink, Steering, ladder, packet::count::PacketCounter, xdp::count::XdpCounter},
     scatter::{Moderation, Queue, Scatter},
@@ -218,12 +219,12 @@ fn drain_stage(config: &EngineConfig, stage: &str) -> Outcome<String> {
                 memory.map(|memory| Arc::new(Queue { memory, wake: Mutex::new(None) }))
             };
             let queues: Option<Vec<_>> = (0..QUEUES).map(|_| queue()).collect();
-            let counters = Arc::new(ThreadCounters::new(QUEUES.into(), set.len()));
+            let counters = Arc::new(ThreadCounters::new(QUEUES.into()));
             let moderation = Moderation { min: 64, max_age: Duration::from_micros(200) };
             let queues = queues.ok_or("queue memory does not fit its plan")?;
+            let rules = LiveRules::new(Arc::new(set), None, 1, QUEUES.into());
             // SAFETY: the only Scatter of these queues.
-            let scatter =
-                unsafe { Scatter::new(0, Arc::new(set), &queues, Arc::clone(&counters), moderation) };
+            let scatter = unsafe { Scatter::new(0, rules, &queues, Arc::clone(&counters), moderation) };
             let result = drain_backend(backend, &mut Lanes { scatter, publishing: Duration::ZERO })?;
             match counters.queue_full.iter().map(|c| c.get()).sum() {
                 0 => Ok(result),
