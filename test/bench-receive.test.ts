@@ -1,10 +1,10 @@
 import t from 'tap'
 import type { Drain, Flow } from '../bench/receive/run.js'
-import { flowRows, stageRows, verdicts } from '../bench/receive/summary.js'
+import { flowRows, oneCpuRows, stageRows, verdicts } from '../bench/receive/summary.js'
 
 const run = (backend: Flow['backend'], contestant: string, received: number, cpuNanos: number): Flow => ({
   ...{ backend, contestant, received, cpuNanos, sent: 1000, sentRate: 1000 },
-  ...{ receivedRate: received, wireDropped: 0 },
+  ...{ receivedRate: received, wireDropped: 0, oneCpu: false },
 })
 
 t.test('rates are compared at the same offered rate, medians of the runs', async (t) => {
@@ -24,6 +24,14 @@ t.test('among equals the one that takes less CPU is the better', async (t) => {
     run('packet', 'netsniff-ng', 999, 30),
   ]
   t.match(verdicts(flowRows(flows)), [{ needed: 1, met: true, cpuRatio: 3, senderLimited: true }])
+})
+
+t.test('on one CPU rates are compared run by run', async (t) => {
+  const crowded = (contestant: string, rates: number[]) =>
+    rates.map((rate) => ({ ...run('socket', contestant, rate, 1), oneCpu: true }))
+  const flows = [...crowded('millrace', [90, 45, 80]), ...crowded('count', [100, 50, 100])]
+  t.match(oneCpuRows(flows)[1], { contestant: 'count', receivedRate: 100, rateRatio: 0.9 })
+  t.strictSame(flowRows(flows), [], 'they are no part of the other comparison')
 })
 
 t.test('a stage costs what it adds', async (t) => {

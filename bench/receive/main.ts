@@ -5,7 +5,16 @@ import type { Command } from 'commander'
 import { Pair } from '../../test/rig/netns.js'
 import { BACKENDS, CONTESTANTS, STAGES } from './contestants.js'
 import { type Drain, drain, type Flow, flow, pinSender } from './run.js'
-import { type FlowRow, flowRows, type StageRow, stageRows, type Verdict, verdicts } from './summary.js'
+import {
+  type FlowRow,
+  flowRows,
+  type OneCpuRow,
+  oneCpuRows,
+  type StageRow,
+  stageRows,
+  type Verdict,
+  verdicts,
+} from './summary.js'
 
 /** Datagrams of a drain: what every ring and socket buffer here holds. */
 const DRAINED = 24_000
@@ -42,13 +51,14 @@ async function receive(options: Options): Promise<void> {
   const skipped = CONTESTANTS.flatMap((c) => (c.missing === undefined ? [] : [c.missing]))
   const { flows, drains } = await measure(Number(options.runs), Number(options.seconds))
   const rows = flowRows(flows)
+  const crowded = oneCpuRows(flows)
   const stages = stageRows(drains)
   const targets = verdicts(rows)
   const machine = { cpu: cpus()[0]?.model ?? 'unknown', cpus: cpus().length, kernel: release() }
   mkdirSync(options.out, { recursive: true })
-  const json = { bench: 'receive', options, machine, skipped, rows, targets, stages, flows, drains }
+  const json = { bench: 'receive', options, machine, skipped, rows, crowded, targets, stages, flows, drains }
   writeFileSync(`${options.out}/receive.json`, `${JSON.stringify(json, null, 2)}\n`)
-  print(rows, stages, targets, skipped)
+  print(rows, crowded, stages, targets, skipped)
 }
 
 function build(): void {
@@ -65,12 +75,15 @@ async function measure(runs: number, seconds: number): Promise<{ flows: Flow[]; 
   try {
     for (let run = 1; run <= runs; run++) {
       for (const contestant of CONTESTANTS.filter((c) => c.missing === undefined)) {
-        const f = await flow(pair, contestant, seconds)
-        flows.push(f)
-        const rates = `${thousands(f.receivedRate)} of ${thousands(f.sentRate)} k/s`
-        console.error(
-          `run ${run}/${runs} ${f.backend} ${f.contestant}: ${rates}, ${f.cpuNanos.toFixed(0)} ns CPU`,
-        )
+        for (const oneCpu of [false, true]) {
+          const f = await flow(pair, contestant, seconds, oneCpu)
+          flows.push(f)
+          const rates = `${thousands(f.receivedRate)} of ${thousands(f.sentRate)} k/s`
+          const where = oneCpu ? " on the sender's CPU" : ''
+          console.error(
+            `run ${run}/${runs} ${f.backend} ${f.contestant}${where}: ${rates}, ${f.cpuNanos.toFixed(0)} ns CPU`,
+          )
+        }
       }
       for (let turn = 0; turn < DRAINS; turn++) {
         for (const backend of BACKENDS) {
@@ -88,6 +101,7 @@ const thousands = (rate: number) => Math.round(rate / 1000)
 
 function print(
   rows: readonly FlowRow[],
+  crowded: readonly OneCpuRow[],
   stages: readonly StageRow[],
   targets: readonly Verdict[],
   skipped: readonly string[],
@@ -103,6 +117,16 @@ function print(
       'millrace arrived ÷': ratio(r, r.shareRatio),
       'millrace CPU ÷': ratio(r, r.cpuRatio),
       limit: r.senderLimited ? 'sender' : 'receiver',
+    })),
+  )
+  console.log('Sender and receiver on one CPU, which is then the limit:')
+  console.table(
+    crowded.map((r) => ({
+      backend: r.backend,
+      receiver: r.contestant,
+      'k/s': thousands(r.receivedRate),
+      'of sent %': Number((r.share * 100).toFixed(1)),
+      'millrace rate ÷': r.contestant === 'millrace' ? '' : r.rateRatio.toFixed(2),
     })),
   )
   console.log('Where the nanoseconds of a datagram go (CPU of the receive thread, emptying a full ring):')

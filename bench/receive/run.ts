@@ -15,6 +15,8 @@ const PATIENCE_MS = 20_000
 export interface Flow {
   readonly backend: Backend
   readonly contestant: string
+  /** Sender and receiver share one CPU, so that the CPU is the limit and not the sender alone. */
+  readonly oneCpu: boolean
   readonly sent: number
   /** Datagrams a second that came out of the sender, and of the receiver. */
   readonly sentRate: number
@@ -48,8 +50,8 @@ export function pinSender(): void {
 }
 
 /** A child with its output. */
-function start(pair: Pair, command: readonly string[]) {
-  const pinned = cpus().length > 1 ? ['taskset', '-c', '1'] : []
+function start(pair: Pair, command: readonly string[], cpu = 1) {
+  const pinned = cpus().length > 1 ? ['taskset', '-c', String(cpu)] : []
   const child = spawnIn(pair.b, [...pinned, ...command], { stdio: ['pipe', 'pipe', 'pipe'] })
   let output = ''
   let errors = ''
@@ -86,8 +88,13 @@ function report(text: string): Report {
 }
 
 /** Sends as fast as it goes for `seconds` to a contestant that waits. */
-export async function flow(pair: Pair, contestant: Contestant, seconds: number): Promise<Flow> {
-  const { child, ready, ended } = start(pair, contestant.command)
+export async function flow(
+  pair: Pair,
+  contestant: Contestant,
+  seconds: number,
+  oneCpu: boolean,
+): Promise<Flow> {
+  const { child, ready, ended } = start(pair, contestant.command, oneCpu ? 0 : 1)
   try {
     await (contestant.ours ? ready() : sleep(SETTLE_MS))
     const before = contestant.ours ? 0 : cpuNanos(child.pid!)
@@ -102,6 +109,7 @@ export async function flow(pair: Pair, contestant: Contestant, seconds: number):
     return {
       backend: contestant.backend,
       contestant: contestant.name,
+      oneCpu,
       sent: sent.sent,
       sentRate: sent.sent / sent.seconds,
       receivedRate: received / sent.seconds,
