@@ -184,7 +184,8 @@ impl Sink for Scatter {
             }
             Verdict::Queue { queue, spill, key, rule } => {
                 by_rule.matched[usize::from(rule)].add(1);
-                let mark = Mark { rule, key, cpu: self.cpu };
+                let generation = self.generation.number as u16;
+                let mark = Mark { rule, key, cpu: self.cpu, generation };
                 let chosen = usize::from(queue);
                 if self.lanes[chosen].producer.push(d, mark) {
                     c.scattered[chosen].add(1);
