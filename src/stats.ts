@@ -70,7 +70,7 @@ export interface EngineStats {
   readonly rules: readonly RuleStats[]
   /** 1 for the rules of the start, one more with each reload. */
   readonly rulesGeneration: number
-  /** Reloads refused, because the rules did not compile. */
+  /** Reloads refused, whatever the reason. */
   readonly rulesRefused: number
   readonly interface: InterfaceStats | null
 }
