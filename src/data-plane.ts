@@ -33,6 +33,10 @@ class NativeDataPlane implements DataPlane {
   #watch: NodeJS.Timeout | undefined
   #fatal: (error: Error) => void = () => {}
   #starting: Promise<void> | undefined
+  /** Of the rules in force. */
+  #generation = 1
+  /** Reloads that were refused before they reached the engine. */
+  #refused = 0
 
   constructor(config: Config, log: Log) {
     this.#config = config
@@ -83,7 +87,23 @@ class NativeDataPlane implements DataPlane {
 
   reload(rules: string): number {
     if (this.#engine === 0) throw new MillraceError('MILLRACE_E_STATE', 'reload of rules while nothing runs')
-    return this.#call(() => this.#addon.reloadRules(this.#engine, rules))
+    const names = this.#call(() => {
+      try {
+        return this.#addon.ruleNames(rules, this.#config.engine.queues)
+      } catch (error) {
+        this.#refused += 1
+        throw error
+      }
+    })
+    // Before the receive threads have them: whoever meets a datagram of new rules must know what they are called.
+    const next = { number: this.#generation + 1, names }
+    for (const worker of this.#workers) worker.announce(next)
+    this.#generation = this.#call(() => this.#addon.reloadRules(this.#engine, rules))
+    return this.#generation
+  }
+
+  reloadRefused(): void {
+    this.#refused += 1
   }
 
   #open(): Plan {
@@ -105,7 +125,6 @@ class NativeDataPlane implements DataPlane {
       memory,
       plan: JSON.parse(layout) as QueuePlan,
       counters: new SharedArrayBuffer(Counters.BYTES),
-      rules: plan.rules,
       node,
       handler: workers.handler,
       batch: workers.batch,
@@ -114,12 +133,14 @@ class NativeDataPlane implements DataPlane {
       publisher: publisherConfig(this.#config, queue),
       logLevel: log.level,
     }
-    return new SupervisedWorker(birth, this.#log, (error) => this.#fatal(error))
+    const rules = { number: this.#generation, names: plan.rules }
+    return new SupervisedWorker(birth, rules, this.#log, (error) => this.#fatal(error))
   }
 
   #stats(): EngineStats {
     if (this.#engine !== 0) {
-      this.#last = this.#call(() => JSON.parse(this.#addon.engineStats(this.#engine)) as EngineStats)
+      const stats = this.#call(() => JSON.parse(this.#addon.engineStats(this.#engine)) as EngineStats)
+      this.#last = { ...stats, rulesRefused: stats.rulesRefused + this.#refused }
     }
     if (!this.#last) throw new MillraceError('MILLRACE_E_STATE', 'snapshot before start')
     return this.#last

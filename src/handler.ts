@@ -16,7 +16,7 @@ export interface HandlerContext {
   readonly queue: number
   readonly queues: number
   readonly node: string
-  /** Names of the rules, indexed by `batch.rule(i)`. */
+  /** Names of the rules in force when the worker starts. They may be reloaded: `batch.ruleName(i)` keeps up. */
   readonly rules: readonly string[]
   readonly log: HandlerLog
 }

@@ -76,7 +76,7 @@ export interface EngineStats {
   readonly rules: readonly RuleStats[]
   /** 1 for the rules of the start, one more with each reload. */
   readonly rulesGeneration: number
-  /** Reloads refused, because the rules did not compile. */
+  /** Reloads refused, whatever the reason. */
   readonly rulesRefused: number
   /** Datagrams that rules dropped in the XDP program, before any thread received them. */
   readonly earlyDropped: number

@@ -1,4 +1,4 @@
-import { Worker } from 'node:worker_threads'
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import { type ErrorCode, MillraceError } from './errors.js'
 import { LAYOUT } from './generated/layout.js'
 import type { WorkerStats } from './stats.js'
@@ -6,6 +6,7 @@ import { Counters } from './worker/counters.js'
 import { queueControl } from './worker/lane.js'
 import type { WorkerBirth, WorkerReport } from './worker/messages.js'
 import { recoverQueue } from './worker/recover.js'
+import { type Generation, REMEMBERED } from './worker/rule-names.js'
 
 /** First pause before a dead worker is started again, ms; doubles to the longest. */
 const RESTART_MS = 100
@@ -18,6 +19,9 @@ const MAX_DEATHS = 8
 /** How often a drain looks whether a starting worker runs, ms. */
 const START_LOOK_MS = 10
 
+/** What every worker of a queue is born with; the rules come with each birth. */
+export type QueueBirth = Omit<WorkerBirth, 'generations' | 'announced'>
+
 interface SupervisorLog {
   error(fields: object, message: string): void
   warn(fields: object, message: string): void
@@ -26,12 +30,15 @@ interface SupervisorLog {
 /** One queue's worker: starts it, watches it, starts it again on the same lanes, drains it. */
 export class SupervisedWorker {
   readonly queue: number
-  readonly #birth: WorkerBirth
+  readonly #birth: QueueBirth
   readonly #counters: Counters
   readonly #control: Int32Array
   readonly #log: SupervisorLog
   readonly #onFatal: (error: Error) => void
   #worker: Worker | undefined
+  /** The rules whose datagrams may lie in the lanes. */
+  readonly #generations: Generation[]
+  #announce: MessagePort | undefined
   #state: WorkerStats['state'] = 'starting'
   #restarts = 0
   #deaths = 0
@@ -44,9 +51,10 @@ export class SupervisedWorker {
   #drained: { left: number } | undefined
   #onExit: (() => void) | undefined
 
-  constructor(birth: WorkerBirth, log: SupervisorLog, onFatal: (error: Error) => void) {
+  constructor(birth: QueueBirth, rules: Generation, log: SupervisorLog, onFatal: (error: Error) => void) {
     this.queue = birth.queue
     this.#birth = birth
+    this.#generations = [rules]
     this.#counters = new Counters(birth.counters)
     this.#control = queueControl(birth.memory, birth.plan)
     this.#log = log
@@ -56,6 +64,13 @@ export class SupervisedWorker {
   /** Starts the worker; resolves when its handler is set up, rejects with what it reported. */
   start(): Promise<void> {
     return new Promise((resolve, reject) => this.#spawn(resolve, reject))
+  }
+
+  /** Tells the worker what the rules of a generation are called; call it before the generation is put in force. */
+  announce(rules: Generation): void {
+    this.#generations.push(rules)
+    if (this.#generations.length > REMEMBERED) this.#generations.shift()
+    this.#announce?.postMessage(rules)
   }
 
   /** Reads counters and heartbeat; the heartbeat's age is measured from call to call, so call it about every second. */
@@ -118,8 +133,13 @@ export class SupervisedWorker {
   }
 
   #spawn(onRunning: () => void, onFailed: (error: Error) => void): void {
+    // A channel for each worker: the port of the one before died with it, and what was announced since is in the birth.
+    const { port1, port2 } = new MessageChannel()
+    this.#announce = port1
+    const birth: WorkerBirth = { ...this.#birth, generations: this.#generations, announced: port2 }
     const worker = new Worker(new URL('./worker/main.js', import.meta.url), {
-      workerData: this.#birth,
+      workerData: birth,
+      transferList: [port2],
       name: `millrace-q${this.queue}`,
     })
     this.#worker = worker

@@ -1,4 +1,4 @@
-import { mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
@@ -6,18 +6,20 @@ import { MillraceError } from '../src/errors.js'
 import type { Log } from '../src/log.js'
 import { RulesFile } from '../src/service/rules-file.js'
 
-/** What was applied, what was logged. */
+/** What was applied, what was logged, how many reloads had no text. */
 function watched(path: string, text: string) {
   const applied: string[] = []
   const lines: string[] = []
-  const note = (level: string) => (fields: { reason?: string }, message: string) =>
-    lines.push([level, message, ...(fields.reason ? [fields.reason] : [])].join(': '))
+  const count = { refused: 0 }
+  const note = (level: string) => (fields: { code?: string; reason?: string }, message: string) =>
+    lines.push([level, message, fields.code, fields.reason].filter(Boolean).join(': '))
   const log = { info: note('info'), warn: note('warn'), error: note('error') } as unknown as Log
   const apply = (rules: string) => {
     if (rules.includes('wrong')) throw new MillraceError('MILLRACE_E_RULES', 'no such action')
     return applied.push(rules)
   }
-  return { file: new RulesFile(path, text, apply, log), applied, lines }
+  const sink = { apply, refused: () => count.refused++ }
+  return { file: new RulesFile(path, text, sink, log), applied, lines, count }
 }
 
 async function until(what: string, done: () => boolean): Promise<void> {
@@ -48,7 +50,7 @@ t.test('a file that is written, or replaced as an editor does', async (t) => {
   t.same(lines, [
     'info: rules reloaded',
     'info: rules reloaded',
-    'error: rules not reloaded: the old ones stay in force: no such action',
+    'error: rules not reloaded: the old ones stay in force: MILLRACE_E_RULES: no such action',
   ])
   file.reload()
   t.equal(lines.length, 4, 'on request the text is tried again')
@@ -71,13 +73,44 @@ t.test('a ConfigMap: the link beside the file is replaced', async (t) => {
   t.same(applied, ['queue(1)'])
 })
 
-t.test('a file that cannot be read', async (t) => {
-  const { file, applied, lines } = watched(join(t.testdir({}), 'rules'), 'queue(0)')
+t.test('a file that cannot be read, and one that is not UTF-8', async (t) => {
+  const dir = t.testdir({ rules: 'queue(0)' })
+  const path = join(dir, 'rules')
+  const { file, applied, lines, count } = watched(path, 'queue(0)')
   t.teardown(() => file.close())
+  const refused = (n: number) => until(`${n} refused`, () => lines.length === n)
+  rmSync(path)
+  await refused(1)
+  // Whatever else happens in the directory, there is nothing new to say.
+  writeFileSync(join(dir, 'other'), 'x')
+  await sleep(400)
+  t.equal(lines.length, 1)
   file.reload()
-  t.match(lines, [/^error: rules not reloaded: the old ones stay in force: .*ENOENT/])
+  t.equal(lines.length, 2, 'on request it is tried again')
+  mkdirSync(path)
+  await refused(3)
+  rmSync(path, { recursive: true })
+  writeFileSync(join(dir, 'new'), Uint8Array.of(0x71, 0xff))
+  renameSync(join(dir, 'new'), path)
+  await refused(4)
+  const kept = 'error: rules not reloaded: the old ones stay in force'
+  const unread = (code: string) =>
+    `${kept}: MILLRACE_E_CONFIG: MILLRACE_RULES_FILE ${path} cannot be read (${code}); expected a text file`
+  t.same(lines, [
+    unread('ENOENT'),
+    unread('ENOENT'),
+    unread('EISDIR'),
+    `${kept}: MILLRACE_E_RULES: ${path} is not UTF-8; expected rules as UTF-8 text`,
+  ])
+  t.equal(count.refused, 4)
   t.same(applied, [])
+  // It comes back as it was.
+  writeFileSync(path, 'queue(0)')
+  await until('the old text', () => applied.length === 1)
+})
+
+t.test('a directory that cannot be watched', async (t) => {
   const lost = watched('/nonexistent/rules', 'queue(0)')
+  t.teardown(() => lost.file.close())
   t.match(lost.lines, [/^warn: the rules file cannot be watched; SIGHUP reads it/])
-  lost.file.close()
 })

@@ -142,6 +142,10 @@ export class FakeDataPlane implements DataPlane {
     return this.calls.length
   }
 
+  reloadRefused(): void {
+    this.calls.push('reload refused')
+  }
+
   onFatal(listener: (error: Error) => void): void {
     this.fatal = listener
   }

@@ -23,5 +23,6 @@ export const LAYOUT = {
   rxQueue: 54,
   key: 56,
   cpu: 60,
-  version: 1,
+  generation: 62,
+  version: 2,
 } as const

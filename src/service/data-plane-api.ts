@@ -16,6 +16,8 @@ export interface DataPlane {
    * when it does not run: the old ones stay.
    */
   reload(rules: string): number
+  /** Counts a reload that did not come as far as {@link reload}, because the rules could not be read. */
+  reloadRefused(): void
   /** Called when it cannot go on (all receive threads dead, a worker keeps crashing …). */
   onFatal(listener: (error: Error) => void): void
 }

@@ -187,7 +187,7 @@ export const FAMILIES: readonly Family[] = [
   {
     name: 'rules_refused_total',
     type: 'counter',
-    help: 'Reloads refused because the rules did not compile; the old ones stayed.',
+    help: 'Reloads refused, whatever the reason: a file that cannot be read, is not UTF-8 or does not compile; the old rules stayed.',
     labels: [],
     read: ({ engine }) => [[{}, engine.rulesRefused]],
   },

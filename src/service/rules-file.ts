@@ -1,32 +1,41 @@
 import { type FSWatcher, readFileSync, watch } from 'node:fs'
 import { dirname } from 'node:path'
-import { fromNative } from '../errors.js'
+import { fromNative, MillraceError } from '../errors.js'
 import type { Log } from '../log.js'
 
 /** A change of a ConfigMap is several events; so long nothing more must happen before the file is read, milliseconds. */
 const SETTLE_MS = 100
 
+/** What is done with the text of the file. */
+export interface RulesSink {
+  /** Compiles rules, puts them in force and returns their generation, or throws and counts. */
+  apply(text: string): number
+  /** Counts a reload that had no text to apply. */
+  refused(): void
+}
+
 /**
  * The rules file of a running service: when it changes, or on request, the rules are compiled and put in force. Rules
- * that do not compile, or a file that cannot be read, leave the old ones in force and one line in the log.
+ * that do not compile, or a file that cannot be read, leave the old ones in force, one line in the log and one more
+ * refused reload.
  *
  * The directory is watched and not the file: an editor replaces the file, and Kubernetes the symbolic link `..data` beside
  * it, through which the file is reached.
  */
 export class RulesFile {
   readonly #path: string
-  readonly #apply: (text: string) => number
+  readonly #sink: RulesSink
   readonly #log: Log
   readonly #watcher: FSWatcher | undefined
   #timer: NodeJS.Timeout | undefined
-  /** The last text that was tried, good or bad: an event that leaves it as it was means nothing. */
-  #text: string
+  /** What was found last, a text, good or bad, or why there is none: an event that leaves it as it was means nothing. */
+  #found: string | MillraceError
 
-  /** `text`: the rules in force; `apply` compiles others, puts them in force and returns their generation, or throws. */
-  constructor(path: string, text: string, apply: (text: string) => number, log: Log) {
+  /** `text`: the rules in force. */
+  constructor(path: string, text: string, sink: RulesSink, log: Log) {
     this.#path = path
-    this.#text = text
-    this.#apply = apply
+    this.#found = text
+    this.#sink = sink
     this.#log = log
     try {
       this.#watcher = watch(dirname(path), { persistent: false }, () => this.#changed())
@@ -54,16 +63,47 @@ export class RulesFile {
   }
 
   #read(asked: boolean): void {
-    const path = this.#path
-    try {
-      const text = new TextDecoder('utf-8', { fatal: true }).decode(readFileSync(path))
-      if (text === this.#text && !asked) return
-      this.#text = text
-      const generation = this.#apply(text)
-      this.#log.info({ path, generation }, 'rules reloaded')
-    } catch (error) {
-      const { code, message } = fromNative(error)
-      this.#log.error({ path, code, reason: message }, 'rules not reloaded: the old ones stay in force')
+    const found = readText(this.#path)
+    const before = this.#found
+    this.#found = found
+    if (!asked && String(found) === String(before) && typeof found === typeof before) return
+    if (typeof found !== 'string') {
+      this.#sink.refused()
+      this.#refuse(found)
+      return
     }
+    try {
+      const generation = this.#sink.apply(found)
+      this.#log.info({ path: this.#path, generation }, 'rules reloaded')
+    } catch (error) {
+      this.#refuse(error)
+    }
+  }
+
+  #refuse(error: unknown): void {
+    const { code, message } = fromNative(error)
+    this.#log.error(
+      { path: this.#path, code, reason: message },
+      'rules not reloaded: the old ones stay in force',
+    )
+  }
+}
+
+/** The text of the file, or why there is none. */
+function readText(path: string): string | MillraceError {
+  let bytes: Buffer
+  try {
+    bytes = readFileSync(path)
+  } catch (cause) {
+    const { code = String(cause) } = cause as NodeJS.ErrnoException
+    const message = `MILLRACE_RULES_FILE ${path} cannot be read (${code}); expected a text file`
+    return new MillraceError('MILLRACE_E_CONFIG', message, { cause })
+  }
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch (cause) {
+    return new MillraceError('MILLRACE_E_RULES', `${path} is not UTF-8; expected rules as UTF-8 text`, {
+      cause,
+    })
   }
 }

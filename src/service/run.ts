@@ -143,8 +143,11 @@ class Service {
   #watchRules(): void {
     const path = this.#config.settings.find(({ name }) => name === 'MILLRACE_RULES_FILE')?.value
     if (!path) return
-    const apply = (text: string) => this.#dataPlane.reload(text)
-    this.#rules = new RulesFile(path, this.#config.engine.rules, apply, this.#log)
+    const sink = {
+      apply: (text: string) => this.#dataPlane.reload(text),
+      refused: () => this.#dataPlane.reloadRefused(),
+    }
+    this.#rules = new RulesFile(path, this.#config.engine.rules, sink, this.#log)
   }
 
   async #stop(cause: Cause): Promise<number> {

@@ -1,5 +1,6 @@
 import { LAYOUT } from '../generated/layout.js'
 import type { Lane } from './lane.js'
+import { RuleNames } from './rule-names.js'
 
 const {
   descriptorBytes: SIZE,
@@ -15,6 +16,7 @@ const {
   rule: RULE,
   rxQueue: RX_QUEUE,
   key: KEY,
+  generation: GENERATION,
 } = LAYOUT
 
 /** Bits of {@link Batch.flags}. */
@@ -38,11 +40,14 @@ export class Batch {
   length = 0
   /** Queue this worker serves. */
   readonly queue: number
+  readonly #names: RuleNames
   #lane!: Lane
   #base = 0
 
-  constructor(queue: number) {
+  /** @internal */
+  constructor(queue: number, names = new RuleNames([])) {
     this.queue = queue
+    this.#names = names
   }
 
   /** @internal Points the flyweight at `count` descriptors from `slot` on; they do not cross the ring's end. */
@@ -169,9 +174,22 @@ export class Batch {
     return ipv4(this.#lane.descriptors, this.#base + i * SIZE + SRC)
   }
 
-  /** Index of the rule that chose this queue, in rule order. */
+  /** Index of the rule that chose this queue, in the order of the rules that were in force when it did. */
   rule(i: number): number {
     return this.#lane.descriptors.getUint16(this.#base + i * SIZE + RULE, true)
+  }
+
+  /**
+   * Name of the rule that chose this queue, also when the rules have been reloaded since. `?` for a datagram that waited
+   * in its queue through more than 64 reloads.
+   */
+  ruleName(i: number): string {
+    const d = this.#base + i * SIZE
+    const { descriptors } = this.#lane
+    return this.#names.name(
+      descriptors.getUint16(d + GENERATION, true),
+      descriptors.getUint16(d + RULE, true),
+    )
   }
 
   /** The 32-bit key the rule reduced or hashed; 0 where its action has none. */

@@ -8,6 +8,7 @@ import { Lane, queueControl } from './lane.js'
 import { loadHandler } from './load-handler.js'
 import type { DrainRequest, WorkerBirth, WorkerReport } from './messages.js'
 import { Pump } from './pump.js'
+import { RuleNames } from './rule-names.js'
 
 /** How often a worker shows that its event loop turns, ms. */
 const HEARTBEAT_MS = 100
@@ -39,9 +40,11 @@ async function start(): Promise<void> {
       batch: birth.batch,
       poison: birth.poison,
       onFailure,
+      names: new RuleNames(birth.generations, birth.announced),
     },
   )
-  const { queue, queues, node, rules } = birth
+  const { queue, queues, node, generations } = birth
+  const rules = generations.at(-1)?.names ?? []
   try {
     await handler.setup?.({ queue, queues, node, rules, log })
   } catch (cause) {

@@ -1,5 +1,7 @@
+import type { MessagePort } from 'node:worker_threads'
 import type { PublisherConfig } from '../publisher/config.js'
 import type { QueuePlan } from './lane.js'
+import type { Generation } from './rule-names.js'
 
 /** What a worker is born with (workerData). */
 export interface WorkerBirth {
@@ -9,7 +11,10 @@ export interface WorkerBirth {
   readonly memory: SharedArrayBuffer
   readonly plan: QueuePlan
   readonly counters: SharedArrayBuffer
-  readonly rules: readonly string[]
+  /** The rules whose datagrams may lie in the lanes, the ones in force last. */
+  readonly generations: readonly Generation[]
+  /** Where further ones are announced. */
+  readonly announced: MessagePort
   readonly node: string
   /** `forward`, or the path of a handler module. */
   readonly handler: string

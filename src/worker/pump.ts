@@ -3,6 +3,7 @@ import type { Handler, Out } from '../handler.js'
 import { Batch } from './batch.js'
 import type { Counters } from './counters.js'
 import type { Lane } from './lane.js'
+import type { RuleNames } from './rule-names.js'
 
 /** What the pump needs of a publisher. */
 export interface PumpOut extends Out {
@@ -19,6 +20,8 @@ export interface PumpOptions {
   readonly poison: boolean
   /** A handler threw or rejected. */
   readonly onFailure: (error: unknown, datagrams: number) => void
+  /** What the rules are called. */
+  readonly names?: RuleNames
 }
 
 /** Datagrams handled before the event loop gets a turn for NATS, timers and messages. */
@@ -55,7 +58,7 @@ export class Pump {
   ) {
     this.#control = control
     this.#lanes = lanes
-    this.#batch = new Batch(queue)
+    this.#batch = new Batch(queue, options.names)
     this.#handler = handler
     this.#out = out
     this.#counters = counters

@@ -10,6 +10,8 @@ export interface Put {
   sport?: number
   dport?: number
   rule?: number
+  /** Of the rules. */
+  generation?: number
   seconds?: number
   nanos?: number
 }
@@ -59,6 +61,7 @@ export class FakeLane {
     sport = 4000,
     dport = 9000,
     rule = 0,
+    generation = 1,
     seconds = 1_700_000_000,
     nanos = 0,
   }: Put): void {
@@ -77,6 +80,7 @@ export class FakeLane {
     view.setUint16(d + LAYOUT.srcPort, sport, true)
     view.setUint16(d + LAYOUT.dstPort, dport, true)
     view.setUint16(d + LAYOUT.rule, rule, true)
+    view.setUint16(d + LAYOUT.generation, generation, true)
     this.#write += payload.length
     this.#head++
     Atomics.store(this.#words, (plan.controlOffset + LAYOUT.headOffset) / 4, this.#head)

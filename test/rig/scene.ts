@@ -35,6 +35,8 @@ export interface SceneOptions {
   readonly format?: 'raw' | 'records' | 'columns'
   readonly queues?: number
   readonly rules?: string
+  /** Path of a file to read them from instead. */
+  readonly rulesFile?: string
   /** Count only, for load a checker cannot keep up with. */
   readonly verify?: boolean
   readonly port?: number
@@ -66,7 +68,9 @@ export function environment(options: SceneOptions): Record<string, string | numb
     MILLRACE_LISTEN: options.wire === false ? `127.0.0.1:${options.port ?? PORT}` : PORT,
     MILLRACE_QUEUES: options.queues ?? 4,
     MILLRACE_OVERSUBSCRIBE: 1,
-    MILLRACE_RULES: options.rules ?? NUMBERED,
+    ...(options.rulesFile === undefined
+      ? { MILLRACE_RULES: options.rules ?? NUMBERED }
+      : { MILLRACE_RULES_FILE: options.rulesFile }),
     MILLRACE_FORMAT: options.format ?? 'records',
     MILLRACE_SUBJECT: 't.{queue}',
     MILLRACE_NODE: 'rig',

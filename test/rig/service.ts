@@ -11,6 +11,15 @@ export interface LogLine {
   readonly msg?: string
   readonly backend?: string
   readonly mode?: string
+  /** Of the rules, in the line that says they were reloaded. */
+  readonly generation?: number
+  /** Of an error. */
+  readonly code?: string
+  readonly reason?: string
+  /** Of a worker. */
+  readonly queue?: number
+  /** Of the HTTP server. */
+  readonly address?: string
   /** The closing line's numbers; test/rig/books.ts reads them. */
   readonly books?: object
 }
@@ -109,6 +118,11 @@ export class Service {
     return ended
   }
 
+  /** SIGHUP: read the rules file again. */
+  hangup(): void {
+    this.#kill('SIGHUP')
+  }
+
   kill9(): Promise<Ended> {
     this.#kill('SIGKILL')
     return this.ended
@@ -120,6 +134,11 @@ export class Service {
     const kib = (name: string) =>
       Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(status)?.[1] ?? Number.NaN)
     return { rss: kib('VmRSS') * 1024, peak: kib('VmHWM') * 1024 }
+  }
+
+  /** What it has logged so far. */
+  get log(): readonly LogLine[] {
+    return this.#log
   }
 
   /** Its last words, for messages. */

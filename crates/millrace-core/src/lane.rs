@@ -63,13 +63,13 @@ pub struct Descriptor {
     rx_queue: u16,
     key: u32,
     cpu: u16,
-    _reserved: u16,
+    generation: u16,
 }
 
 const _: () = assert!(size_of::<Descriptor>() == 64);
 
 /// The layout constants as `(name in TypeScript, value)`; `src/generated/layout.ts` is printed from this.
-pub const LAYOUT: [(&str, usize); 24] = [
+pub const LAYOUT: [(&str, usize); 25] = [
     ("queueControlBytes", QUEUE_CONTROL_BYTES),
     ("armedOffset", ARMED_OFFSET),
     ("heartbeatOffset", HEARTBEAT_OFFSET),
@@ -93,7 +93,8 @@ pub const LAYOUT: [(&str, usize); 24] = [
     ("rxQueue", offset_of!(Descriptor, rx_queue)),
     ("key", offset_of!(Descriptor, key)),
     ("cpu", offset_of!(Descriptor, cpu)),
-    ("version", 1),
+    ("generation", offset_of!(Descriptor, generation)),
+    ("version", 2),
 ];
 
 /// Where one lane lies in its queue's memory, in bytes.
@@ -278,6 +279,8 @@ pub struct Mark {
     pub key: u32,
     /// CPU of the receive thread.
     pub cpu: u16,
+    /// Generation of the rules that `rule` counts in, modulo 2^16.
+    pub generation: u16,
 }
 
 impl LaneProducer {
@@ -304,7 +307,7 @@ impl LaneProducer {
             rx_queue: d.rx_queue,
             key: mark.key,
             cpu: mark.cpu,
-            _reserved: 0,
+            generation: mark.generation,
         };
         // SAFETY: `slot` is below `slots`, and offset + length is at most `payload_bytes` (`place` refuses what does
         // not fit in one piece), so both writes stay inside the ranges the plan gave

@@ -182,7 +182,8 @@ impl Sink for Scatter {
                 c.rule_dropped.add(1);
             }
             Verdict::Queue { queue, spill, key, rule } => {
-                let mark = Mark { rule, key, cpu: self.cpu };
+                let generation = self.generation.number as u16;
+                let mark = Mark { rule, key, cpu: self.cpu, generation };
                 let chosen = usize::from(queue);
                 if self.lanes[chosen].producer.push(d, mark) {
                     by_rule.deliver(rule.into(), chosen);

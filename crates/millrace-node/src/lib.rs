@@ -165,11 +165,11 @@ pub fn close_engine(handle: u32) {
     let _ = MEMORY.try_with(|m| m.borrow_mut().remove(&handle));
 }
 
-/// Checks a rule set for a number of queues; throws what is wrong with it.
+/// Compiles a rule set for a number of queues and returns the names of its rules, by index; throws what is wrong with it.
 #[napi]
-pub fn check_rules(text: String, queues: u32) -> Result<()> {
+pub fn rule_names(text: String, queues: u32) -> Result<Vec<String>> {
     let queues = u16::try_from(queues).unwrap_or(u16::MAX);
-    RuleSet::compile(&text, queues).map(drop).map_err(error)
+    RuleSet::compile(&text, queues).map(|set| set.names()).map_err(error)
 }
 
 /// CPUs this thread may run on.

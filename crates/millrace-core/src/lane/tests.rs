@@ -72,7 +72,7 @@ fn lane(slots: u32, bytes: u32, start: u32) -> (Memory, LaneProducer, Consumer) 
     (memory, producer, Consumer { memory: queue, plan: lane, next: start })
 }
 
-const MARK: Mark = Mark { rule: 3, key: 0xfeed, cpu: 1 };
+const MARK: Mark = Mark { rule: 3, key: 0xfeed, cpu: 1, generation: 7 };
 
 fn datagram(payload: &[u8]) -> Datagram<'_> {
     let ip = |a: &str| Addr::from(a.parse::<IpAddr>().unwrap());

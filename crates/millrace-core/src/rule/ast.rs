@@ -111,7 +111,7 @@ pub(crate) enum Name {
     Cpu,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum BinOp {
     Add,
     Sub,
@@ -125,7 +125,7 @@ pub(crate) enum BinOp {
     Shr,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum CmpOp {
     Eq,
     Ne,

@@ -42,9 +42,15 @@ impl Load {
         }
     }
 
-    /// Whether it reads the payload, and so may fail.
-    pub(crate) fn reads(self) -> bool {
-        !matches!(self, Load::Len | Load::SrcPort | Load::DstPort | Load::RxQueue | Load::Cpu)
+    /// Bytes a datagram must have for it.
+    pub(crate) fn need(self) -> u64 {
+        match self {
+            Load::U8(at) => u64::from(at) + 1,
+            Load::U16(at) | Load::U16Le(at) => u64::from(at) + 2,
+            Load::U32(at) | Load::U32Le(at) => u64::from(at) + 4,
+            Load::U64(at) | Load::U64Le(at) => u64::from(at) + 8,
+            Load::Len | Load::SrcPort | Load::DstPort | Load::RxQueue | Load::Cpu => 0,
+        }
     }
 }
 
@@ -91,7 +97,7 @@ pub(crate) struct Edges {
 }
 
 /// Which address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Which {
     Src,
     Dst,

@@ -33,6 +33,11 @@ impl Report {
         }
     }
 
+    /// Further ones are only counted.
+    pub(crate) fn is_full(&self) -> bool {
+        self.shown.len() >= SHOWN
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.total == 0
     }

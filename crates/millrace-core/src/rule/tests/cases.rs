@@ -6,11 +6,16 @@ use std::net::Ipv6Addr;
 /// Does `condition` hold for this payload?
 #[track_caller]
 fn holds(condition: &str, facts: &Facts<'_>) -> bool {
-    // `default` goes to some queue below 8, `queue(8)` is ours alone.
-    let set = compile(&format!("yes: {condition} => queue(8)\nno: else => queue(0)"), 9);
+    let text = format!("yes: {condition} => queue(8)");
+    let set = match RuleSet::compile(&text, 9) {
+        Ok(set) => set,
+        // It holds for no datagram at all, and the checker saw it.
+        Err(e) if e.message.contains("rule `yes` can never match") => return false,
+        Err(e) => panic!("{text}\n{}", e.message),
+    };
     match set.evaluate(facts, &mut set.state(0)) {
         Verdict::Queue { queue: 8, rule: 0, .. } => true,
-        Verdict::Queue { queue: 0, rule: 1, .. } => false,
+        Verdict::Queue { rule: 1, .. } => false,
         other => panic!("{condition}: {other:?}"),
     }
 }
@@ -217,7 +222,7 @@ fn short_keys_do_not_match() {
         "hash(src, bytes[12..17])",
         "hash(u8[0] / u8[16])",
     ] {
-        for condition in ["else", "len == 16"] {
+        for condition in ["else", "len >= 16"] {
             let set = compile(&format!("a: {condition} => {key}; b: else => queue(3)"), 4);
             let verdict = set.evaluate(&facts(&ramp()), &mut set.state(0));
             assert_eq!(verdict, Verdict::Queue { queue: 3, spill: None, key: 0, rule: 1 }, "{key}");

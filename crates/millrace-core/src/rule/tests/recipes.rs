@@ -22,11 +22,36 @@ fn outcome(set: &RuleSet, verdict: Verdict) -> String {
     format!("{}: {what}", set.names()[usize::from(rule)])
 }
 
-/// `[src=…] [sport=…] [dport=…] hex …  -> …` without the part behind the arrow.
+/// The words of a line: hex digits, `name=value`, and text in double quotes with `\r` and `\n`.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for c in line.chars() {
+        match (c, words.last_mut()) {
+            ('"', Some(word)) => {
+                quoted = !quoted;
+                word.push(c);
+            }
+            (' ', _) if !quoted => words.push(String::new()),
+            (_, Some(word)) => word.push(c),
+            (_, None) => unreachable!(),
+        }
+    }
+    assert!(!quoted, "{line}");
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// `[src=…] [sport=…] [dport=…] hex "text" …  -> …` without the part behind the arrow.
 fn run(set: &RuleSet, state: &mut RuleState, line: &str) -> String {
     let mut payload = Vec::new();
     let mut f = facts(&[]);
-    for word in line.split_whitespace() {
+    for word in words(line) {
+        if let Some(text) = word.strip_prefix('"') {
+            let text = text.strip_suffix('"').unwrap();
+            payload.extend(text.replace("\\r", "\r").replace("\\n", "\n").bytes());
+            continue;
+        }
         match word.split_once('=') {
             Some(("src", addr)) => f.src = v4(addr.parse::<std::net::Ipv4Addr>().unwrap().octets()),
             Some(("sport", port)) => f.src_port = port.parse().unwrap(),

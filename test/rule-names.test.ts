@@ -1,0 +1,58 @@
+/** What the rules of a datagram are called, when rules are reloaded while datagrams wait. */
+import { setImmediate as turn } from 'node:timers/promises'
+import { MessageChannel } from 'node:worker_threads'
+import t from 'tap'
+import { Batch } from '../src/worker/batch.js'
+import { FORGOTTEN, REMEMBERED, RuleNames } from '../src/worker/rule-names.js'
+import { FakeLane } from './rig/lane.js'
+
+t.test('each datagram has the name that its own rules give it', async (t) => {
+  const { port1, port2 } = new MessageChannel()
+  t.teardown(() => port1.close())
+  const names = new RuleNames([{ number: 1, names: ['a', 'b'] }], port2)
+  const lane = new FakeLane()
+  const batch = new Batch(0, names)
+  const payload = Buffer.from('x')
+  lane.put({ payload, rule: 1, generation: 1 })
+  lane.put({ payload, rule: 1, generation: 2 })
+  lane.put({ payload, rule: 0, generation: 1 })
+  lane.put({ payload, rule: 0, generation: 3 })
+  batch.point(lane.lane, 0, 4)
+  // Announced, and asked for within the same turn of the event loop.
+  port1.postMessage({ number: 2, names: ['c', 'd', 'e'] })
+  port1.postMessage({ number: 3, names: ['f'] })
+  t.same(
+    [0, 1, 2, 3].map((i) => batch.ruleName(i)),
+    ['b', 'd', 'a', 'f'],
+  )
+})
+
+t.test('a generation announced again, because its reload failed, has the later names', async (t) => {
+  const { port1, port2 } = new MessageChannel()
+  t.teardown(() => port1.close())
+  const names = new RuleNames([{ number: 1, names: ['a'] }], port2)
+  port1.postMessage({ number: 2, names: ['never'] })
+  t.equal(names.name(1, 0), 'a')
+  port1.postMessage({ number: 2, names: ['b'] })
+  t.equal(names.name(2, 0), 'b')
+  t.equal(names.name(1, 0), 'a')
+})
+
+t.test('what is forgotten is no wrong name, and nothing piles up', async (t) => {
+  const { port1, port2 } = new MessageChannel()
+  t.teardown(() => port1.close())
+  const names = new RuleNames([{ number: 1, names: ['first'] }], port2)
+  t.equal(names.name(1, 0), 'first')
+  t.equal(names.name(2, 0), FORGOTTEN, 'not announced')
+  t.equal(names.name(1, 9), FORGOTTEN, 'no such rule')
+  for (let number = 2; number <= REMEMBERED + 1; number++)
+    port1.postMessage({ number, names: [`n${number}`] })
+  // Nobody asks: the event loop alone takes them off the port.
+  for (let i = 0; i < 2 * REMEMBERED; i++) await turn()
+  t.equal(names.name(2, 0), 'n2')
+  t.equal(names.name(1, 0), FORGOTTEN)
+  t.equal(names.name(REMEMBERED + 1, 0), `n${REMEMBERED + 1}`)
+  // A descriptor holds 16 bits of the number.
+  port1.postMessage({ number: 2 ** 16 + 2, names: ['wrapped'] })
+  t.equal(names.name(2, 0), 'wrapped')
+})
