@@ -294,7 +294,7 @@ export const VARIABLES = {
     'defrag,uniqueid,ignore_outgoing',
     {
       group: 'backends',
-      help: 'Flags of the fanout group, or none. rollover: a frame whose ring is full goes to another, out of order. defrag: IPv4 fragments are put together (without it they are lost, counted as fragment); all groups with it in one network namespace share one reassembly queue, so that one started later (another Millrace, Suricata) takes the fragments of the first: leave it out on one of them. uniqueid: the kernel picks a group id nobody uses. ignore_outgoing: frames this host sends do not enter. What the kernel does not know is left out and the start line says so.',
+      help: 'Flags of the fanout group, or none. rollover: a frame whose ring is full goes to another, out of order. defrag: IPv4 fragments are put together for the rings; all groups with it in one network namespace share one reassembly queue, so that one started later (another Millrace, Suricata) takes the fragments of the first. Without it the guard socket delivers fragmented datagrams as the kernel put them together, which no other group can take away, and reads a second copy of every IPv4 datagram to find them. uniqueid: the kernel picks a group id nobody uses. ignore_outgoing: frames this host sends do not enter. What the kernel does not know is left out and the start line says so.',
       example: 'defrag,uniqueid,ignore_outgoing,rollover',
     },
   ),

@@ -131,7 +131,7 @@ impl FanoutMode {
 pub enum FanoutFlag {
     /// A frame whose member is full goes to another one, out of order.
     Rollover,
-    /// IPv4 fragments are put together before the mode decides (IPv6 ones come by the guard socket).
+    /// IPv4 fragments are put together before the mode decides. Without it they come by the guard socket, as IPv6 ones do.
     Defrag,
     /// The kernel picks a group id that nobody uses (Linux 4.12).
     Uniqueid,
@@ -263,7 +263,7 @@ pub struct EngineConfig {
     /// Times of the socket backend; packet always has the kernel's, xdp that of the pass.
     #[serde(default)]
     pub socket_timestamps: Timestamps,
-    /// SO_RCVBUF asked for per socket, bytes.
+    /// SO_RCVBUF asked for per socket, the guard's too, bytes.
     pub socket_rcvbuf: u32,
 }
 

@@ -96,7 +96,7 @@ fn auto(config: &EngineConfig, steering: &Steering) -> Result<(Backend, Vec<Refu
 
 /// The guard first: a port that another process owns must be found before the interface is touched.
 fn open_xdp(config: &EngineConfig) -> Result<Backend> {
-    let guard = socket::guard::open_guard(config, socket::guard::GuardMode::DeliverAll)?;
+    let guard = socket::guard::open_guard(config)?;
     let mut opened = xdp::open(config)?;
     opened.guard = Some(guard);
     Ok(Backend::Xdp(opened))

@@ -10,6 +10,7 @@ pub mod guard;
 mod multicast;
 mod owner;
 mod receiver;
+pub mod sink;
 mod snmp;
 pub(crate) mod sys;
 
