@@ -11,6 +11,7 @@
 
 #[cfg(feature = "bench")]
 pub mod count;
+mod cut;
 mod fanout;
 mod filter;
 mod frame;
