@@ -51,6 +51,20 @@ impl Interface {
         Ok(Interface { name: name.into(), index })
     }
 
+    /// Looks up the interface of a scoped address (RFC 4007 §11): by name, or by number.
+    ///
+    /// # Errors
+    /// As [`Interface::by_name`].
+    pub fn of_scope(scope: &str) -> Result<Self> {
+        match scope.parse::<u32>() {
+            Ok(index) => match name_of(index) {
+                Ok(name) => Ok(Interface { name, index }),
+                Err(_) => Self::by_name(scope),
+            },
+            Err(_) => Self::by_name(scope),
+        }
+    }
+
     /// The interface of the default route with the lowest metric; IPv4 before IPv6.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ use crate::{
     net::Interface,
     rx::{
         BackendInfo, Opened, Steering, cbpf, local,
-        socket::{sink::open_sink, sys},
+        socket::{multicast, sink::open_sink, sys},
     },
 };
 use group::Shared;
@@ -106,6 +106,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     let mut info =
         BackendInfo { backend: "packet", interface: Some(interface.name.clone()), ..BackendInfo::default() };
     let guard = open_sink(config, &interface, &mut info.degraded)?;
+    info.granted.extend(multicast::granted(&config.multicast, Some(&interface.name)));
     let Interface { name, index: ifindex } = interface;
 
     let wanted = fanout::Wanted::new(config.fanout, &config.fanout_flags, steering, &mut info.degraded);
@@ -118,7 +119,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         info.granted.push(("steering".into(), format!("hash, not rules: {why}")));
     }
 
-    let listen = ListenSet::new(&local::listen_here(&config.listen, &config.multicast)?);
+    let listen = ListenSet::new(&local::listen_here(&config.listen, &config.multicast, &name)?);
     let shared = Arc::new(Shared::new(config, wanted, (&name, ifindex), program, &made.sockets));
     let rolls_over = made.group.rolls_over();
     let receivers: Vec<PacketReceiver> = made

@@ -6,7 +6,7 @@
 
 use super::{Options, SocketReceiver, bind, multicast};
 use crate::{
-    config::{EngineConfig, Timestamps},
+    config::{EngineConfig, Multicast, Timestamps},
     error::{Code, Error, Result},
 };
 
@@ -17,14 +17,16 @@ use crate::{
 /// As [`super::open`]; [`Code::Config`] for a source-specific multicast group.
 pub fn open_guard(config: &EngineConfig) -> Result<SocketReceiver> {
     let mut options = options(config.socket_rcvbuf);
-    let places = checked_places(config)?;
+    let interface = config.interface.as_deref();
+    let groups = multicast::on(&config.multicast, interface);
+    let places = checked_places(config, &groups, interface)?;
     let mut readers = Vec::new();
     for place in places {
-        let exact = matches!(place.0, bind::Target::Exact(_));
+        let exact = place.0.is_exact();
         let group = bind::bind_group(place, 1, &mut |fd, v6| options.receive(fd, v6, !exact))?;
         for bound in &group {
             multicast::only_own(&bound.fd, !matches!(place.0, bind::Target::AnyV4));
-            multicast::join(&config.multicast, place, &[&bound.fd])?;
+            multicast::join(&groups, place, &[&bound.fd])?;
         }
         readers.extend(group);
     }
@@ -37,12 +39,16 @@ pub(super) fn options(rcvbuf: u32) -> Options {
 }
 
 /// The places to hold, when the multicast groups can be had beside a fast path.
-pub(super) fn checked_places(config: &EngineConfig) -> Result<Vec<bind::Place>> {
-    if let Some(g) = config.multicast.iter().find(|g| g.source.is_some()) {
+pub(super) fn checked_places(
+    config: &EngineConfig,
+    groups: &[Multicast],
+    interface: Option<&str>,
+) -> Result<Vec<bind::Place>> {
+    if let Some(g) = groups.iter().find(|g| g.source.is_some()) {
         let message = format!("multicast {g}: a source-specific group needs MILLRACE_BACKEND=socket");
         return Err(Error::new(Code::Config, message));
     }
-    let places = bind::plan(&config.listen);
-    multicast::check(&config.multicast, &places)?;
+    let places = bind::plan(&config.listen, interface)?;
+    multicast::check(groups, &places)?;
     Ok(places)
 }

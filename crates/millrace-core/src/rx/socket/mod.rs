@@ -7,7 +7,7 @@ mod batch;
 mod bind;
 mod control;
 pub mod guard;
-mod multicast;
+pub(crate) mod multicast;
 mod owner;
 mod receiver;
 pub mod sink;
@@ -43,19 +43,20 @@ pub fn open(config: &EngineConfig) -> Result<Opened<SocketReceiver>> {
 pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened<SocketReceiver>> {
     let time = config.socket_timestamps;
     let threads = usize::from(config.rx_threads);
-    let places = bind::plan(&config.listen);
-    multicast::check(&config.multicast, &places)?;
+    let places = bind::plan(&config.listen, config.interface.as_deref())?;
+    let groups = multicast::on(&config.multicast, config.interface.as_deref());
+    multicast::check(&groups, &places)?;
     let mut options = Options::new(config.socket_rcvbuf, time);
     let mut columns: Vec<Vec<bind::Bound>> = (0..threads).map(|_| Vec::with_capacity(places.len())).collect();
     for &place in &places {
-        let exact = matches!(place.0, bind::Target::Exact(_));
+        let exact = place.0.is_exact();
         let group = bind::bind_group(place, threads, &mut |fd, v6| {
             options.receive(fd, v6, !exact).map(|()| {
                 options.fast_path(fd);
                 multicast::only_own(fd, v6);
             })
         })?;
-        multicast::join(&config.multicast, place, &group.iter().map(|b| &b.fd).collect::<Vec<_>>())?;
+        multicast::join(&groups, place, &group.iter().map(|b| &b.fd).collect::<Vec<_>>())?;
         if let (FanoutMode::Rules, Ok(program), Some(first), true) =
             (config.fanout, &steering.reuseport, group.first(), threads > 1)
         {
@@ -93,10 +94,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
             Err(why) => info.granted.push(("steering".into(), format!("hash, not rules: {why}"))),
         }
     }
-    if !config.multicast.is_empty() {
-        let groups: Vec<String> = config.multicast.iter().map(ToString::to_string).collect();
-        info.granted.push(("multicast".into(), groups.join(", ")));
-    }
+    info.granted.extend(multicast::granted(&config.multicast, config.interface.as_deref()));
     options.report(&mut info);
     Ok(Opened { receivers, guard: None, info })
 }

@@ -108,8 +108,17 @@ pub fn open_sink(
             ),
         });
     }
-    let mut sink = Sink { config, ring, stack, fragments_v4, sources: Vec::new(), holders: Vec::new() };
-    for (target, port) in checked_places(config)? {
+    let groups = multicast::on(&config.multicast, Some(&ring.name));
+    let places = checked_places(config, &groups, Some(&ring.name))?;
+    // The groups that the ring hears, and those joined on other interfaces. A name that does not exist is reported by
+    // whoever joins.
+    let in_ring = |g: &Multicast| {
+        let interface = g.interface.as_deref().map(Interface::by_name);
+        !matches!(interface, Some(Ok(i)) if !stack.members().contains(&i.index))
+    };
+    let groups = groups.into_iter().partition(in_ring);
+    let mut sink = Sink { config, groups, stack, fragments_v4, sources: Vec::new(), holders: Vec::new() };
+    for (target, port) in places {
         match target {
             bind::Target::Any => {
                 sink.hold((bind::Target::AnyV4, port))?;
@@ -127,7 +136,8 @@ pub fn open_sink(
 /// The guard being opened.
 struct Sink<'a> {
     config: &'a EngineConfig,
-    ring: &'a Interface,
+    /// Multicast groups joined where the ring hears them, and elsewhere.
+    groups: (Vec<Multicast>, Vec<Multicast>),
     stack: Stack,
     fragments_v4: bool,
     sources: Vec<Source>,
@@ -136,7 +146,7 @@ struct Sink<'a> {
 
 impl Sink<'_> {
     fn hold(&mut self, place: bind::Place) -> Result<()> {
-        let v4 = matches!(place.0, bind::Target::AnyV4 | bind::Target::Exact(IpAddr::V4(_)));
+        let v4 = matches!(place.0, bind::Target::AnyV4 | bind::Target::Exact(IpAddr::V4(_), _));
         let limit = match (v4, self.fragments_v4) {
             (true, true) => Some(NEVER_FRAGMENTED_V4),
             (true, false) => None,
@@ -171,25 +181,14 @@ impl Sink<'_> {
             return Err(Error::new(Code::State, "guard: a group has fewer sockets than were bound"));
         };
         let fragments = group.next();
-        let (here, away) = self.groups();
-        multicast::join(&here, place, &[&fragments.as_ref().unwrap_or(&holder).fd])?;
-        multicast::join(&away, place, &[&elsewhere.fd])?;
+        let (here, away) = &self.groups;
+        multicast::join(here, place, &[&fragments.as_ref().unwrap_or(&holder).fd])?;
+        multicast::join(away, place, &[&elsewhere.fd])?;
         attach(&holder.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &pick(self.stack.members(), limit))?;
         self.sources.push(Source::new(elsewhere, Wanted::Elsewhere));
         self.sources.extend(fragments.map(|f| Source::new(f, Wanted::Reassembled)));
         self.holders.push((holder.fd, limit));
         Ok(())
-    }
-
-    /// The multicast groups that the ring hears, and those joined on other interfaces.
-    fn groups(&self) -> (Vec<Multicast>, Vec<Multicast>) {
-        self.config.multicast.iter().cloned().partition(|g| match &g.interface {
-            Some(name) if *name != self.ring.name => {
-                // A name that does not exist is reported by whoever joins.
-                Interface::by_name(name).map_or(true, |i| self.stack.members().contains(&i.index))
-            }
-            _ => true,
-        })
     }
 }
 

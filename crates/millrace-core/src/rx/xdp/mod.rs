@@ -48,7 +48,7 @@ pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
         None => Interface::of_default_route()?,
     };
     let mut degraded = Vec::new();
-    let here = local::listen_here(&config.listen, &config.multicast)?;
+    let here = local::listen_here(&config.listen, &config.multicast, &interface.name)?;
     let attachment = Arc::new(Attachment::new(&interface, &here, config.xdp_mode, &mut degraded)?);
     // Counted after attaching: some drivers give XDP fewer queues than they had before.
     let queues = interface.rx_queues();
