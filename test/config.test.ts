@@ -126,6 +126,16 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
           { address: '2001:db8::2', port: 9000 },
         ],
       ],
+      [
+        '[fe80::1%eth0]:514,[FE80::1%2]:514,[fe80::1]:514,[ff02::1%eth0]:514',
+        (c) => c.engine.listen,
+        [
+          { address: 'fe80::1', scope: 'eth0', port: 514 },
+          { address: 'FE80::1', scope: '2', port: 514 },
+          { address: 'fe80::1', port: 514 },
+          { address: 'ff02::1', scope: 'eth0', port: 514 },
+        ],
+      ],
     ],
     bad: [
       '0',
@@ -138,6 +148,11 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
       'host:9',
       '9000,9000',
       '1-2000',
+      '[2001:db8::2%eth0]:9',
+      '[fe80::1%]:9',
+      '[fe80::1%a/b]:9',
+      '[fe80::1%eth0]:9,[fe80::1%eth0]:9',
+      '127.0.0.1%lo:9',
     ],
   },
   MILLRACE_MULTICAST: {

@@ -5,6 +5,8 @@ import { type Kind, range, Unfit, within } from './kinds.js'
 export interface Listen {
   /** null: every address of both families. */
   readonly address: string | null
+  /** Interface that a link-local address is on; absent: MILLRACE_INTERFACE. */
+  readonly scope?: string
   readonly port: number
 }
 
@@ -16,24 +18,28 @@ export interface HttpAddress {
 
 const MOST_PORTS = 1024
 
-/** Addresses and ports: `9000,9010-9013,192.0.2.2:9000,[2001:db8::2]:9000`. */
+/** Addresses and ports: `9000,9010-9013,192.0.2.2:9000,[2001:db8::2]:9000,[fe80::1%eth0]:9000`. */
 export const listenList: Kind<readonly Listen[]> = {
-  expected: 'ports 1..65535, alone or after an address: 9000, 9000-9003, 192.0.2.2:9000, [2001:db8::2]:9000',
+  expected:
+    'ports 1..65535, alone or after an address: 9000, 9000-9003, 192.0.2.2:9000, [2001:db8::2]:9000, [fe80::1%eth0]:9000',
   parse: (list) => {
     const entries: Listen[] = []
     for (const part of list.split(',')) {
-      const match = /^(?:(?:\[([^\]]+)\]|([\d.]+)):)?([\d-]+)$/.exec(part.trim())
+      const match = /^(?:(?:\[([^\]%]+)(?:%([^\s/%\]]{1,15}))?\]|([\d.]+)):)?([\d-]+)$/.exec(part.trim())
       if (!match) return undefined
-      const [, v6, v4, ports] = match
+      const [, v6, scope, v4, ports] = match
       const address = v6 ?? v4 ?? null
       if (address !== null && isIP(address) !== (v6 === undefined ? 4 : 6)) return undefined
+      if (scope !== undefined && !isLinkLocal(address!)) {
+        throw new Unfit(`%interface behind a link-local address only, which ${address} is not`)
+      }
       for (const port of range(ports!, 1, 65_535)) {
         if (port === undefined) return undefined
-        if (entries.some((e) => e.port === port && e.address === address)) {
+        if (entries.some((e) => e.port === port && e.address === address && e.scope === scope)) {
           throw new Unfit(`each address and port once; ${part.trim()} repeats port ${port}`)
         }
         if (entries.length === MOST_PORTS) throw new Unfit(`at most ${MOST_PORTS} address and port pairs`)
-        entries.push({ address, port })
+        entries.push(scope === undefined ? { address, port } : { address, scope, port })
       }
     }
     return entries
@@ -43,7 +49,7 @@ export const listenList: Kind<readonly Listen[]> = {
 /** A multicast group to join, as the Rust side takes it. */
 export interface Multicast {
   readonly group: string
-  /** null: the one the kernel's routes name. */
+  /** null: MILLRACE_INTERFACE, else the one the kernel's routes name. */
   readonly interface: string | null
   /** null: every source. */
   readonly source: string | null
@@ -67,6 +73,11 @@ export const multicastList: Kind<readonly Multicast[]> = {
     }
     return groups
   },
+}
+
+/** fe80::/10, and multicast of the same reach. */
+function isLinkLocal(address: string): boolean {
+  return /^(fe[89ab][\da-f]|ff[\da-f][12]):/i.test(address)
 }
 
 /** 224.0.0.0/4 or ff00::/8. */

@@ -55,18 +55,18 @@ export const VARIABLES = {
   MILLRACE_INTERFACE: optional(text('an interface name of 1..15 characters', /^[^\s/]{1,15}$/), {
     group: 'receive',
     computed: 'none for auto, else the interface of the default route',
-    help: 'Interface for xdp and packet; socket ignores it. Without it auto uses sockets: attaching XDP can bounce a link, and a ring on one interface hears nothing of the others.',
+    help: 'Interface for xdp and packet, and for multicast groups and link-local addresses that name none; otherwise socket ignores it. Without it auto uses sockets: attaching XDP can bounce a link, and a ring on one interface hears nothing of the others.',
     example: 'eth0',
   }),
   MILLRACE_LISTEN: set(listenList, '9000', {
     group: 'receive',
-    help: 'Addresses and ports to receive on, separated by commas. A port alone, or [::], means both families; 0.0.0.0 means IPv4 only.',
+    help: 'Addresses and ports to receive on, separated by commas. A port alone, or [::], means both families; 0.0.0.0 means IPv4 only. A link-local address needs its interface, by name or number, as in [fe80::1%eth0]:514, or else MILLRACE_INTERFACE.',
     example: '9000-9003,192.0.2.2:5000,[2001:db8::2]:5000',
   }),
   MILLRACE_MULTICAST: optional(multicastList, {
     group: 'receive',
     computed: 'no group',
-    help: 'Multicast groups to join, separated by commas, on every port that has no address (or that listens on the group itself). %interface names the interface to join on; without it the routes decide. source@ takes that sender alone and needs MILLRACE_BACKEND=socket.',
+    help: 'Multicast groups to join, separated by commas, on every port that has no address (or that listens on the group itself). %interface names the interface to join on; without it MILLRACE_INTERFACE, and when that is not set the routes decide (the start line says which). source@ takes that sender alone and needs MILLRACE_BACKEND=socket.',
     example: '239.1.2.3%eth0,ff15::1%eth0,192.0.2.1@232.1.1.1',
   }),
   MILLRACE_BUSY_POLL: set(choice(['adaptive', 'always', 'off']), 'adaptive', {
@@ -294,7 +294,7 @@ export const VARIABLES = {
     'defrag,uniqueid,ignore_outgoing',
     {
       group: 'backends',
-      help: 'Flags of the fanout group, or none. rollover: a frame whose ring is full goes to another, out of order. defrag: IPv4 fragments are put together (without it they are lost, counted as fragment); all groups with it in one network namespace share one reassembly queue, so that one started later (another Millrace, Suricata) takes the fragments of the first: leave it out on one of them. uniqueid: the kernel picks a group id nobody uses. ignore_outgoing: frames this host sends do not enter. What the kernel does not know is left out and the start line says so.',
+      help: 'Flags of the fanout group, or none. rollover: a frame whose ring is full goes to another, out of order. defrag: IPv4 fragments are put together for the rings; all groups with it in one network namespace share one reassembly queue, so that one started later (another Millrace, Suricata) takes the fragments of the first. Without it the guard socket delivers fragmented datagrams as the kernel put them together, which no other group can take away, and reads a second copy of every IPv4 datagram to find them. uniqueid: the kernel picks a group id nobody uses. ignore_outgoing: frames this host sends do not enter. What the kernel does not know is left out and the start line says so.',
       example: 'defrag,uniqueid,ignore_outgoing,rollover',
     },
   ),

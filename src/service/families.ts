@@ -115,7 +115,7 @@ export const FAMILIES: readonly Family[] = [
   ),
   perThreadAndReason(
     'kernel_notes_total',
-    'Counters of the kernel for diagnosis. They may overlap: do not add them up.',
+    'Counters of the kernel for diagnosis. They may overlap: do not add them up. guard_rcvbuf_unsure: datagrams that overflowed the guard socket where it looks for reassembled fragments, and that the rings have too unless they were just that; none of them is counted as lost.',
     (t) => t.kernelNotes,
   ),
   perThread('counter', 'thread_wakeups_total', 'Times the thread woke from a sleep.', (t) => t.wakeups),

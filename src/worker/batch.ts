@@ -23,7 +23,7 @@ const {
 export const DatagramFlag = {
   /** The kernel stamped the datagram; without it the time is that of the receive pass. */
   kernelTime: 1,
-  /** It came by the guard socket: reassembled fragments, IP options, extension headers. */
+  /** It came by the guard socket: reassembled fragments, IP options, extension headers, another interface. */
   slowPath: 2,
   /** It was part of a GRO or GSO super-packet. */
   split: 4,

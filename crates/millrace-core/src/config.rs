@@ -131,7 +131,7 @@ impl FanoutMode {
 pub enum FanoutFlag {
     /// A frame whose member is full goes to another one, out of order.
     Rollover,
-    /// IPv4 fragments are put together before the mode decides (IPv6 ones come by the guard socket).
+    /// IPv4 fragments are put together before the mode decides. Without it they come by the guard socket, as IPv6 ones do.
     Defrag,
     /// The kernel picks a group id that nobody uses (Linux 4.12).
     Uniqueid,
@@ -161,14 +161,40 @@ pub enum ZeroCopy {
 }
 
 /// One address and port to receive on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Listen {
     /// Absent: every address of both families.
     #[serde(default)]
     pub address: Option<IpAddr>,
+    /// Name or number of the interface that a link-local address is on (RFC 4007). Absent: [`EngineConfig::interface`].
+    #[serde(default)]
+    pub scope: Option<String>,
     /// UDP port, 1..=65535.
     pub port: u16,
+}
+
+impl Listen {
+    /// True for an address that says nothing without an interface: fe80::/10, and multicast of the same reach.
+    pub fn is_link_local(&self) -> bool {
+        match self.address {
+            Some(IpAddr::V6(a)) => {
+                a.is_unicast_link_local() || (a.is_multicast() && matches!(a.octets()[1] & 15, 1 | 2))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scope = self.scope.as_ref().map_or(String::new(), |s| format!("%{s}"));
+        match self.address {
+            None => write!(f, "{}", self.port),
+            Some(IpAddr::V4(a)) => write!(f, "{a}:{}", self.port),
+            Some(IpAddr::V6(a)) => write!(f, "[{a}{scope}]:{}", self.port),
+        }
+    }
 }
 
 /// A multicast group to join, on every port that can receive it.
@@ -177,7 +203,8 @@ pub struct Listen {
 pub struct Multicast {
     /// The group.
     pub group: IpAddr,
-    /// Interface to join on. Absent: the one the kernel's routes name.
+    /// Interface to join on. Absent: that of the rings, else [`EngineConfig::interface`], else the one the kernel's routes
+    /// name.
     #[serde(default)]
     pub interface: Option<String>,
     /// Only datagrams from this source (source-specific multicast); socket backend only.
@@ -201,7 +228,8 @@ impl std::fmt::Display for Multicast {
 pub struct EngineConfig {
     /// Backend, or `auto`.
     pub backend: BackendChoice,
-    /// Interface for xdp and packet; ignored by socket. Absent: the interface of the default route.
+    /// Interface for xdp and packet; absent: that of the default route. For every backend the one that multicast groups
+    /// and link-local addresses without an interface of their own are on.
     #[serde(default)]
     pub interface: Option<String>,
     /// Addresses and ports, at least one.
@@ -263,7 +291,7 @@ pub struct EngineConfig {
     /// Times of the socket backend; packet always has the kernel's, xdp that of the pass.
     #[serde(default)]
     pub socket_timestamps: Timestamps,
-    /// SO_RCVBUF asked for per socket, bytes.
+    /// SO_RCVBUF asked for per socket, the guard's too, bytes.
     pub socket_rcvbuf: u32,
 }
 
@@ -285,6 +313,24 @@ impl EngineConfig {
         }
         if let Some(l) = self.listen.iter().find(|l| l.port == 0) {
             return Err(Error::new(Code::Config, format!("listen port {}: expected 1..=65535", l.port)));
+        }
+        if let Some(l) = self.listen.iter().find(|l| l.is_link_local() && l.scope.is_none())
+            && self.interface.is_none()
+        {
+            let message = format!(
+                "listen address {l}: a link-local address says nothing without its interface: expected %interface \
+                 behind the address, as in [fe80::1%eth0]:{}, or MILLRACE_INTERFACE set",
+                l.port
+            );
+            return Err(Error::new(Code::Config, message));
+        }
+        if let Some(l) = self.listen.iter().find(|l| l.scope.is_some() && !l.is_link_local()) {
+            let message = format!(
+                "listen address {}, %{}: expected %interface behind a link-local IPv6 address only",
+                Listen { scope: None, ..l.clone() },
+                l.scope.as_deref().unwrap_or_default()
+            );
+            return Err(Error::new(Code::Config, message));
         }
         let unfit = |m: &&Multicast| {
             !m.group.is_multicast()
@@ -389,7 +435,11 @@ mod tests {
             .iter()
             .map(|e| {
                 let (a, p) = e.rsplit_once('|').unwrap();
-                Listen { address: (!a.is_empty()).then(|| a.parse().unwrap()), port: p.parse().unwrap() }
+                Listen {
+                    address: (!a.is_empty()).then(|| a.parse().unwrap()),
+                    scope: None,
+                    port: p.parse().unwrap(),
+                }
             })
             .collect();
         ListenSet::new(&listen)

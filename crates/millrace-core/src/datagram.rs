@@ -69,7 +69,8 @@ impl Timestamp {
 pub mod flags {
     /// The kernel stamped the datagram; without it the time is that of the receive pass.
     pub const KERNEL_TIME: u16 = 1 << 0;
-    /// The datagram came by the guard socket (fragments, IP options, extension headers, unbound rx queue).
+    /// The datagram came by the guard socket (fragments, IP options, extension headers, unbound rx queue, another
+    /// interface).
     pub const SLOW_PATH: u16 = 1 << 1;
     /// The datagram was part of a GRO/GSO super-packet that we split.
     pub const SPLIT: u16 = 1 << 2;

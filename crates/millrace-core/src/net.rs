@@ -14,8 +14,10 @@ use std::{
 use crate::error::{Code, Error, Result};
 
 mod rtnetlink;
+mod stack;
 
 pub use rtnetlink::{Link, Statistics, XdpAttachment};
+pub(crate) use stack::Stack;
 
 /// A network interface that existed when we looked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,20 @@ impl Interface {
             return Err(missing(Some(io::Error::last_os_error())));
         }
         Ok(Interface { name: name.into(), index })
+    }
+
+    /// Looks up the interface of a scoped address (RFC 4007 §11): by name, or by number.
+    ///
+    /// # Errors
+    /// As [`Interface::by_name`].
+    pub fn of_scope(scope: &str) -> Result<Self> {
+        match scope.parse::<u32>() {
+            Ok(index) => match name_of(index) {
+                Ok(name) => Ok(Interface { name, index }),
+                Err(_) => Self::by_name(scope),
+            },
+            Err(_) => Self::by_name(scope),
+        }
     }
 
     /// The interface of the default route with the lowest metric; IPv4 before IPv6.
@@ -200,13 +216,24 @@ struct DriverInfo {
     rest: [u8; 160],
 }
 
-/// True while an interface with this index exists (if_indextoname(3)). False only when the kernel says so: without a free
-/// descriptor the call fails too.
+/// True while an interface with this index exists. False only when the kernel says so: without a free descriptor asking
+/// fails too.
 pub fn exists(index: u32) -> bool {
-    let mut name = [0; libc::IF_NAMESIZE];
+    name_of(index).map_or_else(|e| e.raw_os_error() != Some(libc::ENXIO), |_| true)
+}
+
+/// Name of the interface with this index (if_indextoname(3)).
+///
+/// # Errors
+/// ENXIO when there is none.
+pub fn name_of(index: u32) -> io::Result<String> {
+    let mut name = [0u8; libc::IF_NAMESIZE];
     // SAFETY: the call writes at most IF_NAMESIZE bytes, the size of `name`.
-    let found = !unsafe { libc::if_indextoname(index, name.as_mut_ptr()) }.is_null();
-    found || io::Error::last_os_error().raw_os_error() != Some(libc::ENXIO)
+    if unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) }.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    let text = CStr::from_bytes_until_nul(&name).map_err(io::Error::other)?;
+    Ok(text.to_string_lossy().into_owned())
 }
 
 /// Names of all interfaces of this network namespace.

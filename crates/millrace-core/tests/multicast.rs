@@ -86,8 +86,47 @@ fn sockets_get_joined_groups_once() {
         other
     });
     exactly_once(&pair, &mut opened);
-    let granted = opened.info.granted.iter().find(|(k, _)| k == "multicast").unwrap();
-    assert_eq!(granted.1, "239.1.2.3, ff15::1:2%vb");
+    assert_eq!(joined(&opened), "239.1.2.3%vb, ff15::1:2%vb");
+}
+
+fn joined<R: millrace_core::rx::Receiver>(opened: &millrace_core::rx::Opened<R>) -> &str {
+    &opened.info.granted.iter().find(|(k, _)| k == "multicast").unwrap().1
+}
+
+/// Routes lead to another interface than the one named: groups without an interface follow the name, or the routes when
+/// there is none.
+#[test]
+fn a_group_without_an_interface_is_joined_on_the_one_that_is_set() {
+    if !rig::privileged("a_group_without_an_interface_is_joined_on_the_one_that_is_set") {
+        return;
+    }
+    let pair = Pair::new(1);
+    rig::run(&format!("ip -n {} route add 224.0.0.0/4 dev va", pair.a));
+    rig::run(&format!("ip -n {} link add du type veth peer name dv", pair.b));
+    for dev in ["du", "dv"] {
+        rig::run(&format!("ip -n {} link set {dev} up", pair.b));
+    }
+    rig::run(&format!("ip -n {} route add 224.0.0.0/4 dev du", pair.b));
+    let named = joining(vec![group(GROUP4, None, None)], 2);
+    let routed = EngineConfig { interface: None, ..named.clone() };
+    let mut opened = open_in_b(&pair, &named, socket::open).unwrap();
+    send(&pair, GROUP4);
+    assert_eq!((drain(&mut opened, 10).got.len(), joined(&opened)), (10, "239.1.2.3%vb"));
+    drop(opened);
+    let mut opened = settled(|| open_in_b(&pair, &routed, socket::open));
+    send(&pair, GROUP4);
+    assert_eq!(drain(&mut opened, 0).got.len(), 0, "joined on du");
+    assert_eq!(joined(&opened), "239.1.2.3 (interface by the kernel's routes)");
+    drop(opened);
+    let mut opened = settled(|| open_in_b(&pair, &named, packet::open));
+    send(&pair, GROUP4);
+    assert_eq!((drain(&mut opened, 10).got.len(), joined(&opened)), (10, "239.1.2.3%vb"));
+    drop(opened);
+    let xdp = EngineConfig { backend: millrace_core::config::BackendChoice::Xdp, rx_threads: 1, ..named };
+    let (backend, _) = settled(|| pair.in_b(|| ladder::open(&xdp, &Default::default())));
+    let ladder::Backend::Xdp(mut opened) = backend else { panic!("xdp was asked for") };
+    send(&pair, GROUP4);
+    assert_eq!((drain(&mut opened, 10).got.len(), joined(&opened)), (10, "239.1.2.3%vb"));
 }
 
 #[test]
@@ -169,7 +208,8 @@ fn groups_that_cannot_be_joined_are_explained() {
     let pair = Pair::new(1);
     let refused = |config: &EngineConfig| open_in_b(&pair, config, socket::open).err().expect("refused");
     // No route at all in this namespace for it.
-    let e = refused(&joining(vec![group(GROUP4, None, None)], 1));
+    let routed = EngineConfig { interface: None, ..joining(vec![group(GROUP4, None, None)], 1) };
+    let e = refused(&routed);
     assert!(e.code == Code::Interface && e.message.contains("%interface"), "{e}");
     let e = refused(&joining(vec![group(GROUP4, Some("eth7"), None)], 1));
     assert!(e.code == Code::Interface && e.message.contains("eth7"), "{e}");

@@ -5,6 +5,7 @@ mod rig;
 mod support;
 
 use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -172,14 +173,97 @@ fn a_death_while_the_group_is_made_is_answered_too() {
     drop(opened.receivers.remove(1));
     let start = Instant::now();
     loop {
-        pair.in_b(|| drain(&mut opened, 0));
         send(&pair, 30);
-        let keep = pair.in_b(|| drain(&mut opened, 0));
-        // Fewer when the switch fell between: that is the gap.
-        if start.elapsed() > GRACE && keep.got.len() == 30 && in_order(&keep, &[0, 3, 4]) {
+        let keep = pair.in_b(|| drain(&mut opened, 30));
+        assert_eq!(keep.got.len(), 30);
+        if start.elapsed() > GRACE && in_order(&keep, &[0, 3, 4]) {
             break;
         }
         assert!(start.elapsed() < PATIENCE, "never in order again");
     }
     assert!(opened.receivers.iter_mut().all(|r| rebuilds(r) >= 1));
+}
+
+/// Members 0 to 2 get everything, with four members as with three; the fourth dies.
+#[test]
+fn under_traffic_the_switch_loses_and_doubles_nothing() {
+    if !rig::privileged("under_traffic_the_switch_loses_and_doubles_nothing") {
+        return;
+    }
+    for round in 0..4 {
+        let tpacket = if round % 2 == 0 { Tpacket::V3 } else { Tpacket::V2 };
+        let pair = quiet_pair(1);
+        let mut opened = open(&pair, &EngineConfig { tpacket, packet_slot_bytes: 2048, ..steered(4) });
+        let (done, moved) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let (sent, keeps) = thread::scope(|s| {
+            let sender = s.spawn(|| pair.in_a(|| send_until(&done)));
+            drop(opened.receivers.remove(3));
+            let keeps = pair.in_b(|| read_all(&mut opened.receivers, &done, &moved));
+            (sender.join().unwrap(), keeps)
+        });
+        assert_eq!(lost(&mut opened), 0, "{tpacket:?}");
+        let mut got: Vec<usize> = keeps.iter().flat_map(|k| &k.got).map(|g| number(&g.payload)).collect();
+        got.sort_unstable();
+        let twice = got.windows(2).filter(|w| w[0] == w[1]).count();
+        got.dedup();
+        assert_eq!((got.len(), twice), (sent, 0), "{tpacket:?}: of {sent} sent");
+        for keep in &keeps {
+            let order: Vec<usize> = keep.got.iter().map(|g| number(&g.payload)).collect();
+            assert!(order.is_sorted(), "{tpacket:?}: a flow comes in order");
+        }
+    }
+}
+
+/// The number behind the first byte, which steers.
+fn number(payload: &[u8]) -> usize {
+    u32::from_be_bytes(payload[1..5].try_into().unwrap()) as usize
+}
+
+/// Numbered datagrams at a steady pace; returns how many.
+fn send_until(done: &AtomicBool) -> usize {
+    let raw = RawSender::new("va");
+    let mut sent = 0;
+    while !done.load(Ordering::Relaxed) {
+        for _ in 0..10 {
+            let mut payload = vec![(sent % 3) as u8];
+            payload.extend((sent as u32).to_be_bytes());
+            raw.send(&Pair::v4(1000, 9000).bytes(&payload));
+            sent += 1;
+        }
+        thread::sleep(Duration::from_micros(100));
+    }
+    sent
+}
+
+/// Every receiver on a thread of its own, until all have moved, a little more was sent, and all of it was read.
+fn read_all(receivers: &mut [PacketReceiver], done: &AtomicBool, moved: &AtomicUsize) -> Vec<Keep> {
+    let members = receivers.len();
+    thread::scope(|s| {
+        let read = |r: &mut PacketReceiver| {
+            let (start, mut keep) = (Instant::now(), Keep::default());
+            let (mut counted, mut last) = (false, Instant::now());
+            while start.elapsed() < PATIENCE && !(done.load(Ordering::Relaxed) && last.elapsed() > 4 * QUIET)
+            {
+                if r.receive(&mut keep).unwrap() > 0 {
+                    last = Instant::now();
+                } else {
+                    r.wait(Duration::from_millis(1)).unwrap();
+                }
+                if !counted && rebuilds(r) > 0 {
+                    counted = true;
+                    moved.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            assert!(counted, "no new group");
+            keep
+        };
+        let threads: Vec<_> = receivers.iter_mut().map(|r| s.spawn(move || read(r))).collect();
+        let start = Instant::now();
+        while moved.load(Ordering::Relaxed) < members && start.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(QUIET);
+        done.store(true, Ordering::Relaxed);
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    })
 }

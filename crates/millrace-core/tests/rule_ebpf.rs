@@ -105,7 +105,7 @@ struct Early1 {
 fn early(set: &RuleSet) -> Option<Early1> {
     let rules = set.early_drop()?;
     let (map, counters) = (XskMap::new(1).unwrap(), CounterMap::new(rules.rules().into()).unwrap());
-    let listen = [Listen { address: None, port: 6000 }, Listen { address: None, port: 6001 }];
+    let listen = [6000, 6001].map(|port| Listen { port, ..Listen::default() });
     let spec = Spec { listen: &listen, map_fd: map.raw_fd(), empty_slot: 0, max_frame: 1792 };
     let code =
         xdp_program::generate_with(&spec, Some(&Early { rules, counters_fd: counters.raw_fd() })).unwrap();

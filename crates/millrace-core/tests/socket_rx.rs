@@ -7,15 +7,13 @@ mod support;
 use std::{net::UdpSocket, time::Duration};
 
 use millrace_core::{
-    config::{FanoutMode, Timestamps},
+    config::{EngineConfig, FanoutMode, Timestamps},
     datagram::{Timestamp, flags},
-    error::Code,
+    error::{Code, Result},
+    net::Interface,
     rx::{
         FrameDrop, Receiver, Steering,
-        socket::{
-            self,
-            guard::{GuardMode, open_guard},
-        },
+        socket::{self, SocketReceiver, guard::open_guard, sink::open_sink},
     },
 };
 use rig::{Pair, RawSender, V4, V6};
@@ -181,6 +179,8 @@ fn listen_entries_open_what_they_say() {
     assert_eq!(got, expected);
 }
 
+type Open = dyn Fn(&EngineConfig) -> Result<SocketReceiver> + Sync;
+
 #[test]
 fn a_taken_port_names_its_owner() {
     if !rig::privileged("a_taken_port_names_its_owner (socket)") {
@@ -197,13 +197,15 @@ fn a_taken_port_names_its_owner() {
     // A process that another test is just starting may hold a copy of the descriptor until its exec: hence `settled`.
     // A second Millrace of the same user, whichever way either receives.
     let first = settled(|| open_in_b(&pair, &config, socket::open));
-    for mode in [GuardMode::DeliverAll, GuardMode::Sink] {
-        assert_eq!(pair.in_b(|| open_guard(&config, mode)).err().map(|e| e.code), Some(Code::Port));
+    let sink = |config: &EngineConfig| open_sink(config, &Interface::by_name("vb")?, &mut Vec::new());
+    let guards: [&Open; 2] = [&open_guard, &sink];
+    for guard in guards {
+        assert_eq!(pair.in_b(|| guard(&config)).err().map(|e| e.code), Some(Code::Port));
     }
     assert_eq!(open_in_b(&pair, &config, socket::open).err().map(|e| e.code), Some(Code::Port));
     drop(first);
-    for mode in [GuardMode::DeliverAll, GuardMode::Sink] {
-        let _guard = settled(|| pair.in_b(|| open_guard(&config, mode)));
+    for guard in guards {
+        let _guard = settled(|| pair.in_b(|| guard(&config)));
         assert_eq!(open_in_b(&pair, &config, socket::open).err().map(|e| e.code), Some(Code::Port));
     }
 }
@@ -273,7 +275,7 @@ fn the_delivering_guard_delivers_all() {
     }
     let pair = Pair::new(1);
     let config = config(r#"{"port":9000}"#, "vb", 2);
-    let mut guard = pair.in_b(|| open_guard(&config, GuardMode::DeliverAll)).unwrap();
+    let mut guard = pair.in_b(|| open_guard(&config)).unwrap();
     pair.in_a(|| {
         for v6 in [false, true] {
             for size in [0, 100, 1400, 4000] {

@@ -37,7 +37,7 @@ fn ip(text: &str) -> IpAddr {
 fn case(entries: &[(&str, u16)]) -> Case {
     let listen: Vec<Listen> = entries
         .iter()
-        .map(|(a, port)| Listen { address: (!a.is_empty()).then(|| ip(a)), port: *port })
+        .map(|(a, port)| Listen { address: (!a.is_empty()).then(|| ip(a)), port: *port, scope: None })
         .collect();
     let map = XskMap::new(4).unwrap();
     let code = generate(&listen, &map);
@@ -224,9 +224,9 @@ fn long_listen_lists_load_and_a_refused_program_shows_the_verifiers_words() {
     }
     let map = XskMap::new(1).unwrap();
     // Every port there is, then thousands of exact addresses on one port.
-    let ports: Vec<Listen> = (1..=4096).map(|p| Listen { address: None, port: p * 15 }).collect();
+    let ports: Vec<Listen> = (1..=4096).map(|p| Listen { port: p * 15, ..Listen::default() }).collect();
     let addresses: Vec<Listen> = (0..2000u32)
-        .map(|i| Listen { address: Some(Ipv4Addr::from(0x0a00_0000 + i).into()), port: 9000 })
+        .map(|i| Listen { address: Some(Ipv4Addr::from(0x0a00_0000 + i).into()), port: 9000, scope: None })
         .collect();
     for (listen, hit) in [(ports, ip("192.0.2.9")), (addresses, ip("10.0.7.207"))] {
         let code = generate(&listen, &map);

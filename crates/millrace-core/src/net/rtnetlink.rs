@@ -8,9 +8,9 @@ use std::{
 use super::Interface;
 use crate::error::{Code, Error, Result};
 
-const RTM_GETLINK: u16 = 18;
-const NLM_F_REQUEST: u16 = 1;
-const NLMSG_ERROR: u16 = 2;
+pub(super) const RTM_GETLINK: u16 = 18;
+pub(super) const NLM_F_REQUEST: u16 = 1;
+pub(super) const NLMSG_ERROR: u16 = 2;
 const IFLA_MTU: u16 = 4;
 const IFLA_OPERSTATE: u16 = 16;
 const IFLA_STATS64: u16 = 23;
@@ -19,8 +19,8 @@ const IFLA_XDP: u16 = 43;
 const IFLA_XDP_ATTACHED: u16 = 2;
 const IFLA_XDP_PROG_ID: u16 = 4;
 /// `struct nlmsghdr` and `struct ifinfomsg`.
-const HEADER: usize = 16;
-const IFINFO: usize = 16;
+pub(super) const HEADER: usize = 16;
+pub(super) const IFINFO: usize = 16;
 /// Attribute types carry two flag bits on top.
 const TYPE_MASK: u16 = 0x3fff;
 
@@ -159,7 +159,7 @@ fn exchange(index: u32) -> io::Result<Vec<u8>> {
 }
 
 /// Walks `struct rtattr`s: length and type as u16, value, padding to 4 bytes. Stops at anything inconsistent.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(bytes, 0));
         let value = bytes.get(4..length)?;
@@ -169,11 +169,11 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |b| u16::from_ne_bytes(*b))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |b| u32::from_ne_bytes(*b))
 }
 

@@ -13,6 +13,8 @@ pub(crate) const NET: u32 = libc::SKF_NET_OFF as u32;
 pub(crate) const AD_PROTOCOL: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PROTOCOL) as u32;
 /// `skb->pkt_type`: 0 host, 1 broadcast, 2 multicast, 3 other host, 4 outgoing, 5 loopback (if_packet.h).
 pub(crate) const AD_PKTTYPE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
+/// Index of the interface the packet is at.
+pub(crate) const AD_IFINDEX: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX) as u32;
 /// A filter result that keeps the whole packet: more than any IP packet plus link header.
 pub(crate) const KEEP_ALL: u32 = 0x0004_0000;
 /// The longest program the kernel takes (`BPF_MAXINSNS`).

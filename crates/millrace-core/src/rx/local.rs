@@ -10,34 +10,49 @@ use std::net::IpAddr;
 use crate::{
     config::{Listen, Multicast},
     error::{Code, Error, Result},
-    net,
+    net::{self, Interface},
 };
 
-/// The listen list with every "any address" replaced by this network namespace's own ones
-/// and the multicast groups to join.
+/// The listen list with every "any address" replaced by this network namespace's own ones and the multicast groups to
+/// join, and without the link-local addresses of other interfaces than `ring`, the one that is read.
 ///
 /// # Errors
 /// [`Code::Kernel`] when the addresses cannot be read; [`Code::Interface`] when there is none to listen on.
-pub(super) fn listen_here(listen: &[Listen], multicast: &[Multicast]) -> Result<Vec<Listen>> {
+pub(super) fn listen_here(listen: &[Listen], multicast: &[Multicast], ring: &str) -> Result<Vec<Listen>> {
     let mut addresses = net::local_addresses().map_err(|e| Error::os(Code::Kernel, "getifaddrs", e))?;
     addresses.extend(multicast.iter().map(|m| m.group));
-    let here: Vec<Listen> = listen.iter().flat_map(|l| expand(*l, &addresses)).collect();
+    let mut on_ring = Vec::with_capacity(listen.len());
+    for l in listen {
+        let elsewhere = match &l.scope {
+            Some(scope) => Interface::of_scope(scope)?.name != ring,
+            None => false,
+        };
+        if !elsewhere {
+            on_ring.push(l);
+        }
+    }
+    if let (true, Some(first)) = (on_ring.is_empty(), listen.first()) {
+        let message =
+            format!("listen address {first}: it is not on {ring}, where MILLRACE_INTERFACE says to receive");
+        return Err(Error::new(Code::Config, message));
+    }
+    let here: Vec<Listen> = on_ring.into_iter().flat_map(|l| expand(l, &addresses)).collect();
     if here.is_empty() {
         return Err(Error::new(Code::Interface, "no interface has an address: nothing can be for this host"));
     }
     Ok(here)
 }
 
-fn expand(l: Listen, addresses: &[IpAddr]) -> Vec<Listen> {
+fn expand(l: &Listen, addresses: &[IpAddr]) -> Vec<Listen> {
     let any = |family: fn(&IpAddr) -> bool| {
         let own = addresses.iter().copied().filter(family);
-        own.map(|a| Listen { address: Some(a), port: l.port }).collect()
+        own.map(|a| Listen { address: Some(a), scope: None, port: l.port }).collect()
     };
     match l.address {
         None => any(|_| true),
         Some(IpAddr::V6(a)) if a.is_unspecified() => any(|_| true),
         Some(IpAddr::V4(a)) if a.is_unspecified() => any(IpAddr::is_ipv4),
-        Some(_) => vec![l],
+        Some(_) => vec![l.clone()],
     }
 }
 
@@ -49,8 +64,8 @@ mod tests {
     fn any_address_becomes_the_hosts_own() {
         let own: Vec<IpAddr> = ["192.0.2.2", "192.0.2.255", "2001:db8::2"].map(|a| a.parse().unwrap()).into();
         let of = |address: Option<&str>| {
-            let l = Listen { address: address.map(|a| a.parse().unwrap()), port: 9 };
-            expand(l, &own).iter().map(|l| (l.address.unwrap().to_string(), l.port)).collect::<Vec<_>>()
+            let l = Listen { address: address.map(|a| a.parse().unwrap()), scope: None, port: 9 };
+            expand(&l, &own).iter().map(|l| (l.address.unwrap().to_string(), l.port)).collect::<Vec<_>>()
         };
         let all = own.iter().map(|a| (a.to_string(), 9)).collect::<Vec<_>>();
         assert_eq!(of(None), all);

@@ -172,9 +172,7 @@ pub fn exact<R: Receiver>(pair: &Pair, opened: &mut Opened<R>, kernel_time: bool
         done.store(true, Ordering::Relaxed);
         keeps = threads.into_iter().chain(guard).map(|t| t.join().unwrap()).collect();
     });
-    // Not the guard's: its counter may hold duplicates of what the ring has (see `open_guard`).
-    let overflow: Vec<_> = opened.receivers.iter_mut().flat_map(|r| r.counters().lost).collect();
-    assert!(overflow.iter().all(|(_, n)| *n == 0), "the test is paced: {overflow:?}");
+    assert_eq!(lost(opened), 0, "the test is paced");
     let busy = keeps.iter().filter(|k| !k.got.is_empty()).count();
     assert!(busy > 1, "48 flows should reach more than one of the receivers");
     for got in keeps.into_iter().flat_map(|k| k.got) {

@@ -95,11 +95,6 @@ impl Group {
         self.flags & IGNORE_OUTGOING != 0
     }
 
-    /// IPv4 fragments are put together before they reach a ring.
-    pub(super) fn defragments(&self) -> bool {
-        self.flags & PACKET_FANOUT_FLAG_DEFRAG != 0
-    }
-
     /// A frame may go to another member than the mode says, because that one is full.
     pub(super) fn rolls_over(&self) -> bool {
         self.mode == FanoutMode::Rollover || self.flags & PACKET_FANOUT_FLAG_ROLLOVER != 0

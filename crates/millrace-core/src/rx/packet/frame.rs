@@ -21,6 +21,7 @@ const GSO_ECN: u8 = 0x80;
 /// Bits of the frame's status (if_packet.h).
 const CSUMNOTREADY: u32 = 1 << 3;
 const CSUM_VALID: u32 = 1 << 7;
+const TS_SOFTWARE: u32 = 1 << 29;
 
 const _: () = {
     use std::mem::offset_of;
@@ -58,6 +59,8 @@ pub(super) struct Frame<'a> {
     pub(super) checksum_settled: bool,
     /// Kernel time of arrival.
     pub(super) time: Timestamp,
+    /// The time is the stack's (TP_STATUS_TS_SOFTWARE), the same for every packet socket; else the ring's own.
+    pub(super) stamped: bool,
 }
 
 /// The fields of a frame header that both versions have.
@@ -127,6 +130,7 @@ fn read<'a>(record: &'a [u8], h: &Header) -> Option<Frame<'a>> {
         gso_size,
         checksum_settled: h.status & (CSUMNOTREADY | CSUM_VALID) != 0,
         time: h.time,
+        stamped: h.status & TS_SOFTWARE != 0,
     })
 }
 

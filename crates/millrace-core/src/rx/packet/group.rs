@@ -6,7 +6,8 @@
 //! down and up puts them back in the order in which their sockets were made, and that is index order.
 //!
 //! Making sockets and rings takes milliseconds for each member, in which a receive thread would lose frames. So a thread
-//! of its own makes them, without the lock, and takes the lock for the switch alone.
+//! of its own makes them, without the lock, and takes the lock for the switch alone. The switch loses nothing and doubles
+//! nothing: see [`super::cut`].
 
 use std::{
     os::fd::OwnedFd,
@@ -20,7 +21,11 @@ use std::{
 
 use libc::sock_filter;
 
-use super::{Made, Rings, attach, fanout, make, packet_socket};
+use super::{
+    Made, Rings, attach,
+    cut::{Cut, Stamped, overlap},
+    fanout, make, packet_socket,
+};
 use crate::{
     affinity,
     config::EngineConfig,
@@ -48,6 +53,8 @@ pub(super) struct Shared {
     building: AtomicBool,
     /// See [`Shared::failed`].
     failed: AtomicBool,
+    /// Where the present group ends, or where it began.
+    pub(super) cut: Cut,
     /// CPUs of the thread that makes a group: those of whoever opened, not the one its receive thread is pinned to.
     cpus: Vec<usize>,
     places: Mutex<Places>,
@@ -86,6 +93,7 @@ impl Shared {
             made: AtomicU32::new(0),
             building: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            cut: Cut::none(),
             cpus: affinity::allowed().unwrap_or_default(),
             places: Mutex::new(Places {
                 sockets: made.sockets.iter().cloned().map(Some).collect(),
@@ -200,6 +208,8 @@ impl Shared {
     fn regroup(&self, alive: &[usize]) {
         // Where that is refused it shares a receive thread's CPU, no worse.
         let _ = affinity::restrict(&self.cpus);
+        // Without it the two groups would disagree about a frame that arrives at the very moment of the cut.
+        let stamped = Stamped::begin(&self.cut);
         let made = self.make(alive.len());
         let mut places = self.places();
         // Otherwise `deaths` stays as it is, for the next attempt.
@@ -209,6 +219,8 @@ impl Shared {
             self.deaths.store(0, Ordering::Release);
         }
         self.building.store(false, Ordering::Release);
+        drop(places);
+        drop(stamped);
     }
 
     /// Puts other rules' program in force: in the group in use, and in any that follows it. Returns what steers then.
@@ -229,24 +241,22 @@ impl Shared {
         make(&self.config, wanted, sockets, (&self.interface, self.ifindex), &mut Vec::new())
     }
 
-    /// The old members drop everything from some moment on, the new ones take everything from a moment later on: what
-    /// arrives between (0.4 ms with 8 members) is lost, where the other order would deliver it twice. On an error the
-    /// old members go on.
+    /// Lets both groups have everything for a while, with a cut between them, then ends the old one. On an error the old
+    /// members go on.
     fn switch(&self, places: &mut Places, alive: &[usize], made: Made) -> Result<()> {
         let nothing = cbpf::drop_all();
-        let old = || places.sockets.iter().flatten();
         // The rules may have changed since it was made. What fails here costs locality only.
         if let Some(first) = made.sockets.first() {
             let _ = self.wanted.attach(first, &self.interface);
         }
-        let switched = old()
-            .try_for_each(|old| attach(old, &nothing))
-            .and_then(|()| made.sockets.iter().try_for_each(|new| attach(new, &self.filter)));
-        if switched.is_err() {
-            // The new ones first, for the same reason. What fails here fails for want of memory, and nothing is left to do.
+        if let Err(e) = made.sockets.iter().try_for_each(|new| attach(new, &self.filter)) {
             made.sockets.iter().for_each(|new| drop(attach(new, &nothing)));
-            old().for_each(|old| drop(attach(old, &self.filter)));
-            return switched;
+            return Err(e);
+        }
+        self.cut.make();
+        thread::sleep(overlap(&self.config));
+        for old in places.sockets.iter().flatten() {
+            end(old);
         }
         for (&index, (ring, socket)) in alive.iter().zip(made.rings.into_iter().zip(made.sockets)) {
             places.sockets[index] = Some(Arc::clone(&socket));
@@ -254,6 +264,17 @@ impl Shared {
         }
         self.made.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+}
+
+/// Attaches the dropping filter. Without the memory for one instruction the old ring would never be empty, so this
+/// insists for a while.
+fn end(old: &OwnedFd) {
+    for _ in 0..100 {
+        if attach(old, &cbpf::drop_all()).is_ok() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
     }
 }
 

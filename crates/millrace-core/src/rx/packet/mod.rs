@@ -11,6 +11,7 @@
 
 #[cfg(feature = "bench")]
 pub mod count;
+mod cut;
 mod fanout;
 mod filter;
 mod frame;
@@ -29,10 +30,7 @@ use crate::{
     net::Interface,
     rx::{
         BackendInfo, Opened, Steering, cbpf, local,
-        socket::{
-            guard::{GuardMode, open_guard},
-            sys,
-        },
+        socket::{multicast, sink::open_sink, sys},
     },
 };
 use group::Shared;
@@ -97,15 +95,18 @@ pub fn open(config: &EngineConfig) -> Result<Opened<PacketReceiver>> {
 /// # Errors
 /// As [`open`].
 pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened<PacketReceiver>> {
-    let Interface { name, index: ifindex } = match &config.interface {
+    let interface = match &config.interface {
         Some(name) => Interface::by_name(name)?,
         None => Interface::of_default_route()?,
     };
     // Before the guard: the reason why this backend cannot be had should be the first one reported.
     let sockets =
         (0..config.rx_threads).map(|_| packet_socket(config.tpacket)).collect::<Result<Vec<OwnedFd>>>()?;
-    let guard = open_guard(config, GuardMode::Sink)?;
-    let mut info = BackendInfo { backend: "packet", interface: Some(name.clone()), ..BackendInfo::default() };
+    let mut info =
+        BackendInfo { backend: "packet", interface: Some(interface.name.clone()), ..BackendInfo::default() };
+    let guard = open_sink(config, &interface, &mut info.degraded)?;
+    info.granted.extend(multicast::granted(&config.multicast, Some(&interface.name)));
+    let Interface { name, index: ifindex } = interface;
 
     let wanted = fanout::Wanted::new(config, steering, &mut info.degraded);
     let made = make(config, (&wanted, 0), sockets, (&name, ifindex), &mut info.degraded)?;
@@ -117,7 +118,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         info.grant(fanout::GRANTED, said);
     }
 
-    let listen = ListenSet::new(&local::listen_here(&config.listen, &config.multicast)?);
+    let listen = ListenSet::new(&local::listen_here(&config.listen, &config.multicast, &name)?);
     let shared = Arc::new(Shared::new(config, wanted, (&name, ifindex), program, &made));
     let rolls_over = made.group.rolls_over();
     let receivers: Vec<PacketReceiver> = made
@@ -223,10 +224,6 @@ fn report(
         info.degraded.push(format!(
             "ring: asked for {asked} {unit} of {bytes} bytes each member, memory for {granted}"
         ));
-    }
-    if !group.defragments() {
-        info.degraded
-            .push("fanout flag defrag is off: IPv4 fragments are counted as fragment and lost".into());
     }
     if group.rolls_over() {
         info.degraded.push("rollover breaks the order within a flow whenever a ring is full".into());

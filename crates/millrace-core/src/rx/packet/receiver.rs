@@ -40,6 +40,8 @@ pub struct PacketReceiver {
     shared: Arc<Shared>,
     /// The group we are in, as counted by `shared`.
     generation: u32,
+    /// The cut that group began with.
+    since: u64,
     /// The ring is that of an old group, and all its frames are in blocks that the kernel has handed over.
     settled: bool,
     /// `close_intake` was called.
@@ -82,6 +84,7 @@ impl PacketReceiver {
             index,
             shared,
             generation,
+            since: 0,
             settled: false,
             closed,
             rolls_over,
@@ -112,6 +115,7 @@ impl PacketReceiver {
         }
         self.settled = false;
         self.generation = self.shared.generation();
+        self.since = self.shared.cut.at();
         // Nothing waits for a member that closed before the new group was made.
         if let Some((ring, fd)) = self.shared.take_next(self.index) {
             self.read_statistics();
@@ -130,7 +134,14 @@ impl PacketReceiver {
     fn pass<S: Sink>(&mut self, sink: &mut S) -> usize {
         let (listen, index) = (&self.listen, self.index);
         let verify = self.shared.config.verify_checksum;
-        let each = |frame: &Frame<'_>| deliver(sink, listen, index, verify, frame);
+        let (cut, since) = (&self.shared.cut, self.since);
+        let mut stamped = false;
+        let each = |frame: &Frame<'_>| {
+            stamped = frame.stamped;
+            if cut.counts(since, frame.time) {
+                deliver(sink, listen, index, verify, frame);
+            }
+        };
         let (announced, unreadable) = match &mut self.ring {
             Rings::V3(ring) => {
                 let Some(block) = ring.take() else { return 0 };
@@ -140,6 +151,7 @@ impl PacketReceiver {
             }
             Rings::V2(ring) => ring.pass(each),
         };
+        cut.saw(stamped);
         for _ in 0..unreadable {
             sink.frame_dropped(FrameDrop::Malformed);
         }

@@ -12,6 +12,7 @@ use crate::{
     config::Listen,
     datagram::Addr,
     error::{Code, Error, Result},
+    net::{Interface, name_of},
 };
 
 /// What one socket (or one SO_REUSEPORT group) is bound to.
@@ -23,8 +24,15 @@ pub(super) enum Target {
     AnyV4,
     /// Every IPv6 address and none of IPv4; only the guard asks for it.
     AnyV6,
-    /// One address.
-    Exact(IpAddr),
+    /// One address, with the index of its interface when it is link-local, else 0.
+    Exact(IpAddr, u32),
+}
+
+impl Target {
+    /// A single address.
+    pub(super) fn is_exact(self) -> bool {
+        matches!(self, Target::Exact(..))
+    }
 }
 
 /// A target and its port, host order.
@@ -41,19 +49,28 @@ pub(super) struct Bound {
 }
 
 /// The places to bind for a listen list. Entries that another entry of the same port covers are left out: their
-/// datagrams arrive there, and a second socket would be refused as a conflict with ourselves.
-pub(super) fn plan(listen: &[Listen]) -> Vec<Place> {
-    let target = |l: &Listen| match l.address.map(|a| a.to_canonical()) {
+/// datagrams arrive there, and a second socket would be refused as a conflict with ourselves. Link-local addresses without
+/// an interface are on `interface`.
+///
+/// # Errors
+/// [`Code::Interface`] when such an interface does not exist.
+pub(super) fn plan(listen: &[Listen], interface: Option<&str>) -> Result<Vec<Place>> {
+    let scope = |l: &Listen| match l.scope.as_deref().or(interface) {
+        Some(scope) if l.is_link_local() => Interface::of_scope(scope).map(|i| i.index),
+        _ => Ok(0),
+    };
+    let target = |l: &Listen, scope| match l.address.map(|a| a.to_canonical()) {
         None => Target::Any,
         Some(IpAddr::V6(a)) if a.is_unspecified() => Target::Any,
         Some(IpAddr::V4(a)) if a.is_unspecified() => Target::AnyV4,
-        Some(a) => Target::Exact(a),
+        Some(a) => Target::Exact(a, scope),
     };
-    let all: Vec<Place> = listen.iter().map(|l| (target(l), l.port)).collect();
+    let all: Vec<Place> =
+        listen.iter().map(|l| Ok((target(l, scope(l)?), l.port))).collect::<Result<Vec<_>>>()?;
     let covered = |&(t, port): &Place| match t {
         Target::Any | Target::AnyV6 => false,
         Target::AnyV4 => all.contains(&(Target::Any, port)),
-        Target::Exact(a) => {
+        Target::Exact(a, _) => {
             all.contains(&(Target::Any, port)) || (a.is_ipv4() && all.contains(&(Target::AnyV4, port)))
         }
     };
@@ -63,7 +80,7 @@ pub(super) fn plan(listen: &[Listen]) -> Vec<Place> {
             places.push(*place);
         }
     }
-    places
+    Ok(places)
 }
 
 /// False on a kernel without IPv6.
@@ -92,11 +109,12 @@ pub(super) fn bind_group(
         if i > 0 {
             share(&fd, place)?;
         }
-        sys::bind_ip(&fd, address, place.1).map_err(|e| refused(place, address, e))?;
+        let scope = if let Target::Exact(_, scope) = place.0 { scope } else { 0 };
+        sys::bind_ip(&fd, address, scope, place.1).map_err(|e| refused(place, address, e))?;
         if i == 0 && count > 1 {
             share(&fd, place)?;
         }
-        let dst = matches!(place.0, Target::Exact(_)).then(|| Addr::from(address));
+        let dst = place.0.is_exact().then(|| Addr::from(address));
         group.push(Bound { fd: Arc::new(fd), port: place.1, dst });
     }
     Ok(group)
@@ -112,7 +130,7 @@ fn new_socket((target, port): Place) -> Result<(OwnedFd, IpAddr)> {
     let address = match target {
         Target::Any | Target::AnyV6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         Target::AnyV4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        Target::Exact(a) => a,
+        Target::Exact(a, _) => a,
     };
     let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
     let failed = |e| Error::os(Code::Kernel, format!("UDP socket for {}", name(address, port)), e);
@@ -136,7 +154,12 @@ fn new_socket((target, port): Place) -> Result<(OwnedFd, IpAddr)> {
 }
 
 fn refused((target, port): Place, address: IpAddr, e: io::Error) -> Error {
-    let at = name(address, port);
+    let at = match target {
+        Target::Exact(_, scope) if scope != 0 => {
+            format!("[{address}%{}]:{port}", name_of(scope).unwrap_or_else(|_| scope.to_string()))
+        }
+        _ => name(address, port),
+    };
     match e.raw_os_error() {
         Some(libc::EADDRINUSE) => {
             let owner = owner::describe(address, port);
@@ -148,12 +171,12 @@ fn refused((target, port): Place, address: IpAddr, e: io::Error) -> Error {
             e,
         ),
         Some(libc::EADDRNOTAVAIL) => {
-            Error::os(Code::Config, format!("listen address {at}: no interface of this host has it"), e)
-        }
-        Some(libc::EINVAL) if matches!(target, Target::Exact(IpAddr::V6(a)) if a.is_unicast_link_local()) => {
-            let message =
-                format!("listen address {at}: a link-local address is not unique; listen on [::] instead");
-            Error::os(Code::Config, message, e)
+            let whose = if at.contains('%') {
+                "that interface does not have it"
+            } else {
+                "no interface of this host has it"
+            };
+            Error::os(Code::Config, format!("listen address {at}: {whose}"), e)
         }
         _ => Error::os(Code::Kernel, format!("bind UDP {at}"), e),
     }
@@ -169,8 +192,11 @@ mod tests {
 
     #[test]
     fn covered_and_repeated_entries_are_left_out() {
-        let entry = |a: &str, port| Listen { address: (!a.is_empty()).then(|| a.parse().unwrap()), port };
-        let exact = |a: &str| Target::Exact(a.parse().unwrap());
+        let entry = |a: &str, port| {
+            let (a, scope) = a.split_once('%').map_or((a, None), |(a, s)| (a, Some(s.to_owned())));
+            Listen { address: (!a.is_empty()).then(|| a.parse().unwrap()), scope, port }
+        };
+        let exact = |a: &str| Target::Exact(a.parse().unwrap(), 0);
         let listen = [
             entry("10.0.0.1", 1),
             entry("", 1),
@@ -184,6 +210,14 @@ mod tests {
         ];
         let expected =
             vec![(Target::Any, 1), (Target::AnyV4, 2), (exact("fd00::1"), 2), (exact("10.0.0.1"), 3)];
-        assert_eq!(plan(&listen), expected);
+        assert_eq!(plan(&listen, None).unwrap(), expected);
+        // The same link-local address on another interface is another address.
+        let lo = "fe80::1".parse().unwrap();
+        let listen =
+            [entry("fe80::1%lo", 1), entry("fe80::1%1", 1), entry("fe80::1", 1), entry("fd00::1", 1)];
+        let expected = vec![(Target::Exact(lo, 1), 1), (exact("fd00::1"), 1)];
+        assert_eq!(plan(&listen, Some("lo")).unwrap(), expected);
+        assert_eq!(plan(&listen[..1], Some("nosuch0")).unwrap().len(), 1);
+        assert_eq!(plan(&listen[2..], Some("nosuch0")).unwrap_err().code, Code::Interface);
     }
 }

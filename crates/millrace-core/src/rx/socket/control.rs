@@ -4,7 +4,7 @@
 use crate::datagram::{Addr, Timestamp};
 
 /// Room for all control messages one datagram can carry, in 8-byte words: SCM_TIMESTAMPNS 32, IPV6_PKTINFO 40,
-/// UDP_GRO 24, IPV6_RECVFRAGSIZE 24 bytes, and some to spare.
+/// UDP_GRO 24, IP_RECVFRAGSIZE or IPV6_RECVFRAGSIZE 24 bytes, and some to spare.
 pub(super) const CONTROL_WORDS: usize = 24;
 
 const HEADER: usize = size_of::<libc::cmsghdr>();
@@ -17,9 +17,15 @@ pub(super) struct Control {
     pub(super) time: Option<Timestamp>,
     /// Destination address of the datagram (IP_PKTINFO, IPV6_RECVPKTINFO).
     pub(super) dst: Option<Addr>,
+    /// Index of the interface it arrived on (the same messages).
+    pub(super) ifindex: u32,
+    /// The kernel gives it to every socket that fits, not to one of a SO_REUSEPORT group: broadcast or multicast.
+    pub(super) to_many: bool,
     /// Size of the datagrams merged into this buffer, bytes (UDP_GRO).
     pub(super) gso_size: usize,
-    /// Size of the largest IPv6 fragment this datagram was made of, with its headers, bytes (IPV6_RECVFRAGSIZE).
+    /// Size of the largest IPv4 fragment this datagram was made of, with its IP header, bytes (IP_RECVFRAGSIZE).
+    pub(super) fragment_size_v4: Option<u32>,
+    /// The same for IPv6 (IPV6_RECVFRAGSIZE).
     pub(super) fragment_size: Option<u32>,
 }
 
@@ -39,12 +45,24 @@ pub(super) fn parse(mut bytes: &[u8]) -> Control {
                     });
                 }
             }
-            // struct in_pktinfo: interface index, routing destination, destination of the header.
-            (libc::IPPROTO_IP, libc::IP_PKTINFO) => control.dst = word::<4>(data, 8).map(Addr::from_v4),
+            // struct in_pktinfo: interface index, address to answer from, destination of the header. The first address
+            // is the second one if, and only if, that is an address of this host's own.
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                control.ifindex = int(data, 0).unwrap_or(0) as u32;
+                control.dst = word::<4>(data, 8).map(Addr::from_v4);
+                control.to_many = word::<4>(data, 4) != word::<4>(data, 8);
+            }
             // struct in6_pktinfo: destination (mapped for IPv4), interface index.
-            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => control.dst = word::<16>(data, 0).map(Addr),
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                control.ifindex = int(data, 16).unwrap_or(0) as u32;
+                control.dst = word::<16>(data, 0).map(Addr);
+                control.to_many = data.first() == Some(&0xff);
+            }
             (libc::SOL_UDP, libc::UDP_GRO) => {
                 control.gso_size = int(data, 0).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+            }
+            (libc::IPPROTO_IP, libc::IP_RECVFRAGSIZE) => {
+                control.fragment_size_v4 = int(data, 0).map(|n| n as u32);
             }
             (libc::IPPROTO_IPV6, libc::IPV6_RECVFRAGSIZE) => {
                 control.fragment_size = int(data, 0).map(|n| n as u32);
@@ -84,12 +102,20 @@ mod tests {
     fn reads_what_it_knows_and_skips_the_rest() {
         let mut bytes = message(99, 1, &[1, 2, 3]);
         bytes.extend(message(libc::SOL_UDP, libc::UDP_GRO, &1000i32.to_ne_bytes()));
-        bytes.extend(message(libc::IPPROTO_IP, libc::IP_PKTINFO, &[0, 0, 0, 0, 9, 9, 9, 9, 192, 0, 2, 2]));
+        bytes.extend(message(libc::IPPROTO_IP, libc::IP_PKTINFO, &[3, 0, 0, 0, 9, 9, 9, 9, 192, 0, 2, 2]));
+        bytes.extend(message(libc::IPPROTO_IP, libc::IP_RECVFRAGSIZE, &1500i32.to_ne_bytes()));
         bytes.extend(message(libc::IPPROTO_IPV6, libc::IPV6_RECVFRAGSIZE, &1288i32.to_ne_bytes()));
         let c = parse(&bytes);
         assert_eq!(c.gso_size, 1000);
         assert_eq!(c.dst, Some(Addr::from_v4([192, 0, 2, 2])));
-        assert_eq!((c.fragment_size, c.time), (Some(1288), None));
+        assert_eq!((c.fragment_size, c.fragment_size_v4, c.time), (Some(1288), Some(1500), None));
+        assert_eq!((c.ifindex, c.to_many), (3, true));
+        let own = message(libc::IPPROTO_IP, libc::IP_PKTINFO, &[3, 0, 0, 0, 192, 0, 2, 2, 192, 0, 2, 2]);
+        assert!(!parse(&own).to_many);
+        let mut v6 = [0xff; 16].to_vec();
+        v6.extend(7u32.to_ne_bytes());
+        let c = parse(&message(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &v6));
+        assert_eq!((c.ifindex, c.to_many, c.dst), (7, true, Some(Addr([0xff; 16]))));
     }
 
     #[test]

@@ -7,9 +7,10 @@ mod batch;
 mod bind;
 mod control;
 pub mod guard;
-mod multicast;
+pub(crate) mod multicast;
 mod owner;
 mod receiver;
+pub mod sink;
 mod snmp;
 mod steer;
 pub(crate) mod sys;
@@ -43,21 +44,22 @@ pub fn open(config: &EngineConfig) -> Result<Opened<SocketReceiver>> {
 pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened<SocketReceiver>> {
     let time = config.socket_timestamps;
     let threads = usize::from(config.rx_threads);
-    let places = bind::plan(&config.listen);
-    multicast::check(&config.multicast, &places)?;
+    let places = bind::plan(&config.listen, config.interface.as_deref())?;
+    let groups = multicast::on(&config.multicast, config.interface.as_deref());
+    multicast::check(&groups, &places)?;
     let mut options = Options::new(config.socket_rcvbuf, time);
-    let mut groups = steer::Groups::default();
+    let mut steered = steer::Groups::default();
     let mut columns: Vec<Vec<bind::Bound>> = (0..threads).map(|_| Vec::with_capacity(places.len())).collect();
     for &place in &places {
-        let exact = matches!(place.0, bind::Target::Exact(_));
+        let exact = place.0.is_exact();
         let group = bind::bind_group(place, threads, &mut |fd, v6| {
             options.receive(fd, v6, !exact).map(|()| {
                 options.fast_path(fd);
                 multicast::only_own(fd, v6);
             })
         })?;
-        multicast::join(&config.multicast, place, &group.iter().map(|b| &*b.fd).collect::<Vec<_>>())?;
-        groups.push(group.iter().map(|bound| Arc::downgrade(&bound.fd)).collect());
+        multicast::join(&groups, place, &group.iter().map(|b| &*b.fd).collect::<Vec<_>>())?;
+        steered.push(group.iter().map(|bound| Arc::downgrade(&bound.fd)).collect());
         for (column, bound) in columns.iter_mut().zip(group) {
             column.push(bound);
         }
@@ -85,16 +87,13 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     };
     let by_rules = matches!(config.fanout, FanoutMode::Rules | FanoutMode::Cbpf | FanoutMode::Ebpf);
     let steer: Option<Box<dyn Steer>> = if by_rules && threads > 1 {
-        let (what, said) = groups.steer(steering)?;
+        let (what, said) = steered.steer(steering)?;
         info.grant(what, said);
-        Some(Box::new(groups))
+        Some(Box::new(steered))
     } else {
         None
     };
-    if !config.multicast.is_empty() {
-        let groups: Vec<String> = config.multicast.iter().map(ToString::to_string).collect();
-        info.granted.push(("multicast".into(), groups.join(", ")));
-    }
+    info.granted.extend(multicast::granted(&config.multicast, config.interface.as_deref()));
     options.report(&mut info);
     Ok(Opened { receivers, guard: None, steer, info })
 }

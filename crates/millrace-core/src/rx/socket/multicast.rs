@@ -34,7 +34,7 @@ fn fits(target: Target, group: IpAddr) -> bool {
         Target::Any => true,
         Target::AnyV4 => group.is_ipv4(),
         Target::AnyV6 => group.is_ipv6(),
-        Target::Exact(address) => address == group,
+        Target::Exact(address, _) => address == group,
     }
 }
 
@@ -51,6 +51,25 @@ pub(super) fn join(groups: &[Multicast], place: Place, sockets: &[&OwnedFd]) -> 
             .map_err(|e| refused(g, e))?;
     }
     Ok(())
+}
+
+/// The groups with an interface for each that has none: `default`, where there is one.
+pub(super) fn on(groups: &[Multicast], default: Option<&str>) -> Vec<Multicast> {
+    let mut groups = groups.to_vec();
+    for g in &mut groups {
+        g.interface = g.interface.take().or_else(|| default.map(Into::into));
+    }
+    groups
+}
+
+/// What was joined, and on which interfaces, for the list of what was granted.
+pub(crate) fn granted(groups: &[Multicast], default: Option<&str>) -> Option<(String, String)> {
+    let of = |g: &Multicast| match g.interface {
+        Some(_) => g.to_string(),
+        None => format!("{g} (interface by the kernel's routes)"),
+    };
+    let all: Vec<String> = on(groups, default).iter().map(of).collect();
+    (!all.is_empty()).then(|| ("multicast".into(), all.join(", ")))
 }
 
 /// A group that no listen entry can receive is a mistake; so is one from a source and from any, of which the kernel would

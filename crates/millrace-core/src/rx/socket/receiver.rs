@@ -1,11 +1,12 @@
 //! One receive thread's UDP sockets.
 
-use std::{io, os::fd::AsRawFd, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{io, os::fd::AsRawFd, time::Duration};
 
 use super::{
     batch::{Batch, Message},
     bind::Bound,
     control::{self, Control},
+    sink::Sorting,
     snmp::ChecksumErrors,
     sys,
 };
@@ -24,25 +25,45 @@ const SO_MEMINFO: libc::c_int = 55;
 /// IPv6 header + fragment header + UDP header.
 const ATOMIC_FRAGMENT_OVERHEAD: u32 = 40 + 8 + 8;
 
-/// Which datagrams of the sockets are wanted.
+/// Which datagrams of a socket are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// Every one.
     All,
-    /// Only those that the kernel put together from IPv6 fragments: the rest came by the packet ring already.
+    /// Those that the kernel put together from fragments: the rest came by the packet ring already.
     Reassembled,
+    /// Those that arrived on an interface without a ring.
+    Elsewhere,
+}
+
+/// A socket that is read.
+pub(super) struct Source {
+    bound: Bound,
+    wanted: Wanted,
+    drops: Drops,
+    /// It gets datagrams that the ring has as well: what its buffer loses may be no loss.
+    overlaps: bool,
+}
+
+impl Source {
+    pub(super) fn new(bound: Bound, wanted: Wanted) -> Self {
+        Source { bound, wanted, drops: Drops::default(), overlaps: wanted == Wanted::Reassembled }
+    }
 }
 
 /// The `sk_drops` counter of one socket, 32 bits in the kernel, widened here.
 #[derive(Default)]
 struct Drops {
     last: u32,
-    total: u64,
+    /// Datagrams lost.
+    lost: u64,
+    /// Datagrams of which nobody knows whether the ring had them.
+    unsure: u64,
 }
 
 impl Drops {
-    fn update(&mut self, now: u32) {
-        self.total += u64::from(now.wrapping_sub(self.last));
+    fn update(&mut self, now: u32, unsure: bool) {
+        *if unsure { &mut self.unsure } else { &mut self.lost } += u64::from(now.wrapping_sub(self.last));
         self.last = now;
     }
 }
@@ -56,12 +77,11 @@ impl Drops {
 /// before a socket is looked up, long ones when they are read, and recvmmsg(2) does not count them for the socket
 /// (measured on 6.18). The note `netns_udp_checksum_errors` of the first receiver has them all, and everybody else's.
 pub struct SocketReceiver {
-    sockets: Vec<(Bound, Drops)>,
-    /// Sockets that only hold their port: a filter drops what they get, nobody reads them.
-    _holders: Vec<Arc<OwnedFd>>,
+    sockets: Vec<Source>,
+    /// What the guard of a packet ring sorts by.
+    sorting: Option<Sorting>,
     batch: Batch,
     index: u16,
-    wanted: Wanted,
     /// Destinations this receiver leaves to the group's first one: the kernel gives a broadcast datagram to every socket
     /// of a SO_REUSEPORT group.
     not_mine: Vec<Addr>,
@@ -77,11 +97,10 @@ pub struct SocketReceiver {
 impl SocketReceiver {
     pub(super) fn new(sockets: Vec<Bound>, index: u16) -> Self {
         SocketReceiver {
-            sockets: sockets.into_iter().map(|b| (b, Drops::default())).collect(),
-            _holders: Vec::new(),
+            sockets: sockets.into_iter().map(|b| Source::new(b, Wanted::All)).collect(),
+            sorting: None,
             batch: Batch::new(),
             index,
-            wanted: Wanted::All,
             not_mine: Vec::new(),
             flags: 0,
             lost: "socket_rcvbuf",
@@ -101,15 +120,20 @@ impl SocketReceiver {
     }
 
     /// Makes it the guard's receiver.
-    pub(super) fn into_guard(self, wanted: Wanted, holders: Vec<Arc<OwnedFd>>) -> Self {
-        SocketReceiver { wanted, _holders: holders, flags: flags::SLOW_PATH, lost: "guard_rcvbuf", ..self }
+    pub(super) fn into_guard(self) -> Self {
+        SocketReceiver { flags: flags::SLOW_PATH, lost: "guard_rcvbuf", ..self }
+    }
+
+    /// The guard's receiver beside a packet ring.
+    pub(super) fn of_sink(sockets: Vec<Source>, sorting: Sorting) -> Self {
+        SocketReceiver { sockets, sorting: Some(sorting), ..Self::new(Vec::new(), 0).into_guard() }
     }
 
     fn read_drops(&mut self) {
-        for (bound, drops) in &mut self.sockets {
+        for Source { bound, drops, overlaps, .. } in &mut self.sockets {
             // Cannot fail on a live socket of Linux 4.12 or later; an old value is the best answer otherwise.
             if let Ok(info) = sys::get_words::<SK_MEMINFO_VARS>(&bound.fd, libc::SOL_SOCKET, SO_MEMINFO) {
-                drops.update(info[SK_MEMINFO_DROPS]);
+                drops.update(info[SK_MEMINFO_DROPS], *overlaps);
             }
         }
     }
@@ -119,7 +143,7 @@ impl Receiver for SocketReceiver {
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
         let mut seen = 0;
         let mut now = None;
-        for (bound, _) in &self.sockets {
+        for Source { bound, wanted, overlaps, .. } in &mut self.sockets {
             let n = match self.batch.fill(bound.fd.as_raw_fd()) {
                 Ok(n) => n,
                 Err(e) if transient(&e) => continue,
@@ -131,8 +155,12 @@ impl Receiver for SocketReceiver {
             for i in 0..n {
                 let message = self.batch.message(i);
                 let control = control::parse(message.control);
-                if self.wanted == Wanted::Reassembled && !is_reassembled(&control, message.payload.len()) {
-                    continue;
+                if *wanted != Wanted::All {
+                    let in_ring = self.sorting.as_ref().is_some_and(|s| s.in_ring(control.ifindex));
+                    if !is_wanted(*wanted, &control, message.payload.len(), in_ring) {
+                        *overlaps = true;
+                        continue;
+                    }
                 }
                 if message.truncated {
                     sink.frame_dropped(FrameDrop::Truncated);
@@ -167,15 +195,22 @@ impl Receiver for SocketReceiver {
 
     fn wait(&mut self, timeout: Duration) -> Result<()> {
         // A thread has a handful of sockets, and is about to sleep: building the list each time costs nothing visible.
-        let mut fds: Vec<libc::pollfd> = self.sockets.iter().map(|(b, _)| sys::pollin(&b.fd)).collect();
+        let sockets = self.sockets.iter().map(|s| &*s.bound.fd);
+        let mut fds: Vec<libc::pollfd> =
+            sockets.chain(self.sorting.as_ref().map(Sorting::fd)).map(sys::pollin).collect();
         sys::poll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on UDP sockets", e))?;
+        if let (Some(sorting), Some(news)) = (&mut self.sorting, fds.last())
+            && news.revents != 0
+        {
+            sorting.refresh();
+        }
         Ok(())
     }
 
     /// What arrives from here on is dropped by a filter, uncounted. Exact but for a datagram that another CPU carries
     /// through the stack at this very moment.
     fn close_intake(&mut self) {
-        for (bound, _) in &self.sockets {
+        for Source { bound, .. } in &self.sockets {
             // Fails only without memory; then the final drain is merely not finite, and the engine bounds it in time.
             let _ = sys::attach_cbpf(&bound.fd, libc::SO_ATTACH_FILTER, &cbpf::drop_all());
         }
@@ -185,14 +220,19 @@ impl Receiver for SocketReceiver {
         }
     }
 
-    /// `lost`: `socket_rcvbuf` (for the guard `guard_rcvbuf`); see [`SocketReceiver`] for what these hold.
+    /// `lost`: `socket_rcvbuf` (for the guard `guard_rcvbuf`); see [`SocketReceiver`] for what these hold. `notes` beside a
+    /// packet ring: `guard_rcvbuf_unsure`, see [`super::sink::open_sink`].
     fn counters(&mut self) -> KernelCounters {
+        // For a guard that never sleeps.
+        self.sorting.iter_mut().for_each(Sorting::refresh);
         if !self.closed {
             self.read_drops();
         }
-        let total = self.sockets.iter().map(|(_, d)| d.total).sum();
-        let note = self.checksum_errors.iter().map(|e| ("netns_udp_checksum_errors", e.count()));
-        KernelCounters { lost: vec![(self.lost, total)], notes: note.collect() }
+        let total = self.sockets.iter().map(|s| s.drops.lost).sum();
+        let unsure = self.sockets.iter().map(|s| s.drops.unsure).sum();
+        let checksums = self.checksum_errors.iter().map(|e| ("netns_udp_checksum_errors", e.count()));
+        let notes = checksums.chain(self.sorting.iter().map(|_| ("guard_rcvbuf_unsure", unsure)));
+        KernelCounters { lost: vec![(self.lost, total)], notes: notes.collect() }
     }
 
     fn rx_queue(&self) -> u16 {
@@ -212,13 +252,25 @@ fn deliver<S: Sink>(sink: &mut S, header: &Datagram<'_>, message: &Message<'_>, 
     }
 }
 
-/// True when the kernel reassembled the datagram. It reports a fragment size for an atomic fragment too (RFC 6946:
-/// a fragment header, but a whole datagram), which the ring's parser takes; there the "fragment" is as large as the
+/// Whether a datagram of one of the guard's sockets is one that the ring does not have. The program of the group has
+/// sorted datagrams to one receiver; those to many come to every socket of the group, which is then for the interface to
+/// tell. Loopback's own is not asked where it could mislead: there the kernel names the device the sender is bound to.
+fn is_wanted(wanted: Wanted, control: &Control, payload: usize, in_ring: bool) -> bool {
+    match wanted {
+        Wanted::All => true,
+        Wanted::Reassembled => is_reassembled(control, payload) && (!control.to_many || in_ring),
+        Wanted::Elsewhere => !(control.to_many && in_ring),
+    }
+}
+
+/// True when the kernel reassembled the datagram. For IPv6 it reports a fragment size for an atomic fragment too (RFC
+/// 6946: a fragment header, but a whole datagram), which the ring's parser takes; there the "fragment" is as large as the
 /// datagram with all its headers, while a real fragment is smaller.
 fn is_reassembled(control: &Control, payload: usize) -> bool {
-    control
-        .fragment_size
-        .is_some_and(|size| size > 0 && (size as usize) < payload + ATOMIC_FRAGMENT_OVERHEAD as usize)
+    control.fragment_size_v4.is_some_and(|size| size > 0)
+        || control
+            .fragment_size
+            .is_some_and(|size| size > 0 && (size as usize) < payload + ATOMIC_FRAGMENT_OVERHEAD as usize)
 }
 
 /// Errors that pass: nothing there, a signal, or a condition of the network that a socket merely reports.
@@ -246,10 +298,12 @@ mod tests {
     #[test]
     fn the_drop_counter_survives_its_wrap() {
         let mut drops = Drops::default();
-        drops.update(u32::MAX - 1);
-        drops.update(3);
-        drops.update(3);
-        assert_eq!(drops.total, u64::from(u32::MAX - 1) + 5);
+        drops.update(u32::MAX - 1, false);
+        drops.update(3, false);
+        drops.update(3, false);
+        assert_eq!(drops.lost, u64::from(u32::MAX - 1) + 5);
+        drops.update(10, true);
+        assert_eq!((drops.lost, drops.unsure), (u64::from(u32::MAX - 1) + 5, 7));
     }
 
     #[test]
@@ -258,5 +312,29 @@ mod tests {
         assert!(!is_reassembled(&c(None), 4000));
         assert!(is_reassembled(&c(Some(1496)), 4000));
         assert!(!is_reassembled(&c(Some(1400 + 56)), 1400));
+        // IPv4 has no such thing, and a fragment with options may be longer than the datagram it is of.
+        let v4 = Control { fragment_size_v4: Some(76), ..Control::default() };
+        assert!(is_reassembled(&v4, 9));
+    }
+
+    #[test]
+    fn what_goes_to_many_is_told_by_its_interface() {
+        let whole = |to_many| Control { to_many, ..Control::default() };
+        let pieces = |to_many| Control { fragment_size_v4: Some(1500), ..whole(to_many) };
+        for (wanted, control, in_ring, expected) in [
+            (Wanted::Elsewhere, whole(false), true, true),
+            (Wanted::Elsewhere, whole(true), true, false),
+            (Wanted::Elsewhere, pieces(true), false, true),
+            (Wanted::Reassembled, whole(false), true, false),
+            (Wanted::Reassembled, pieces(false), false, true),
+            (Wanted::Reassembled, pieces(true), true, true),
+            (Wanted::Reassembled, pieces(true), false, false),
+        ] {
+            assert_eq!(
+                is_wanted(wanted, &control, 4000, in_ring),
+                expected,
+                "{wanted:?} {control:?} {in_ring}"
+            );
+        }
     }
 }

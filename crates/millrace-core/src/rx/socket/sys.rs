@@ -87,8 +87,8 @@ pub(crate) fn set_program(
     })
 }
 
-/// bind(2) of an IP socket.
-pub(crate) fn bind_ip(fd: &OwnedFd, address: IpAddr, port: u16) -> io::Result<()> {
+/// bind(2) of an IP socket. `scope`: index of the interface of a link-local IPv6 address (ipv6(7)), else 0.
+pub(crate) fn bind_ip(fd: &OwnedFd, address: IpAddr, scope: u32, port: u16) -> io::Result<()> {
     match address {
         IpAddr::V4(a) => {
             let sin = libc::sockaddr_in {
@@ -105,7 +105,7 @@ pub(crate) fn bind_ip(fd: &OwnedFd, address: IpAddr, port: u16) -> io::Result<()
                 sin6_port: port.to_be(),
                 sin6_flowinfo: 0,
                 sin6_addr: libc::in6_addr { s6_addr: a.octets() },
-                sin6_scope_id: 0,
+                sin6_scope_id: scope,
             };
             bind(fd, &sin6)
         }

@@ -60,7 +60,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         None => Interface::of_default_route()?,
     };
     let mut degraded = Vec::new();
-    let here = local::listen_here(&config.listen, &config.multicast)?;
+    let here = local::listen_here(&config.listen, &config.multicast, &interface.name)?;
     let live = LiveProgram::new(steering.early.clone());
     let attachment =
         live.attach(|early| Attachment::new(&interface, &here, config.xdp_mode, early, &mut degraded))?;

@@ -1,0 +1,273 @@
+//! Which interfaces hand up frames that came in by another one: VLAN, macvlan and ipvlan devices on it, and the bridge,
+//! bond, team or VRF it is a port of (rtnetlink(7)). Whoever taps the lower interface has those frames already.
+//!
+//! Tunnels, MACsec and a veth's peer name a lower interface too, but what comes out of them is not the frame that went in.
+
+use std::{
+    io, mem,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use super::rtnetlink::{HEADER, IFINFO, NLM_F_REQUEST, NLMSG_ERROR, RTM_GETLINK, attributes, u16_at, u32_at};
+
+const NLMSG_DONE: u16 = 3;
+/// NLM_F_ROOT and NLM_F_MATCH.
+const NLM_F_DUMP: u16 = 0x300;
+/// Links changed while the list was made: it may lack some.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const RTMGRP_LINK: u32 = 1;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_INFO_KIND: u16 = 1;
+/// Kinds of devices that hand up the frames of the device they lie on.
+const SAME_FRAMES: [&[u8]; 5] = [b"vlan", b"macvlan", b"macvtap", b"ipvlan", b"ipvtap"];
+/// Lists that changed under way are asked for again so many times.
+const ATTEMPTS: usize = 5;
+
+/// What stands on an interface, kept up to date.
+pub(crate) struct Stack {
+    base: u32,
+    /// Hears of every change to a link of the network namespace it was made in.
+    news: OwnedFd,
+    /// Asks for the list of links, in the same namespace.
+    asks: OwnedFd,
+    on: Vec<u32>,
+    master: u32,
+}
+
+/// What rtnetlink says about how one link is connected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Row {
+    index: u32,
+    /// The interface it lies on, 0 for none.
+    lower: u32,
+    /// The interface it is a port of, 0 for none.
+    master: u32,
+}
+
+impl Stack {
+    /// Looks at the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// What socket(2), bind(2), send(2) and recv(2) of a netlink socket report.
+    pub(crate) fn on(base: u32) -> io::Result<Self> {
+        // First listen, then look: nothing is missed between.
+        let (news, asks) = (netlink(RTMGRP_LINK)?, netlink(0)?);
+        let mut stack = Stack { base, news, asks, on: Vec::new(), master: 0 };
+        (stack.on, stack.master) = stack.look()?;
+        Ok(stack)
+    }
+
+    /// The interface itself and all that stand on it, in ascending order.
+    pub(crate) fn members(&self) -> &[u32] {
+        &self.on
+    }
+
+    /// The bridge, bond, team or VRF that the interface is a port of.
+    pub(crate) fn master(&self) -> Option<u32> {
+        (self.master != 0).then_some(self.master)
+    }
+
+    /// Readable when there may be something new.
+    pub(crate) fn fd(&self) -> &OwnedFd {
+        &self.news
+    }
+
+    /// Looks again when a link has changed since the last time; true when the members are others now. When looking fails
+    /// they stay what they were.
+    pub(crate) fn refresh(&mut self) -> bool {
+        if !self.heard() {
+            return false;
+        }
+        match self.look() {
+            Ok((on, master)) if on != self.on => {
+                (self.on, self.master) = (on, master);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes all news; their text does not matter. ENOBUFS, too many for the buffer, is news as well.
+    fn heard(&self) -> bool {
+        let mut any = false;
+        let mut buffer = [0u8; 256];
+        loop {
+            match receive(&self.news, &mut buffer) {
+                Ok(_) => any = true,
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => any = true,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return any,
+            }
+        }
+    }
+
+    /// The members, and the master or 0.
+    fn look(&self) -> io::Result<(Vec<u32>, u32)> {
+        for _ in 0..ATTEMPTS {
+            if let Some(rows) = self.list()? {
+                let master = rows.iter().find(|r| r.index == self.base).map_or(0, |r| r.master);
+                return Ok((stacked(&rows, self.base), master));
+            }
+        }
+        Err(io::Error::from(io::ErrorKind::Interrupted))
+    }
+
+    /// All links; `None` when they changed meanwhile.
+    fn list(&self) -> io::Result<Option<Vec<Row>>> {
+        let mut request = [0u8; HEADER + IFINFO];
+        request[0..4].copy_from_slice(&((HEADER + IFINFO) as u32).to_ne_bytes());
+        request[4..6].copy_from_slice(&RTM_GETLINK.to_ne_bytes());
+        request[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+        // SAFETY: pointer and length describe `request`, which outlives the call. An unconnected netlink socket sends to
+        // the kernel.
+        let sent = unsafe { libc::send(self.asks.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) };
+        if sent < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let (mut rows, mut changed) = (Vec::new(), false);
+        let mut buffer = vec![0u8; 64 << 10];
+        loop {
+            // The kernel writes each part of the list when the one before it is read, so there is always one.
+            let got = receive(&self.asks, &mut buffer)?;
+            let mut rest = &buffer[..got.min(buffer.len())];
+            while rest.len() >= HEADER {
+                let length = (u32_at(rest, 0) as usize).clamp(HEADER, rest.len());
+                changed |= u16_at(rest, 6) & NLM_F_DUMP_INTR != 0;
+                match u16_at(rest, 4) {
+                    NLMSG_DONE => return Ok((!changed).then_some(rows)),
+                    NLMSG_ERROR => return Err(io::Error::from_raw_os_error(-(u32_at(rest, HEADER) as i32))),
+                    _ => rows.push(row(&rest[..length])),
+                }
+                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// `base` and what stands on it, directly or on something that does.
+fn stacked(rows: &[Row], base: u32) -> Vec<u32> {
+    let mut on = vec![base];
+    let mut at = 0;
+    while at < on.len() {
+        let below = on[at];
+        let master = rows.iter().filter(|r| r.index == below).map(|r| r.master);
+        let above = rows.iter().filter(|r| r.lower == below).map(|r| r.index);
+        for index in master.chain(above) {
+            if index != 0 && !on.contains(&index) {
+                on.push(index);
+            }
+        }
+        at += 1;
+    }
+    on.sort_unstable();
+    on
+}
+
+/// One RTM_NEWLINK message.
+fn row(message: &[u8]) -> Row {
+    let mut row = Row { index: u32_at(message, HEADER + 4), ..Row::default() };
+    let (mut same_frames, mut elsewhere) = (false, false);
+    for (kind, value) in attributes(message.get(HEADER + IFINFO..).unwrap_or_default()) {
+        match kind {
+            IFLA_LINK => row.lower = u32_at(value, 0),
+            IFLA_MASTER => row.master = u32_at(value, 0),
+            // The lower interface is in another namespace; the number counts there.
+            IFLA_LINK_NETNSID => elsewhere = true,
+            IFLA_LINKINFO => {
+                let name = attributes(value).find(|(kind, _)| *kind == IFLA_INFO_KIND);
+                let name = name.map_or(&[][..], |(_, name)| name.strip_suffix(&[0]).unwrap_or(name));
+                same_frames = SAME_FRAMES.contains(&name);
+            }
+            _ => {}
+        }
+    }
+    if !same_frames || elsewhere {
+        row.lower = 0;
+    }
+    row
+}
+
+fn netlink(groups: u32) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: plain socket(2); the result is checked before it is owned.
+    let raw = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `raw` is a fresh descriptor that nothing else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    // SAFETY: sockaddr_nl is plain old data; all zero is valid.
+    let mut address: libc::sockaddr_nl = unsafe { mem::zeroed() };
+    address.nl_family = libc::AF_NETLINK as u16;
+    address.nl_groups = groups;
+    let length = mem::size_of_val(&address) as libc::socklen_t;
+    // SAFETY: pointer and length describe `address`, which the kernel only reads during the call.
+    let bound = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length) };
+    if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(fd) }
+}
+
+fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: pointer and length describe `buffer`, writable and alive through the call.
+    let got = unsafe {
+        libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), mem::size_of_val(buffer), libc::MSG_DONTWAIT)
+    };
+    if got < 0 { Err(io::Error::last_os_error()) } else { Ok(got as usize) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut out = ((4 + value.len()) as u16).to_ne_bytes().to_vec();
+        out.extend(kind.to_ne_bytes());
+        out.extend(value);
+        out.resize(out.len().next_multiple_of(4), 0);
+        out
+    }
+
+    fn message(index: u32, kind: &[u8], more: &[Vec<u8>]) -> Vec<u8> {
+        let mut out = vec![0u8; HEADER + IFINFO];
+        out[HEADER + 4..HEADER + 8].copy_from_slice(&index.to_ne_bytes());
+        out.extend(attribute(IFLA_LINKINFO, &attribute(IFLA_INFO_KIND, kind)));
+        more.iter().for_each(|m| out.extend(m));
+        out
+    }
+
+    #[test]
+    fn only_devices_with_the_same_frames_lie_on_another() {
+        let on = |kind: &[u8], more: &[Vec<u8>]| {
+            let lies_on = attribute(IFLA_LINK, &3u32.to_ne_bytes());
+            row(&message(7, kind, &[&[lies_on], more].concat()))
+        };
+        let other_ns = attribute(IFLA_LINK_NETNSID, &0u32.to_ne_bytes());
+        let port = attribute(IFLA_MASTER, &9u32.to_ne_bytes());
+        assert_eq!(on(b"vlan\0", &[]), Row { index: 7, lower: 3, master: 0 });
+        assert_eq!(on(b"vlan", &[other_ns]).lower, 0);
+        assert_eq!((on(b"veth\0", &[]).lower, on(b"vxlan\0", &[]).lower), (0, 0));
+        assert_eq!(on(b"veth\0", &[port]), Row { index: 7, lower: 0, master: 9 });
+    }
+
+    #[test]
+    fn what_stands_on_a_port_of_something_stands_on_it() {
+        let rows = [(2, 0, 5), (3, 0, 5), (4, 2, 0), (5, 0, 0), (6, 5, 0), (8, 3, 0)];
+        let rows = rows.map(|(index, lower, master)| Row { index, lower, master });
+        assert_eq!(stacked(&rows, 2), [2, 4, 5, 6]);
+        assert_eq!(stacked(&rows, 5), [5, 6]);
+        assert_eq!(stacked(&rows, 1), [1]);
+        // A list that contradicts itself ends all the same.
+        let circle = [Row { index: 1, lower: 2, master: 0 }, Row { index: 2, lower: 1, master: 1 }];
+        assert_eq!(stacked(&circle, 1), [1, 2]);
+    }
+
+    #[test]
+    fn loopback_carries_nothing() {
+        let mut stack = Stack::on(1).unwrap();
+        assert_eq!(stack.members(), [1]);
+        stack.refresh();
+        assert_eq!(stack.members(), [1]);
+    }
+}

@@ -1,0 +1,247 @@
+//! The guard for `packet`, whose ring has a copy of everything that arrives on its interface. Most of what the stack
+//! gives the guard is therefore dropped; delivered is what the ring cannot have:
+//!
+//! - datagrams that came by another interface (loopback, a second NIC, a tunnel), as with `xdp`;
+//! - datagrams that the kernel put together from fragments: IPv6, and IPv4 unless the fanout group does that.
+//!
+//! Each place has a SO_REUSEPORT group of up to three sockets, and a program that picks one for each datagram. One socket
+//! with a filter would do, but the kernel counts what a filter drops in the same counter as a full buffer, and then nobody
+//! could say what was lost. Only broadcast and multicast go past the program, to all of them; there the reader looks at
+//! the interface itself.
+
+use std::{net::IpAddr, os::fd::OwnedFd, sync::Arc};
+
+use super::{
+    SocketReceiver, bind,
+    guard::{checked_places, options},
+    multicast,
+    receiver::{Source, Wanted},
+    sys,
+};
+use crate::{
+    config::{EngineConfig, FanoutFlag, Multicast},
+    error::{Code, Error, Result},
+    net::{Interface, Stack, name_of},
+    rx::cbpf::{self, AD_IFINDEX, Assembler, NEXT},
+};
+
+/// Position in the group of the socket whose filter drops everything and that nobody reads,
+const HOLDER: u32 = 0;
+/// of the one for what came by other interfaces,
+const ELSEWHERE: u32 = 1;
+/// and of the one for what may have been fragments.
+const FRAGMENTS: u32 = 2;
+
+/// Receive buffer of a socket that looks for fragments, bytes.
+const FRAGMENTS_RCVBUF: u32 = 4 << 20;
+/// No conforming sender fragments an IPv6 packet that fits the minimum MTU of 1280 (RFC 8200 §5): UDP payload of such a
+/// packet, bytes. What need not be looked at.
+const NEVER_FRAGMENTED_V6: u32 = 1280 - 40 - 8;
+/// The same for IPv4: nothing is left of an empty datagram that a second fragment could hold (RFC 791: all but the last
+/// hold a multiple of eight bytes, and the UDP header has eight). Everything else has to be looked at: neither a minimum
+/// MTU nor the bit "don't fragment", which some senders set on fragments, says that a datagram was whole.
+const NEVER_FRAGMENTED_V4: u32 = 0;
+
+/// What decides where a datagram goes, kept up to date.
+pub(super) struct Sorting {
+    stack: Stack,
+    /// The holder of each place, and above how many bytes of payload a datagram may have been fragments.
+    holders: Vec<(Arc<OwnedFd>, Option<u32>)>,
+}
+
+impl Sorting {
+    /// True for an interface whose frames the ring has.
+    pub(super) fn in_ring(&self, ifindex: u32) -> bool {
+        self.stack.members().contains(&ifindex)
+    }
+
+    /// Readable when [`Sorting::refresh`] is due.
+    pub(super) fn fd(&self) -> &OwnedFd {
+        self.stack.fd()
+    }
+
+    /// Follows the interfaces: one made on top of the ring's has frames that the ring has too.
+    pub(super) fn refresh(&mut self) {
+        if self.stack.refresh() {
+            for (holder, limit) in &self.holders {
+                // Fails only without memory; then the old program goes on.
+                let _ = attach(holder, libc::SO_ATTACH_REUSEPORT_CBPF, &pick(self.stack.members(), *limit));
+            }
+        }
+    }
+}
+
+/// Opens the guard beside rings on `ring`. Its receiver puts [`crate::datagram::flags::SLOW_PATH`] on every datagram and
+/// has rx queue 0.
+///
+/// `guard_rcvbuf` counts what was lost of the datagrams that came by other interfaces. What did not fit the buffer of a
+/// socket that looks for fragments is in the note `guard_rcvbuf_unsure` and in no loss: nothing about a datagram that
+/// was never read says whether it was put together from fragments, or whole and in the ring as well.
+///
+/// # Errors
+/// As [`super::open`]; [`Code::Config`] for a source-specific multicast group.
+pub fn open_sink(
+    config: &EngineConfig,
+    ring: &Interface,
+    degraded: &mut Vec<String>,
+) -> Result<SocketReceiver> {
+    let stack = Stack::on(ring.index)
+        .map_err(|e| Error::os(Code::Kernel, format!("asking rtnetlink what stands on {}", ring.name), e))?;
+    if let Some(master) = stack.master().and_then(|index| name_of(index).ok()) {
+        degraded.push(format!(
+            "{} is a port of {master}: what reaches {master} by other ports is not received; set \
+             MILLRACE_INTERFACE={master} to have it",
+            ring.name
+        ));
+    }
+    // What an IPv4 fragment becomes is the group's business, or ours.
+    let mut fragments_v4 = !config.fanout_flags.contains(&FanoutFlag::Defrag);
+    if fragments_v4 {
+        let reports = reports_fragments();
+        fragments_v4 = reports.is_ok();
+        degraded.push(match reports {
+            Ok(()) => "fanout flag defrag is off: the guard reads a second copy of every IPv4 datagram, to find those \
+                       that were fragments"
+                .into(),
+            Err(e) => format!(
+                "fanout flag defrag is off and IP_RECVFRAGSIZE (Linux 4.10) is refused ({e}): IPv4 fragments are lost"
+            ),
+        });
+    }
+    let groups = multicast::on(&config.multicast, Some(&ring.name));
+    let places = checked_places(config, &groups, Some(&ring.name))?;
+    // The groups that the ring hears, and those joined on other interfaces. A name that does not exist is reported by
+    // whoever joins.
+    let in_ring = |g: &Multicast| {
+        let interface = g.interface.as_deref().map(Interface::by_name);
+        !matches!(interface, Some(Ok(i)) if !stack.members().contains(&i.index))
+    };
+    let groups = groups.into_iter().partition(in_ring);
+    let mut sink = Sink { config, groups, stack, fragments_v4, sources: Vec::new(), holders: Vec::new() };
+    for (target, port) in places {
+        match target {
+            bind::Target::Any => {
+                sink.hold((bind::Target::AnyV4, port))?;
+                if bind::has_ipv6() {
+                    sink.hold((bind::Target::AnyV6, port))?;
+                }
+            }
+            target => sink.hold((target, port))?,
+        }
+    }
+    let sorting = Sorting { stack: sink.stack, holders: sink.holders };
+    Ok(SocketReceiver::of_sink(sink.sources, sorting))
+}
+
+/// The guard being opened.
+struct Sink<'a> {
+    config: &'a EngineConfig,
+    /// Multicast groups joined where the ring hears them, and elsewhere.
+    groups: (Vec<Multicast>, Vec<Multicast>),
+    stack: Stack,
+    fragments_v4: bool,
+    sources: Vec<Source>,
+    holders: Vec<(Arc<OwnedFd>, Option<u32>)>,
+}
+
+impl Sink<'_> {
+    fn hold(&mut self, place: bind::Place) -> Result<()> {
+        let v4 = matches!(place.0, bind::Target::AnyV4 | bind::Target::Exact(IpAddr::V4(_), _));
+        let limit = match (v4, self.fragments_v4) {
+            (true, true) => Some(NEVER_FRAGMENTED_V4),
+            (true, false) => None,
+            (false, _) => Some(NEVER_FRAGMENTED_V6),
+        };
+        let mut number = HOLDER;
+        let members = if limit.is_some() { 3 } else { 2 };
+        let rcvbuf = self.config.socket_rcvbuf;
+        let (mut full, mut small) = (options(rcvbuf), options(FRAGMENTS_RCVBUF.min(rcvbuf)));
+        let group = bind::bind_group(place, members, &mut |fd, v6| {
+            multicast::only_own(fd, v6);
+            // UDP_GRO, so that a super-packet comes whole instead of being cut up only to be dropped, and so that the
+            // driver's GRO may merge our flows before the ring sees them: the ring splits them again for much less. Not
+            // for IPv6: what it merges is large, and large datagrams are looked at for fragments. All members are alike in
+            // this, because the driver's GRO asks the one that the kernel's hash picks, not the program's.
+            if v4 {
+                full.fast_path(fd);
+            }
+            number += 1;
+            match number - 1 {
+                HOLDER => attach(fd, libc::SO_ATTACH_FILTER, &cbpf::drop_all()),
+                ELSEWHERE => full.receive(fd, v6, true),
+                _ => {
+                    report_fragments(fd, v6)
+                        .map_err(|e| Error::os(Code::Kernel, "IPV6_RECVFRAGSIZE, IP_RECVFRAGSIZE", e))?;
+                    small.receive(fd, v6, true)
+                }
+            }
+        })?;
+        let mut group = group.into_iter();
+        let (Some(holder), Some(elsewhere)) = (group.next(), group.next()) else {
+            return Err(Error::new(Code::State, "guard: a group has fewer sockets than were bound"));
+        };
+        let fragments = group.next();
+        let (here, away) = &self.groups;
+        multicast::join(here, place, &[&fragments.as_ref().unwrap_or(&holder).fd])?;
+        multicast::join(away, place, &[&elsewhere.fd])?;
+        attach(&holder.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &pick(self.stack.members(), limit))?;
+        self.sources.push(Source::new(elsewhere, Wanted::Elsewhere));
+        self.sources.extend(fragments.map(|f| Source::new(f, Wanted::Reassembled)));
+        self.holders.push((holder.fd, limit));
+        Ok(())
+    }
+}
+
+/// Whether the kernel says of an IPv4 datagram that it was fragments (ip(7), IP_RECVFRAGSIZE).
+fn reports_fragments() -> std::io::Result<()> {
+    report_fragments(&sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?, false)
+}
+
+fn report_fragments(fd: &OwnedFd, v6: bool) -> std::io::Result<()> {
+    if v6 {
+        sys::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVFRAGSIZE, 1)
+    } else {
+        sys::set_int(fd, libc::IPPROTO_IP, libc::IP_RECVFRAGSIZE, 1)
+    }
+}
+
+fn attach(fd: &OwnedFd, option: libc::c_int, program: &[libc::sock_filter]) -> Result<()> {
+    sys::attach_cbpf(fd, option, program).map_err(|e| Error::os(Code::Kernel, "guard: attach a filter", e))
+}
+
+/// SO_ATTACH_REUSEPORT_CBPF (socket(7)): the number of a datagram's socket. Offset 0 of the program is the UDP payload, so
+/// its packet length is that of the payload.
+fn pick(in_ring: &[u32], limit: Option<u32>) -> Vec<libc::sock_filter> {
+    let mut a = Assembler::default();
+    let (here, holder) = (a.label(), a.label());
+    a.load_word(AD_IFINDEX);
+    // More than fit a program stand on no interface; then the rest would come twice, which is better than not at all.
+    for &index in in_ring.iter().take(cbpf::MAX_INSNS / 4) {
+        a.if_eq(index, here, NEXT);
+    }
+    a.ret(ELSEWHERE);
+    a.place(here);
+    if let Some(limit) = limit {
+        a.load_len();
+        a.if_gt(limit, NEXT, holder);
+        a.ret(FRAGMENTS);
+    }
+    a.place(holder);
+    a.ret(HOLDER);
+    a.finish().expect("forward branches, and the length was bounded")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_interfaces_makes_a_program() {
+        for n in [1, 255, 300, 5000] {
+            let all: Vec<u32> = (1..=n).collect();
+            for limit in [None, Some(NEVER_FRAGMENTED_V4), Some(NEVER_FRAGMENTED_V6)] {
+                assert!(pick(&all, limit).len() <= cbpf::MAX_INSNS, "{n}");
+            }
+        }
+    }
+}
