@@ -31,7 +31,7 @@ impl XdpCounter {
         let name = config.interface.as_deref().unwrap_or_default();
         let interface = Interface::by_name(name)?;
         let attachment = Attachment::new(&interface, &config.listen, config.xdp_mode, &mut Vec::new())?;
-        let mut umem = Umem::new(config.xdp_frames)?;
+        let mut umem = Umem::new(config.xdp_frames, None)?;
         let mut socket = XskSocket::new(&umem, config.xdp_frames / 2)?;
         let pass: Vec<u64> = umem.take_free(config.xdp_frames as usize / 2).collect();
         if socket.fill.push(&pass) != pass.len() {

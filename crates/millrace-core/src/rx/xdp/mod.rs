@@ -22,6 +22,7 @@ mod busy;
 pub mod count;
 mod joined;
 pub mod mapping;
+mod numa;
 pub mod receiver;
 pub mod ring;
 pub mod socket;
@@ -61,9 +62,10 @@ pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
     let listen = Arc::new(ListenSet::new(&here));
     let driver = interface.driver().unwrap_or_else(|| "unknown".into());
     let (plan, why) = zerocopy::plan(config.xdp_zerocopy, &driver, zerocopy::kernel());
+    let node = numa::node_of(&interface);
     let open_all = |zero_copy| {
         (0..queues)
-            .map(|queue| XdpReceiver::open(&attachment, &interface, &listen, queue, config, zero_copy))
+            .map(|queue| XdpReceiver::open(&attachment, &interface, &listen, queue, config, zero_copy, node))
             .collect::<Result<Vec<_>>>()
     };
     let mut receivers = match open_all(plan.try_it) {
@@ -84,6 +86,9 @@ pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
     info.granted.push(("zero-copy asked for".into(), why));
     let huge = receivers.iter().all(XdpReceiver::huge_pages);
     info.granted.push(("packet memory".into(), if huge { "2 MiB pages" } else { "ordinary pages" }.into()));
+    if let Some(node) = node {
+        describe_node(node, &config.rx_cpus, &mut info);
+    }
     if config.xdp_prefer_busy_poll {
         prefer_busy_poll(&mut receivers, &mut info);
     }
@@ -98,8 +103,22 @@ pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
 /// # Errors
 /// [`Code::Permission`], [`Code::Unsupported`], [`Code::Kernel`].
 pub fn trial(frames: u32) -> Result<()> {
-    let umem = umem::Umem::new(frames)?;
+    let umem = umem::Umem::new(frames, None)?;
     socket::XskSocket::new(&umem, frames / 2).map(drop)
+}
+
+/// Where the NIC's node is known and another could be meant: whether the memory is there, and the threads.
+fn describe_node(node: u32, rx_cpus: &[usize], info: &mut BackendInfo) {
+    match numa::refused(node) {
+        None => info.granted.push(("packet memory on node".into(), format!("{node}, the NIC's"))),
+        Some(why) => info.degraded.push(why),
+    }
+    let far = numa::far_away(node, rx_cpus);
+    if !far.is_empty() {
+        info.degraded.push(format!(
+            "receive CPUs {far:?} are not on the NIC's NUMA node {node}: name CPUs of that node in MILLRACE_RX_CPUS"
+        ));
+    }
 }
 
 /// Sets the options on every socket, and says of it only what SO_INCOMING_NAPI_ID confirms.

@@ -53,9 +53,10 @@ impl XdpReceiver {
         queue: u32,
         config: &EngineConfig,
         zero_copy: bool,
+        node: Option<u32>,
     ) -> Result<Self> {
         let frames = config.xdp_frames;
-        let umem = Umem::new(frames)?;
+        let umem = Umem::new(frames, node)?;
         let socket = XskSocket::new(&umem, frames / 2)?;
         let mut receiver = XdpReceiver {
             socket,

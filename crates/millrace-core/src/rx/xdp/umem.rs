@@ -47,13 +47,13 @@ pub struct FrameCensus {
 }
 
 impl Umem {
-    /// Maps `frames` frames of [`FRAME_BYTES`], all free.
+    /// Maps `frames` frames of [`FRAME_BYTES`], all free, on NUMA node `node` where that can be had.
     ///
     /// # Errors
     /// [`Code::Kernel`] when there is no memory.
-    pub fn new(frames: u32) -> Result<Self> {
+    pub fn new(frames: u32, node: Option<u32>) -> Result<Self> {
         let len = frames as usize * FRAME_BYTES as usize;
-        let memory = Mapping::anonymous_on_huge_pages(len).map_err(|e| {
+        let memory = Mapping::anonymous_on_huge_pages(len, node).map_err(|e| {
             Error::os(Code::Kernel, format!("mapping {len} bytes of packet memory (UMEM)"), e)
         })?;
         // Popped from the end: the lowest address goes first.
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn descriptors_outside_a_frame_have_no_bytes() {
-        let u = Umem::new(4).unwrap();
+        let u = Umem::new(4, None).unwrap();
         assert_eq!(u.bytes(&descriptor(256, 1500)).unwrap().len(), 1500);
         assert_eq!(u.bytes(&descriptor(3 * 2048 + 256, 1792)).unwrap().len(), 1792);
         for (addr, len) in
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn frames_are_conserved() {
-        let mut u = Umem::new(4).unwrap();
+        let mut u = Umem::new(4, None).unwrap();
         let mut taken: Vec<u64> = u.take_free(3).collect();
         taken.sort_unstable();
         assert_eq!((taken.as_slice(), u.free()), (&[0, 2048, 4096][..], 1));
@@ -223,7 +223,7 @@ mod tests {
     #[cfg(debug_assertions)]
     #[should_panic(expected = "received twice")]
     fn a_frame_received_twice_is_noticed() {
-        let mut u = Umem::new(2).unwrap();
+        let mut u = Umem::new(2, None).unwrap();
         let taken: Vec<u64> = u.take_free(1).collect();
         u.handed_over(&taken);
         u.received(taken[0]);
