@@ -194,10 +194,14 @@ impl Receiver for XdpReceiver {
                         deliver(frame, &self.listen, self.verify_checksum, time, self.queue as u16, sink);
                     }
                     Piece::Lost => sink.frame_dropped(FrameDrop::Truncated),
-                    Piece::More => {}
+                    Piece::Taken => {}
                 }
             }
             self.pass.push(frame);
+        }
+        // Fewer than could be: that was all the kernel has published, and it publishes whole frames.
+        if count < PASS_FRAMES && !self.joined.is_empty() && self.joined.cut_off() {
+            sink.frame_dropped(FrameDrop::Truncated);
         }
         self.give_back();
         self.socket.rx.release(count);
