@@ -34,6 +34,8 @@ export interface ThreadStats {
   readonly sleeps: number
   /** Why the thread ended early, or null. */
   readonly error: string | null
+  /** Why there is nothing to receive from while the thread goes on (its interface was removed), or null. */
+  readonly away: string | null
 }
 
 export interface QueueStats {

@@ -40,6 +40,7 @@ export function snapshot(): OpenSnapshot {
     wakeups: 7,
     sleeps: 8,
     error: null,
+    away: null,
   })
   const worker = (queue: number, handled: number, failed: number): OpenSnapshot['workers'][number] => ({
     queue,

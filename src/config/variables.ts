@@ -94,7 +94,7 @@ export const VARIABLES = {
   MILLRACE_RX_THREADS: optional(integer(1, 256), {
     group: 'queues',
     computed: 'as many as queues',
-    help: 'Receive threads of packet and socket; xdp always has one for each rx queue of the interface.',
+    help: 'Receive threads of packet and socket; xdp always has one for each rx queue the interface has at the start; queues it gets later are shared out among them.',
     example: '2',
   }),
   MILLRACE_PIN: set(choice(['auto', 'on', 'off']), 'auto', {

@@ -123,6 +123,12 @@ export const FAMILIES: readonly Family[] = [
   perThread('gauge', 'thread_up', '1 while the thread runs, 0 after it ended with an error.', (t) =>
     Number(t.error === null),
   ),
+  perThread(
+    'gauge',
+    'thread_receiving',
+    '1 while the thread has something to receive from, 0 while its interface is away or after it ended.',
+    (t) => Number(t.error === null && t.away === null),
+  ),
   {
     name: 'thread_info',
     type: 'gauge',

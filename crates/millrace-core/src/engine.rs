@@ -22,6 +22,7 @@ use crate::{
     rx::{
         BackendInfo, Receiver, Steering,
         ladder::{self, Backend, Refused},
+        xdp,
     },
     scatter::{Moderation, Queue, Scatter, Wake},
     stats::{QueueStats, RuleStats, ThreadCounters, ThreadStats},
@@ -101,8 +102,10 @@ impl InterfaceStats {
     }
 }
 
+/// Of the interface, or of the one that has taken its place and name.
 fn statistics(interface: &Interface) -> Option<Statistics> {
-    interface.link().ok().map(|link| link.statistics)
+    let link = interface.link().or_else(|_| Interface::by_name(&interface.name)?.link());
+    link.ok().map(|link| link.statistics)
 }
 
 /// Facts about a receive thread that do not change.
@@ -128,6 +131,8 @@ pub struct Engine {
     stop: Arc<AtomicBool>,
     interface: Option<Interface>,
     interface_before: Option<Statistics>,
+    /// Where what was granted can change while the engine runs.
+    host: Option<Arc<xdp::host::Host>>,
 }
 
 impl Engine {
@@ -165,6 +170,10 @@ impl Engine {
             counters: Arc::new(ThreadCounters::new(config.queues.into())),
         };
         let threads = (0..receivers + guard).map(thread_info).collect();
+        let host = match &backend {
+            Backend::Xdp(o) => o.receivers.first().map(xdp::XdpReceiver::host),
+            _ => None,
+        };
         Ok(Engine {
             queues: (0..config.queues).map(|_| None).collect(),
             queue_plan,
@@ -179,6 +188,7 @@ impl Engine {
             refused,
             interface,
             interface_before,
+            host,
         })
     }
 
@@ -351,7 +361,7 @@ impl Engine {
         };
         let now = self.interface.as_ref().and_then(statistics);
         EngineStats {
-            backend: self.info.clone(),
+            backend: self.host.as_ref().map_or_else(|| self.info.clone(), |host| host.info()),
             refused: self.refused.clone(),
             threads: self.threads.iter().enumerate().map(thread).collect(),
             queues: (0..self.queues.len()).map(queue).collect(),
@@ -477,6 +487,7 @@ impl<R: Receiver> ReceiveThread<R> {
 
     fn read_kernel_counters(&mut self) {
         let counters = self.receiver.counters();
+        *self.counters.away.lock().unwrap_or_else(PoisonError::into_inner) = self.receiver.away();
         *self.counters.kernel.lock().unwrap_or_else(PoisonError::into_inner) = counters;
     }
 

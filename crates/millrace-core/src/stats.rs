@@ -58,6 +58,8 @@ pub struct ThreadCounters {
     pub kernel: Mutex<KernelCounters>,
     /// Why the thread ended early.
     pub error: Mutex<Option<String>>,
+    /// Why the thread has nothing to receive from, while it goes on.
+    pub away: Mutex<Option<String>>,
 }
 
 impl ThreadCounters {
@@ -75,6 +77,7 @@ impl ThreadCounters {
             pinned: AtomicBool::new(false),
             kernel: Mutex::default(),
             error: Mutex::default(),
+            away: Mutex::default(),
         }
     }
 }
@@ -112,6 +115,7 @@ pub struct ThreadStats {
     pub wakeups: u64,
     pub sleeps: u64,
     pub error: Option<String>,
+    pub away: Option<String>,
 }
 
 impl ThreadStats {
@@ -151,6 +155,7 @@ impl ThreadStats {
             wakeups: c.wakeups.get(),
             sleeps: c.sleeps.get(),
             error: c.error.lock().unwrap_or_else(|p| p.into_inner()).clone(),
+            away: c.away.lock().unwrap_or_else(|p| p.into_inner()).clone(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What all receivers of an interface share: the XSKMAP, the program and its place on the interface.
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::{
     bpf::{
         link::{AttachMode, XdpLink},
@@ -18,14 +20,20 @@ use crate::{
 /// Owned by the receivers together; the last one gone, the link's descriptor closes and the kernel takes the program
 /// off the interface. Field order: off the interface first.
 pub(super) struct Attachment {
-    _link: XdpLink,
-    pub(super) program: Program,
+    link: XdpLink,
+    loaded: Mutex<Loaded>,
     pub(super) map: XskMap,
     pub(super) mode: AttachMode,
     /// Longer frames pass, bytes from the Ethernet header on.
     pub(super) max_frame: u32,
     /// Frames may come in several descriptors.
     pub(super) segments: bool,
+}
+
+/// The program in force and its instructions.
+struct Loaded {
+    program: Program,
+    code: Vec<u64>,
 }
 
 /// `prog_flags` of a program that understands frames in several buffers (Linux 5.18).
@@ -87,9 +95,27 @@ impl Attachment {
         let map = XskMap::new(interface.max_rx_queues())?;
         let spec = Spec { listen, map_fd: map.raw_fd(), empty_slot: action::PASS, max_frame };
         let flags = if segments { BPF_F_XDP_HAS_FRAGS } else { 0 };
-        let program = Program::load("millrace", &xdp_program::generate(&spec)?, flags)?;
+        let code = xdp_program::generate(&spec)?;
+        let program = Program::load("millrace", &code, flags)?;
         let link = XdpLink::attach(&program, interface, mode)?;
-        Ok(Attachment { _link: link, program, map, mode, max_frame, segments })
+        let loaded = Mutex::new(Loaded { program, code });
+        Ok(Attachment { link, loaded, map, mode, max_frame, segments })
+    }
+
+    /// The kernel's id of the program in force.
+    pub(super) fn program_id(&self) -> u32 {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).program.id()
+    }
+
+    /// Gives the driver the program again, for rx queues that came without it. A fresh copy, because the kernel does
+    /// nothing when asked to replace a program by itself.
+    pub(super) fn reinstall(&self) -> Result<()> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let flags = if self.segments { BPF_F_XDP_HAS_FRAGS } else { 0 };
+        let program = Program::load("millrace", &loaded.code, flags)?;
+        self.link.update(&program)?;
+        loaded.program = program;
+        Ok(())
     }
 }
 

@@ -3,7 +3,11 @@
 
 use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
-use super::{attachment::Attachment, socket::XskSocket, umem::Umem};
+use super::{
+    attachment::Attachment,
+    socket::{BIND_PATIENCE, XskSocket},
+    umem::Umem,
+};
 use crate::{
     config::EngineConfig,
     error::{Code, Error, Result},
@@ -37,7 +41,7 @@ impl XdpCounter {
         if socket.fill.push(&pass) != pass.len() {
             return Err(Error::new(Code::Kernel, "a fresh fill ring is full"));
         }
-        socket.bind(&interface, 0, false, attachment.segments)?;
+        socket.bind(&interface, 0, false, attachment.segments, BIND_PATIENCE)?;
         attachment.map.insert(0, socket.as_fd())?;
         Ok(XdpCounter { socket, _umem: umem, pass, _attachment: Arc::new(attachment) })
     }

@@ -1,7 +1,9 @@
-//! AF_XDP: frames from the driver straight into our memory, one socket, packet memory and receive thread per rx queue.
+//! AF_XDP: frames from the driver straight into our memory, one socket and packet memory per rx queue, one receive thread
+//! for each rx queue of the start.
 //!
 //! One file per kernel concept: [`umem`] (packet memory), [`ring`] (fill and rx rings), [`socket`], `attachment`
-//! (program, map, link), [`receiver`] (the pass that joins them).
+//! (program, map, link), `queue` (the pass that joins them). [`receiver`] is a thread's share of the queues, [`host`] what
+//! the threads share while the interface changes.
 //!
 //! Frames the program does not take, and all frames while a queue has no socket, go up the stack as if we were not
 //! there; see [`crate::bpf::xdp_program`].
@@ -20,9 +22,11 @@ mod attachment;
 mod busy;
 #[cfg(feature = "bench")]
 pub mod count;
+pub mod host;
 mod joined;
 pub mod mapping;
 mod numa;
+mod queue;
 pub mod receiver;
 pub mod ring;
 pub mod socket;
@@ -30,6 +34,8 @@ pub mod umem;
 pub mod zerocopy;
 
 use attachment::Attachment;
+use host::{Attached, Beginning, Host, Sockets};
+use queue::RxQueue;
 pub use receiver::XdpReceiver;
 use umem::FRAME_BYTES;
 
@@ -52,50 +58,53 @@ pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
     let here = local::listen_here(&config.listen, &config.multicast)?;
     let attachment = Arc::new(Attachment::new(&interface, &here, config.xdp_mode, &mut degraded)?);
     // Counted after attaching: some drivers give XDP fewer queues than they had before.
-    let queues = interface.rx_queues();
-    if queues > attachment.map.entries() || u16::try_from(queues).is_err() {
+    let rx_queues = interface.rx_queues();
+    if rx_queues > attachment.map.entries() || u16::try_from(rx_queues).is_err() {
         return Err(Error::new(
             Code::Interface,
-            format!("{} now has {queues} rx queues, more than it could have a moment ago", interface.name),
+            format!("{} now has {rx_queues} rx queues, more than it could have a moment ago", interface.name),
         ));
     }
-    let listen = Arc::new(ListenSet::new(&here));
-    let driver = interface.driver().unwrap_or_else(|| "unknown".into());
-    let (plan, why) = zerocopy::plan(config.xdp_zerocopy, &driver, zerocopy::kernel());
-    let node = numa::node_of(&interface);
+    let attached = Attached {
+        attachment,
+        listen: Arc::new(ListenSet::new(&here)),
+        node: numa::node_of(&interface),
+        interface,
+        generation: 1,
+    };
+    let (plan, _) = plan(config, &attached.interface);
     let open_all = |zero_copy| {
-        (0..queues)
-            .map(|queue| XdpReceiver::open(&attachment, &interface, &listen, queue, config, zero_copy, node))
+        (0..rx_queues)
+            .map(|number| {
+                RxQueue::open(&attached, number, config.xdp_frames, zero_copy, socket::BIND_PATIENCE)
+            })
             .collect::<Result<Vec<_>>>()
     };
-    let mut receivers = match open_all(plan.try_it) {
+    let (mut queues, zero_copy) = match open_all(plan.try_it) {
         Err(e) if plan.try_it && plan.may_copy && e.code == Code::Unsupported => {
             degraded.push(format!("zero-copy was refused: {}", e.message));
-            open_all(false)?
+            (open_all(false)?, false)
         }
-        result => result?,
+        result => (result?, plan.try_it),
     };
-    // Not what we asked for, but what the kernel says we have.
-    let zero_copy = receivers.iter().map(XdpReceiver::zero_copy).collect::<Result<Vec<_>>>()?;
-    let mut info = describe(config, &interface, &attachment, queues)?;
-    if zero_copy.iter().all(|z| *z) {
-        info.mode = format!("{} zero-copy", attachment.mode);
-    } else if zero_copy.contains(&true) {
-        info.mode = format!("{} copy and zero-copy", attachment.mode);
-    }
-    info.granted.push(("zero-copy asked for".into(), why));
-    let huge = receivers.iter().all(XdpReceiver::huge_pages);
-    info.granted.push(("packet memory".into(), if huge { "2 MiB pages" } else { "ordinary pages" }.into()));
-    if let Some(node) = node {
-        describe_node(node, &config.rx_cpus, &mut info);
-    }
-    if config.xdp_prefer_busy_poll {
-        prefer_busy_poll(&mut receivers, &mut info);
-    }
+    let mut sockets = Sockets::default();
+    queues.iter().try_for_each(|queue| sockets.add(queue))?;
+    let mut info = describe(config, &attached, rx_queues)?;
+    let busy_poll = config.xdp_prefer_busy_poll && prefer_busy_poll(&mut queues, &mut info);
     info.degraded.splice(0..0, degraded);
+    let host =
+        Host::new(config, &attached, Beginning { here, rx_queues, zero_copy, busy_poll, sockets, info });
+    let receivers =
+        (0..).zip(queues).map(|(i, queue)| XdpReceiver::new(&host, &attached, i, queue)).collect();
     // The guard socket is opened and put here by whoever opens a backend in earnest (see `rx::Opened::guard`); fragments,
     // IP options, extension headers and frames longer than a UMEM frame reach it by XDP_PASS.
-    Ok(Opened { receivers, guard: None, info })
+    Ok(Opened { receivers, guard: None, info: host.info() })
+}
+
+/// Whether zero-copy is tried, and a word on why.
+fn plan(config: &EngineConfig, interface: &Interface) -> (zerocopy::Plan, String) {
+    let driver = interface.driver().unwrap_or_else(|| "unknown".into());
+    zerocopy::plan(config.xdp_zerocopy, &driver, zerocopy::kernel())
 }
 
 /// Makes a socket with rings and `frames` frames of packet memory, bound to nothing, and lets go of it again.
@@ -121,15 +130,16 @@ fn describe_node(node: u32, rx_cpus: &[usize], info: &mut BackendInfo) {
     }
 }
 
-/// Sets the options on every socket, and says of it only what SO_INCOMING_NAPI_ID confirms.
-fn prefer_busy_poll(receivers: &mut [XdpReceiver], info: &mut BackendInfo) {
-    if let Err(why) = receivers.iter_mut().try_for_each(XdpReceiver::busy_poll) {
+/// Sets the options on every socket, and says of it only what SO_INCOMING_NAPI_ID confirms. False when refused.
+fn prefer_busy_poll(queues: &mut [RxQueue], info: &mut BackendInfo) -> bool {
+    if let Err(why) = queues.iter_mut().try_for_each(RxQueue::busy_poll) {
         // All or none: queues of one interface that behave differently would be hard to explain.
-        receivers.iter_mut().for_each(XdpReceiver::no_busy_poll);
+        queues.iter_mut().for_each(RxQueue::no_busy_poll);
         info.granted.push(("preferred busy-poll".into(), "refused".into()));
-        return info.degraded.push(format!("{why}; it is off on every rx queue"));
+        info.degraded.push(format!("{why}; it is off on every rx queue"));
+        return false;
     }
-    let ids: Vec<u32> = receivers.iter().map(XdpReceiver::napi_id).collect();
+    let ids: Vec<u32> = queues.iter().map(RxQueue::napi_id).collect();
     if ids.contains(&0) {
         info.granted.push(("preferred busy-poll".into(), "not active".into()));
         info.degraded.push(
@@ -141,14 +151,12 @@ fn prefer_busy_poll(receivers: &mut [XdpReceiver], info: &mut BackendInfo) {
     } else {
         info.granted.push(("preferred busy-poll".into(), format!("active, NAPI {ids:?}")));
     }
+    true
 }
 
-fn describe(
-    config: &EngineConfig,
-    interface: &Interface,
-    attachment: &Attachment,
-    queues: u32,
-) -> Result<BackendInfo> {
+/// What is known as soon as the program is attached. The mode is that of attaching; [`Host::info`] adds the sockets'.
+fn describe(config: &EngineConfig, attached: &Attached, rx_queues: u32) -> Result<BackendInfo> {
+    let Attached { attachment, interface, .. } = attached;
     let link = interface.link()?;
     let driver = interface.driver().unwrap_or_else(|| "unknown".into());
     let mut degraded = Vec::new();
@@ -171,7 +179,7 @@ fn describe(
     let granted = [
         ("driver", driver),
         ("mtu", link.mtu.to_string()),
-        ("rx queues", queues.to_string()),
+        ("rx queues", rx_queues.to_string()),
         ("frames per rx queue", config.xdp_frames.to_string()),
         ("frame bytes", FRAME_BYTES.to_string()),
         ("longest frame", attachment.max_frame.to_string()),
@@ -179,13 +187,18 @@ fn describe(
         ("rx ring", ring.to_string()),
         ("fill ring", ring.to_string()),
         ("need_wakeup", "on".into()),
-        ("program id", attachment.program.id().to_string()),
+        ("program id", attachment.program_id().to_string()),
+        ("zero-copy asked for", plan(config, interface).1),
     ];
-    Ok(BackendInfo {
+    let mut info = BackendInfo {
         backend: "xdp",
-        mode: format!("{} copy", attachment.mode),
+        mode: attachment.mode.to_string(),
         interface: Some(interface.name.clone()),
         granted: granted.map(|(k, v)| (k.to_string(), v)).to_vec(),
         degraded,
-    })
+    };
+    if let Some(node) = attached.node {
+        describe_node(node, &config.rx_cpus, &mut info);
+    }
+    Ok(info)
 }
