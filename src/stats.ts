@@ -16,6 +16,8 @@ export interface ThreadStats {
   readonly kind: 'receive' | 'guard'
   /** CPU it is pinned to, or null. */
   readonly cpu: number | null
+  /** Its SCHED_FIFO priority, or null when it is scheduled normally. */
+  readonly priority: number | null
   readonly rxQueue: number
   /** Datagrams for us. */
   readonly received: number

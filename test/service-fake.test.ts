@@ -28,6 +28,7 @@ export function snapshot(): OpenSnapshot {
     index,
     kind: 'receive',
     cpu: index === 0 ? 0 : null,
+    priority: index === 0 ? 10 : null,
     rxQueue: index,
     received,
     receivedBytes: received * 100,

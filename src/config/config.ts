@@ -12,6 +12,8 @@ export interface EngineConfigJson {
   readonly rxThreads: number
   /** In thread order, repeated when short; empty: not pinned. */
   readonly rxCpus: readonly number[]
+  /** SCHED_FIFO priority of receive threads; null: normal. */
+  readonly rxPriority: number | null
   readonly rules: string
   readonly busyPoll: 'adaptive' | 'always' | 'off'
   /** Microseconds. */

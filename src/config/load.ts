@@ -72,6 +72,7 @@ function assemble(check: Check): Assembled {
       queues,
       rxThreads,
       rxCpus: cpus.rx,
+      rxPriority: v.MILLRACE_RX_PRIORITY ?? null,
       rules: rules(check),
       busyPoll: v.MILLRACE_BUSY_POLL,
       busyPollUs: v.MILLRACE_BUSY_POLL_US,

@@ -216,6 +216,9 @@ pub struct EngineConfig {
     /// CPUs for receive threads, in thread order, repeated when short; empty: not pinned.
     #[serde(default)]
     pub rx_cpus: Vec<usize>,
+    /// SCHED_FIFO priority of receive threads, 1..=99 (sched(7)). Absent: as the process.
+    #[serde(default)]
+    pub rx_priority: Option<u8>,
     /// Rule set; see `docs/rules.md`.
     pub rules: String,
     /// Waiting.
@@ -302,6 +305,9 @@ impl EngineConfig {
         }
         range("queues", self.queues.into(), 1, 256)?;
         range("rxThreads", self.rx_threads.into(), 1, 256)?;
+        if let Some(priority) = self.rx_priority {
+            range("rxPriority", priority.into(), 1, 99)?;
+        }
         range("wakeMin", self.wake_min, 1, 1 << 20)?;
         range("wakeMaxUs", self.wake_max_us, 1, 1_000_000)?;
         range("busyPollUs", self.busy_poll_us, 1, 1_000_000)?;

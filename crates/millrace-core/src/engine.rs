@@ -108,10 +108,38 @@ fn statistics(interface: &Interface) -> Option<Statistics> {
     link.ok().map(|link| link.statistics)
 }
 
+/// Granted and refused independently of the backend; as in [`BackendInfo`].
+#[derive(Default)]
+struct Beyond {
+    granted: Vec<(String, String)>,
+    degraded: Vec<String>,
+}
+
+impl Beyond {
+    /// The priority that receive threads may have.
+    fn priority(&mut self, config: &EngineConfig) -> Option<u8> {
+        let priority = config.rx_priority?;
+        if let Err(e) = affinity::try_fifo(priority) {
+            self.degraded.push(affinity::fifo_refused(priority, &e));
+            return None;
+        }
+        self.granted.push(("receive threads".into(), format!("SCHED_FIFO {priority}")));
+        if config.busy_poll == BusyPoll::Always {
+            self.degraded.push(
+                "receive threads never sleep (MILLRACE_BUSY_POLL=always) and have real-time priority: nothing else runs \
+                 on their CPUs, the kernel's own threads included, but for the 5 % that sched_rt_runtime_us leaves"
+                    .into(),
+            );
+        }
+        Some(priority)
+    }
+}
+
 /// Facts about a receive thread that do not change.
 struct ThreadInfo {
     kind: &'static str,
     cpu: Option<usize>,
+    priority: Option<u8>,
     rx_queue: u16,
     counters: Arc<ThreadCounters>,
 }
@@ -122,7 +150,10 @@ pub struct Engine {
     rules: Arc<LiveRules>,
     rules_refused: u64,
     backend: Option<Backend>,
+    /// What the backend was granted when it opened.
     info: BackendInfo,
+    /// What the engine was granted beyond it.
+    beyond: Beyond,
     refused: Vec<Refused>,
     queues: Vec<Option<Arc<Queue>>>,
     queue_plan: QueuePlan,
@@ -149,6 +180,8 @@ impl Engine {
         };
         let (backend, refused) = ladder::open(&config, &steering)?;
         let info = backend.info().clone();
+        let mut beyond = Beyond::default();
+        let priority = beyond.priority(&config);
         let guard = usize::from(backend.has_guard());
         let receivers = backend.receivers();
         let queue_plan = QueuePlan::new(receivers + guard, config.lane_slots, config.lane_bytes);
@@ -162,6 +195,7 @@ impl Engine {
             } else {
                 None
             },
+            priority: priority.filter(|_| index < receivers),
             rx_queue: match &backend {
                 Backend::Xdp(o) => o.receivers.get(index).map_or(0, Receiver::rx_queue),
                 Backend::Packet(o) => o.receivers.get(index).map_or(0, Receiver::rx_queue),
@@ -185,6 +219,7 @@ impl Engine {
             rules_refused: 0,
             backend: Some(backend),
             info,
+            beyond,
             refused,
             interface,
             interface_before,
@@ -198,10 +233,18 @@ impl Engine {
             queue_bytes: self.queue_plan.bytes,
             queues: self.queues.len(),
             threads: self.threads.len(),
-            backend: self.info.clone(),
+            backend: self.info(),
             refused: self.refused.clone(),
             rules: self.rules.current().rules.names(),
         }
+    }
+
+    /// What is granted now.
+    fn info(&self) -> BackendInfo {
+        let mut info = self.host.as_ref().map_or_else(|| self.info.clone(), |host| host.info());
+        info.granted.extend_from_slice(&self.beyond.granted);
+        info.degraded.extend_from_slice(&self.beyond.degraded);
+        info
     }
 
     /// Gives a queue its memory and returns where everything lies in it.
@@ -302,6 +345,7 @@ impl Engine {
             scatter,
             counters: Arc::clone(&info.counters),
             cpu: info.cpu,
+            priority: info.priority,
             busy_poll,
             pace: Duration::from_micros(self.config.busy_poll_us.into()),
             stop: Arc::clone(&self.stop),
@@ -361,7 +405,7 @@ impl Engine {
         };
         let now = self.interface.as_ref().and_then(statistics);
         EngineStats {
-            backend: self.host.as_ref().map_or_else(|| self.info.clone(), |host| host.info()),
+            backend: self.info(),
             refused: self.refused.clone(),
             threads: self.threads.iter().enumerate().map(thread).collect(),
             queues: (0..self.queues.len()).map(queue).collect(),
@@ -397,6 +441,7 @@ struct ReceiveThread<R> {
     scatter: Scatter,
     counters: Arc<ThreadCounters>,
     cpu: Option<usize>,
+    priority: Option<u8>,
     busy_poll: BusyPoll,
     /// How often an adaptive thread looks while traffic flows.
     pace: Duration,
@@ -408,6 +453,11 @@ impl<R: Receiver> ReceiveThread<R> {
         // `open` checked the list; a cpuset that shrank since is not worth stopping for: the thread then shows no CPU.
         let pinned = self.cpu.is_some_and(|cpu| affinity::pin(cpu).is_ok());
         self.counters.pinned.store(pinned, Ordering::Relaxed);
+        if let Some(priority) = self.priority {
+            // `open` tried it; what the kernel has now is what the thread shows.
+            let _ = affinity::fifo(priority);
+        }
+        self.counters.priority.store(affinity::fifo_priority().unwrap_or(0), Ordering::Relaxed);
         affinity::exact_timers();
         self.scatter.set_cpu(affinity::current());
         if let Err(e) = self.receive_until_stopped() {

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
 };
 
 use serde::Serialize;
@@ -54,6 +54,8 @@ pub struct ThreadCounters {
     pub sleeps: Counter,
     /// The thread runs on the CPU it was given.
     pub pinned: AtomicBool,
+    /// Its SCHED_FIFO priority, as the kernel has it; 0: normal.
+    pub priority: AtomicU8,
     /// The kernel's own counters, refreshed about four times a second and at the end.
     pub kernel: Mutex<KernelCounters>,
     /// Why the thread ended early.
@@ -75,6 +77,7 @@ impl ThreadCounters {
             wakeups: Counter::default(),
             sleeps: Counter::default(),
             pinned: AtomicBool::new(false),
+            priority: AtomicU8::new(0),
             kernel: Mutex::default(),
             error: Mutex::default(),
             away: Mutex::default(),
@@ -101,6 +104,8 @@ pub struct ThreadStats {
     /// `receive` or `guard`.
     pub kind: &'static str,
     pub cpu: Option<usize>,
+    /// SCHED_FIFO priority, if any.
+    pub priority: Option<u8>,
     pub rx_queue: u16,
     pub received: u64,
     pub received_bytes: u64,
@@ -136,6 +141,7 @@ impl ThreadStats {
             index,
             kind,
             cpu: cpu.filter(|_| c.pinned.load(Ordering::Relaxed)),
+            priority: Some(c.priority.load(Ordering::Relaxed)).filter(|p| *p > 0),
             rx_queue,
             received: c.received.get(),
             received_bytes: c.received_bytes.get(),
