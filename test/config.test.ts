@@ -58,6 +58,8 @@ t.test('defaults', async (t) => {
       xdpFrames: 4096,
       xdpZerocopy: 'off',
       xdpPreferBusyPoll: false,
+      napiDeferHardIrqs: null,
+      groFlushTimeout: null,
       packetBlockBytes: 256 << 10,
       packetBlocks: 128,
       verifyChecksum: false,
@@ -234,6 +236,14 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
   MILLRACE_XDP_PREFER_BUSY_POLL: {
     good: [['true', (c) => c.engine.xdpPreferBusyPoll, true]],
     bad: ['auto'],
+  },
+  MILLRACE_NAPI_DEFER_HARD_IRQS: {
+    good: [['0', (c) => c.engine.napiDeferHardIrqs, 0]],
+    bad: ['-1', '2147483648'],
+  },
+  MILLRACE_GRO_FLUSH_TIMEOUT: {
+    good: [['200000', (c) => c.engine.groFlushTimeout, 200000]],
+    bad: ['200us', '2147483648'],
   },
   MILLRACE_PACKET_BLOCK_BYTES: {
     good: [['128KiB', (c) => c.engine.packetBlockBytes, 131072]],

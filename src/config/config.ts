@@ -29,6 +29,10 @@ export interface EngineConfigJson {
   readonly xdpFrames: number
   readonly xdpZerocopy: 'off' | 'on' | 'auto'
   readonly xdpPreferBusyPoll: boolean
+  /** Settings of the interface while xdp runs; null: left alone. */
+  readonly napiDeferHardIrqs: number | null
+  /** Nanoseconds. */
+  readonly groFlushTimeout: number | null
   /** Bytes. */
   readonly packetBlockBytes: number
   readonly packetBlocks: number

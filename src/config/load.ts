@@ -84,6 +84,8 @@ function assemble(check: Check): Assembled {
       xdpFrames: v.MILLRACE_XDP_FRAMES,
       xdpZerocopy: v.MILLRACE_XDP_ZEROCOPY,
       xdpPreferBusyPoll: v.MILLRACE_XDP_PREFER_BUSY_POLL,
+      napiDeferHardIrqs: v.MILLRACE_NAPI_DEFER_HARD_IRQS ?? null,
+      groFlushTimeout: v.MILLRACE_GRO_FLUSH_TIMEOUT ?? null,
       packetBlockBytes: v.MILLRACE_PACKET_BLOCK_BYTES,
       packetBlocks: v.MILLRACE_PACKET_BLOCKS,
       verifyChecksum: v.MILLRACE_VERIFY_CHECKSUM,

@@ -258,8 +258,20 @@ export const VARIABLES = {
   }),
   MILLRACE_XDP_PREFER_BUSY_POLL: set(boolean, 'false', {
     group: 'backends',
-    help: 'Asks for preferred busy-polling of AF_XDP sockets (64 µs, 64 frames, at most every 5 µs), driven by the receive thread. Reported as active only when the kernel names the NAPI of the rx queue. Useful with MILLRACE_BUSY_POLL=always, the thread on the CPU of the interrupt, and napi_defer_hard_irqs and gro_flush_timeout of the interface set by you: Millrace leaves them alone.',
+    help: 'Asks for preferred busy-polling of AF_XDP sockets (64 µs, 64 frames, at most every 5 µs), driven by the receive thread. Reported as active only when the kernel names the NAPI of the rx queue. Useful with MILLRACE_BUSY_POLL=always, the thread on the CPU of the interrupt, and MILLRACE_NAPI_DEFER_HARD_IRQS and MILLRACE_GRO_FLUSH_TIMEOUT.',
     example: 'true',
+  }),
+  MILLRACE_NAPI_DEFER_HARD_IRQS: optional(integer(0, 2_147_483_647), {
+    group: 'backends',
+    computed: 'left alone',
+    help: 'With xdp: napi_defer_hard_irqs of the interface while the service runs, how often an idle poll leaves the interrupt masked. It is put back at the end, unless somebody else has changed it meanwhile; a process that is killed (kill -9) leaves it set, and the start line says what it was (granted). Where /sys is read-only the start line says so, and nothing else happens.',
+    example: '100',
+  }),
+  MILLRACE_GRO_FLUSH_TIMEOUT: optional(integer(0, 2_147_483_647, 'ns'), {
+    group: 'backends',
+    computed: 'left alone',
+    help: 'The same for gro_flush_timeout, in nanoseconds: for how long the interrupt stays masked. It must be longer than the longest pause between two polls of the receive thread, else the interrupt takes the queue back.',
+    example: '200000',
   }),
   MILLRACE_PACKET_BLOCK_BYTES: set(size(128 * KiB, 4 * MiB, 'power of two'), '256KiB', {
     group: 'backends',

@@ -135,6 +135,20 @@ impl Beyond {
     }
 }
 
+impl Beyond {
+    /// Settings of the interface that only xdp has a use for.
+    fn unused(&mut self, config: &EngineConfig, backend: &Backend) {
+        let variables: Vec<&str> = xdp::knobs::asked(config).map(|(_, variable, _)| variable).collect();
+        if !variables.is_empty() && !matches!(backend, Backend::Xdp(_)) {
+            self.degraded.push(format!(
+                "{}: for xdp alone, unused with {}; the interface was left as it is",
+                variables.join(" and "),
+                backend.info().backend
+            ));
+        }
+    }
+}
+
 /// Facts about a receive thread that do not change.
 struct ThreadInfo {
     kind: &'static str,
@@ -182,6 +196,7 @@ impl Engine {
         let info = backend.info().clone();
         let mut beyond = Beyond::default();
         let priority = beyond.priority(&config);
+        beyond.unused(&config, &backend);
         let guard = usize::from(backend.has_guard());
         let receivers = backend.receivers();
         let queue_plan = QueuePlan::new(receivers + guard, config.lane_slots, config.lane_bytes);
@@ -382,6 +397,9 @@ impl Engine {
             let _ = handle.join();
         }
         self.backend = None;
+        if let Some(host) = &self.host {
+            host.release();
+        }
     }
 
     /// Reads the books.

@@ -9,7 +9,9 @@ use std::{
 
 use super::{
     attachment::Attachment,
-    describe, numa,
+    describe,
+    knobs::Knobs,
+    numa,
     queue::{RxQueue, Wanted},
 };
 use crate::{
@@ -62,6 +64,7 @@ struct State {
     busy_poll: bool,
     sockets: Sockets,
     info: BackendInfo,
+    knobs: Knobs,
     rx_queues: u32,
     /// Rx queues without a socket, and why.
     refused: BTreeMap<u32, String>,
@@ -108,11 +111,12 @@ pub(super) struct Beginning {
     pub(super) sockets: Sockets,
     /// Its mode is that of attaching alone.
     pub(super) info: BackendInfo,
+    pub(super) knobs: Knobs,
 }
 
 impl Host {
     pub(super) fn new(config: &EngineConfig, attached: &Attached, begun: Beginning) -> Arc<Self> {
-        let Beginning { here, rx_queues, zero_copy, busy_poll, sockets, info } = begun;
+        let Beginning { here, rx_queues, zero_copy, busy_poll, sockets, info, knobs } = begun;
         Arc::new(Host {
             config: config.clone(),
             name: attached.interface.name.clone(),
@@ -127,6 +131,7 @@ impl Host {
                 busy_poll,
                 sockets,
                 info,
+                knobs,
                 rx_queues,
                 refused: BTreeMap::new(),
             }),
@@ -148,6 +153,11 @@ impl Host {
 
     pub(super) fn wanted(&self, attached: &Attached) -> Wanted {
         Wanted { listen: Arc::clone(&attached.listen), verify_checksum: self.config.verify_checksum }
+    }
+
+    /// Puts the interface's settings back. The engine does it when its threads have ended, the last owner in any case.
+    pub fn release(&self) {
+        self.state().knobs = Knobs::default();
     }
 
     /// What the kernel grants now.
@@ -292,6 +302,9 @@ impl Host {
             let see = "set again, see the note busy_poll_napi_id";
             state.info.granted.push(("preferred busy-poll".into(), see.into()));
         }
+        // The old ones first: an interface that was only moved to another namespace and back still has them.
+        state.knobs = Knobs::default();
+        state.knobs = Knobs::set(&self.config, &attached.interface, &mut state.info);
         state.known = Some(Known::from(&attached));
         state.refused.clear();
         Ok(attached)

@@ -24,6 +24,7 @@ mod busy;
 pub mod count;
 pub mod host;
 mod joined;
+pub(crate) mod knobs;
 pub mod mapping;
 mod numa;
 mod queue;
@@ -35,6 +36,7 @@ pub mod zerocopy;
 
 use attachment::Attachment;
 use host::{Attached, Beginning, Host, Sockets};
+use knobs::Knobs;
 use queue::RxQueue;
 pub use receiver::XdpReceiver;
 use umem::FRAME_BYTES;
@@ -91,9 +93,10 @@ pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
     queues.iter().try_for_each(|queue| sockets.add(queue))?;
     let mut info = describe(config, &attached, rx_queues)?;
     let busy_poll = config.xdp_prefer_busy_poll && prefer_busy_poll(&mut queues, &mut info);
+    let knobs = Knobs::set(config, &attached.interface, &mut info);
     info.degraded.splice(0..0, degraded);
-    let host =
-        Host::new(config, &attached, Beginning { here, rx_queues, zero_copy, busy_poll, sockets, info });
+    let begun = Beginning { here, rx_queues, zero_copy, busy_poll, sockets, info, knobs };
+    let host = Host::new(config, &attached, begun);
     let receivers =
         (0..).zip(queues).map(|(i, queue)| XdpReceiver::new(&host, &attached, i, queue)).collect();
     // The guard socket is opened and put here by whoever opens a backend in earnest (see `rx::Opened::guard`); fragments,
