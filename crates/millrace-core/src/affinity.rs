@@ -81,6 +81,11 @@ pub fn fifo_refused(priority: u8, e: &io::Error) -> String {
     )
 }
 
+/// What [`fifo`] means for a thread that never sleeps, for people.
+pub const FIFO_WITHOUT_SLEEP: &str = "receive threads never sleep (MILLRACE_BUSY_POLL=always) and have real-time \
+    priority: nothing else runs on their CPUs, the kernel's own threads included, but for the 5 % that \
+    sched_rt_runtime_us leaves";
+
 /// Gives the calling thread's sleeps 1 ns of slack instead of the usual 50 µs (prctl(2), PR_SET_TIMERSLACK): receive
 /// threads sleep for about that long.
 pub fn exact_timers() {

@@ -125,11 +125,7 @@ impl Beyond {
         }
         self.granted.push(("receive threads".into(), format!("SCHED_FIFO {priority}")));
         if config.busy_poll == BusyPoll::Always {
-            self.degraded.push(
-                "receive threads never sleep (MILLRACE_BUSY_POLL=always) and have real-time priority: nothing else runs \
-                 on their CPUs, the kernel's own threads included, but for the 5 % that sched_rt_runtime_us leaves"
-                    .into(),
-            );
+            self.degraded.push(affinity::FIFO_WITHOUT_SLEEP.into());
         }
         Some(priority)
     }

@@ -3,29 +3,15 @@
 mod rig;
 mod xdp_support;
 
-use std::{fs, io, ptr};
+use std::fs;
 
 use millrace_core::{
     config::{BackendChoice, EngineConfig},
     engine::Engine,
     rx::{Opened, Receiver, xdp},
 };
-use rig::Pair;
+use rig::{Pair, own_sys};
 use xdp_support::{PATIENCE, await_detached, config};
-
-/// Gives the calling thread, and what it starts, a /sys of its network namespace. `flags` as of mount(2).
-fn own_sys(flags: libc::c_ulong) {
-    let check = |rc: i32, what: &str| assert_eq!(rc, 0, "{what}: {}", io::Error::last_os_error());
-    // SAFETY: only this thread leaves the shared mount namespace (unshare(2)).
-    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }, "unshare");
-    let private = libc::MS_REC | libc::MS_PRIVATE;
-    // SAFETY: the paths and the type are NUL-terminated; null where the call takes none.
-    unsafe {
-        check(libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), private, ptr::null()), "private mounts");
-        let sysfs = c"sysfs".as_ptr();
-        check(libc::mount(sysfs, c"/sys".as_ptr(), sysfs, flags, ptr::null()), "mounting sysfs");
-    }
-}
 
 fn value(name: &str) -> String {
     fs::read_to_string(format!("/sys/class/net/vb/{name}")).unwrap().trim().to_owned()

@@ -175,6 +175,23 @@ fn in_namespace<T: Send>(name: &str, f: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// Gives the calling thread, and what it starts, a /sys of its network namespace: inside [`Pair::in_b`]. `flags` as of mount(2).
+pub fn own_sys(flags: libc::c_ulong) {
+    let check = |rc: i32, what: &str| assert_eq!(rc, 0, "{what}: {}", std::io::Error::last_os_error());
+    // SAFETY: only this thread leaves the shared mount namespace (unshare(2)).
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }, "unshare");
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: the paths and the type are NUL-terminated; null where the call takes none.
+    unsafe {
+        check(
+            libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), private, std::ptr::null()),
+            "private mounts",
+        );
+        let sysfs = c"sysfs".as_ptr();
+        check(libc::mount(sysfs, c"/sys".as_ptr(), sysfs, flags, std::ptr::null()), "mounting sysfs");
+    }
+}
+
 /// Sends any bytes as a frame out of one interface of the calling thread's namespace.
 pub struct RawSender {
     fd: OwnedFd,

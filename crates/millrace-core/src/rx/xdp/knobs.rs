@@ -78,6 +78,20 @@ impl Drop for Knob {
     }
 }
 
+/// Whether a setting could be made, found out by writing what is there already.
+///
+/// # Errors
+/// Why not, for people.
+pub(crate) fn trial(interface: &Interface, name: &str, value: u32) -> Result<String, String> {
+    let rewrite = || {
+        let file = open(interface, name)?;
+        let now = read(&file)?;
+        file.write_all_at(now.as_bytes(), 0)?;
+        Ok(now)
+    };
+    rewrite().map_err(|e| refused(interface, name, value, &e))
+}
+
 fn open(interface: &Interface, name: &str) -> io::Result<File> {
     let folder = format!("/sys/class/net/{}", interface.name);
     // /sys shows the network namespace it was mounted in, perhaps with another interface of this name.

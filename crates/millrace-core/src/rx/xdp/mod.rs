@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::{
     bpf::link::AttachMode,
-    config::{EngineConfig, ListenSet},
+    config::{EngineConfig, ListenSet, ZeroCopy},
     error::{Code, Error, Result},
     net::Interface,
     rx::{BackendInfo, Opened, local},
@@ -102,6 +102,18 @@ pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
     // The guard socket is opened and put here by whoever opens a backend in earnest (see `rx::Opened::guard`); fragments,
     // IP options, extension headers and frames longer than a UMEM frame reach it by XDP_PASS.
     Ok(Opened { receivers, guard: None, info: host.info() })
+}
+
+/// Whether `auto` would try zero-copy on this interface, and why.
+pub(crate) fn zero_copy_trusted(interface: &Interface) -> (bool, String) {
+    let driver = interface.driver().unwrap_or_else(|| "unknown".into());
+    let (major, minor) = zerocopy::kernel();
+    let trusted = zerocopy::plan(ZeroCopy::Auto, &driver, (major, minor)).0.try_it;
+    let verdict = if trusted { "is" } else { "is not" };
+    (
+        trusted,
+        format!("driver {driver} on Linux {major}.{minor} {verdict} in the list of those known to be sound"),
+    )
 }
 
 /// Whether zero-copy is tried, and a word on why.
