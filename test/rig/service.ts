@@ -11,6 +11,10 @@ export interface LogLine {
   readonly msg?: string
   readonly backend?: string
   readonly mode?: string
+  /** Where /metrics is served. */
+  readonly address?: string
+  /** Why nothing comes. */
+  readonly reason?: string
   /** The closing line's numbers; test/rig/books.ts reads them. */
   readonly books?: object
 }
