@@ -10,7 +10,7 @@ use std::{
 };
 
 use millrace_core::{
-    config::{BackendChoice, EngineConfig},
+    config::{BackendChoice, EngineConfig, Multicast},
     engine::{Engine, EngineStats},
 };
 use rig::{Pair, RawSender};
@@ -101,6 +101,57 @@ fn an_interface_that_goes_and_comes_is_received_from_again() {
     assert!(stats.threads.iter().all(|t| t.error.is_none()), "{stats:#?}");
     let sum: u64 = stats.threads.iter().map(|t| t.scattered + t.dropped.queue_full).sum();
     assert_eq!(sum, 2000);
+}
+
+#[test]
+fn multicast_groups_are_joined_on_the_new_interface() {
+    if !rig::privileged("multicast_groups_are_joined_on_the_new_interface") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let routes = || {
+        for (ns, dev) in [(&pair.a, "va"), (&pair.b, "vb")] {
+            rig::run(&format!("ip -n {ns} route add 239.0.0.0/8 dev {dev}"));
+        }
+    };
+    routes();
+    // One names its interface, the other leaves it to the routes.
+    let group = |address: &str, interface: Option<&str>| Multicast {
+        group: address.parse().unwrap(),
+        interface: interface.map(Into::into),
+        source: None,
+    };
+    let multicast =
+        vec![group("239.1.2.3", Some("vb")), group("239.1.2.4", None), group("ff15::9", Some("vb"))];
+    let mut running = start(&pair, EngineConfig { multicast, ..support::config(ONE_PORT, "vb", 1) });
+    let send = || {
+        pair.in_a(|| {
+            for to in ["239.1.2.3:9000", "239.1.2.4:9000"] {
+                // One fits a frame and comes by xdp; the other is fragments, which the guard's membership lets in.
+                support::sender(false).send_to(&[1; 100], to).unwrap();
+                support::sender(false).send_to(&[2; 4000], to).unwrap();
+            }
+        });
+    };
+    send();
+    let both = |n: u64| move |s: &EngineStats| received(s, "receive") == n && received(s, "guard") == n;
+    await_stats(&running, "the groups", both(2));
+    for round in 2..4u64 {
+        pair.unplug();
+        await_stats(&running, "the loss", |s| s.threads[0].away.is_some());
+        pair.plug(1, rig::MAC_B);
+        routes();
+        await_stats(&running, "the interface and its groups", |s| {
+            s.threads[1].kernel_notes["multicast_rejoined"] == 3 * (round - 1) && s.threads[0].away.is_none()
+        });
+        let joined = rig::run(&format!("ip -n {} maddr show dev vb", pair.b));
+        for address in ["239.1.2.3", "239.1.2.4", "ff15::9"] {
+            assert!(joined.contains(address), "{address}: {joined}");
+        }
+        send();
+        await_stats(&running, "the groups again", both(2 * round));
+    }
+    running.engine.stop();
 }
 
 #[test]

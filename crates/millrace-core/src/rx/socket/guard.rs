@@ -5,7 +5,7 @@
 
 use std::{net::IpAddr, os::fd::OwnedFd};
 
-use super::{Options, SocketReceiver, bind, multicast, receiver::Wanted, sys};
+use super::{Options, SocketReceiver, bind, membership::Memberships, multicast, receiver::Wanted, sys};
 use crate::{
     config::{EngineConfig, Timestamps},
     error::{Code, Error, Result},
@@ -44,7 +44,7 @@ pub fn open_guard(config: &EngineConfig, mode: GuardMode) -> Result<SocketReceiv
     };
     // Kernel times on any one socket make the stack stamp every packet of the host: not worth it for the slow path.
     let mut options = Options::new(rcvbuf, Timestamps::Pass);
-    let (mut readers, mut holders) = (Vec::new(), Vec::new());
+    let (mut readers, mut holders, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     let places = bind::plan(&config.listen);
     if let Some(g) = config.multicast.iter().find(|g| g.source.is_some()) {
         let message = format!("multicast {g}: a source-specific group needs MILLRACE_BACKEND=socket");
@@ -61,6 +61,7 @@ pub fn open_guard(config: &EngineConfig, mode: GuardMode) -> Result<SocketReceiv
                 let exact = matches!(target, bind::Target::Exact(_));
                 let group = bind::bind_group(place, 1, &mut |fd, v6| options.receive(fd, v6, !exact))?;
                 group.iter().try_for_each(|bound| join(&bound.fd))?;
+                targets.extend(group.iter().map(|_| target));
                 readers.extend(group);
             }
             (GuardMode::Sink, bind::Target::Any) => {
@@ -91,7 +92,12 @@ pub fn open_guard(config: &EngineConfig, mode: GuardMode) -> Result<SocketReceiv
         }
     }
     let wanted = if mode == GuardMode::Sink { Wanted::Reassembled } else { Wanted::All };
-    Ok(SocketReceiver::new(readers, 0).into_guard(wanted, holders))
+    // Only xdp goes on when its interface was removed.
+    let memberships = match mode {
+        GuardMode::DeliverAll => Memberships::new(config, targets),
+        GuardMode::Sink => None,
+    };
+    Ok(SocketReceiver::new(readers, 0).into_guard(wanted, holders, memberships))
 }
 
 /// An IPv4 place: one socket, whose filter drops all.

@@ -6,6 +6,7 @@ use super::{
     batch::{Batch, Message},
     bind::Bound,
     control::{self, Control},
+    membership::Memberships,
     snmp::ChecksumErrors,
     sys,
 };
@@ -70,6 +71,9 @@ pub struct SocketReceiver {
     /// Name of the loss counter.
     lost: &'static str,
     checksum_errors: Option<ChecksumErrors>,
+    memberships: Option<Memberships>,
+    /// Groups joined again, on an interface that was made anew.
+    rejoined: u64,
     /// Set by `close_intake`: from then on the kernel's counter also counts what the closing filter drops.
     closed: bool,
 }
@@ -86,6 +90,8 @@ impl SocketReceiver {
             flags: 0,
             lost: "socket_rcvbuf",
             checksum_errors: None,
+            memberships: None,
+            rejoined: 0,
             closed: false,
         }
     }
@@ -101,8 +107,14 @@ impl SocketReceiver {
     }
 
     /// Makes it the guard's receiver.
-    pub(super) fn into_guard(self, wanted: Wanted, holders: Vec<OwnedFd>) -> Self {
-        SocketReceiver { wanted, _holders: holders, flags: flags::SLOW_PATH, lost: "guard_rcvbuf", ..self }
+    pub(super) fn into_guard(
+        self,
+        wanted: Wanted,
+        holders: Vec<OwnedFd>,
+        memberships: Option<Memberships>,
+    ) -> Self {
+        let (flags, lost) = (flags::SLOW_PATH, "guard_rcvbuf");
+        SocketReceiver { wanted, _holders: holders, memberships, flags, lost, ..self }
     }
 
     fn read_drops(&mut self) {
@@ -189,10 +201,14 @@ impl Receiver for SocketReceiver {
     fn counters(&mut self) -> KernelCounters {
         if !self.closed {
             self.read_drops();
+            if let Some(memberships) = &mut self.memberships {
+                self.rejoined += memberships.look(self.sockets.iter().map(|(bound, _)| &bound.fd));
+            }
         }
         let total = self.sockets.iter().map(|(_, d)| d.total).sum();
-        let note = self.checksum_errors.iter().map(|e| ("netns_udp_checksum_errors", e.count()));
-        KernelCounters { lost: vec![(self.lost, total)], notes: note.collect() }
+        let checksums = self.checksum_errors.iter().map(|e| ("netns_udp_checksum_errors", e.count()));
+        let rejoined = self.memberships.iter().map(|_| ("multicast_rejoined", self.rejoined));
+        KernelCounters { lost: vec![(self.lost, total)], notes: checksums.chain(rejoined).collect() }
     }
 
     fn rx_queue(&self) -> u16 {
