@@ -4,7 +4,7 @@ import type { Log } from './log.js'
 import { type Native, native } from './native.js'
 import type { PublisherConfig } from './publisher/config.js'
 import type { DataPlane } from './service/data-plane-api.js'
-import type { EngineStats, Snapshot } from './stats.js'
+import type { EngineStats, Snapshot, ThreadStats } from './stats.js'
 import { SupervisedWorker } from './supervisor.js'
 import { Counters } from './worker/counters.js'
 import type { QueuePlan } from './worker/lane.js'
@@ -32,6 +32,8 @@ class NativeDataPlane implements DataPlane {
   #last: EngineStats | undefined
   #watch: NodeJS.Timeout | undefined
   #fatal: (error: Error) => void = () => {}
+  /** Why a receive thread had nothing to receive from when we last looked. */
+  #away: string | null = null
   #starting: Promise<void> | undefined
   /** Of the rules in force. */
   #generation = 1
@@ -156,6 +158,7 @@ class NativeDataPlane implements DataPlane {
 
   #look(): void {
     const receivers = this.#stats().threads.filter((thread) => thread.kind === 'receive')
+    this.#tellOfAbsence(receivers)
     const dead = receivers.filter((thread) => thread.error !== null)
     if (dead.length > 0 && dead.length === receivers.length) {
       clearInterval(this.#watch)
@@ -164,6 +167,15 @@ class NativeDataPlane implements DataPlane {
     }
     // Keeps the heartbeat ages current between scrapes.
     for (const worker of this.#workers) worker.stats()
+  }
+
+  /** One line when an interface is lost, and one when it is back; not one for each thread. */
+  #tellOfAbsence(receivers: readonly ThreadStats[]): void {
+    const reason = receivers.find((thread) => thread.away !== null)?.away ?? null
+    if ((reason === null) === (this.#away === null)) return
+    if (reason !== null) this.#log.warn({ reason }, 'nothing to receive from; waiting for it')
+    else this.#log.info({ lost: this.#away }, 'receiving again')
+    this.#away = reason
   }
 
   #call<T>(f: () => T): T {

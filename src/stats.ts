@@ -16,6 +16,8 @@ export interface ThreadStats {
   readonly kind: 'receive' | 'guard'
   /** CPU it is pinned to, or null. */
   readonly cpu: number | null
+  /** Its SCHED_FIFO priority, or null when it is scheduled normally. */
+  readonly priority: number | null
   readonly rxQueue: number
   /** Datagrams for us. */
   readonly received: number
@@ -34,6 +36,8 @@ export interface ThreadStats {
   readonly sleeps: number
   /** Why the thread ended early, or null. */
   readonly error: string | null
+  /** Why there is nothing to receive from while the thread goes on (its interface was removed), or null. */
+  readonly away: string | null
 }
 
 export interface QueueStats {

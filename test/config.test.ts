@@ -46,6 +46,7 @@ t.test('defaults', async (t) => {
       queues: 4,
       rxThreads: 4,
       rxCpus: [0, 1, 2, 3],
+      rxPriority: null,
       rules: 'else => hash(flow)',
       busyPoll: 'adaptive',
       busyPollUs: 100,
@@ -57,6 +58,8 @@ t.test('defaults', async (t) => {
       xdpFrames: 4096,
       xdpZerocopy: 'off',
       xdpPreferBusyPoll: false,
+      napiDeferHardIrqs: null,
+      groFlushTimeout: null,
       packetBlockBytes: 256 << 10,
       packetBlocks: 128,
       verifyChecksum: false,
@@ -242,11 +245,20 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
   MILLRACE_WAKE_MIN: { good: [['1', (c) => c.engine.wakeMin, 1]], bad: ['0', '1048577'] },
   MILLRACE_WAKE_MAX_US: { good: [['1', (c) => c.engine.wakeMaxUs, 1]], bad: ['0', '1000001'] },
   MILLRACE_XDP_MODE: { good: [['native', (c) => c.engine.xdpMode, 'native']], bad: ['skb'] },
+  MILLRACE_RX_PRIORITY: { good: [['99', (c) => c.engine.rxPriority, 99]], bad: ['0', '100', 'high'] },
   MILLRACE_XDP_FRAMES: { good: [['512', (c) => c.engine.xdpFrames, 512]], bad: ['256', '513'] },
   MILLRACE_XDP_ZEROCOPY: { good: [['auto', (c) => c.engine.xdpZerocopy, 'auto']], bad: ['true'] },
   MILLRACE_XDP_PREFER_BUSY_POLL: {
     good: [['true', (c) => c.engine.xdpPreferBusyPoll, true]],
     bad: ['auto'],
+  },
+  MILLRACE_NAPI_DEFER_HARD_IRQS: {
+    good: [['0', (c) => c.engine.napiDeferHardIrqs, 0]],
+    bad: ['-1', '2147483648'],
+  },
+  MILLRACE_GRO_FLUSH_TIMEOUT: {
+    good: [['200000', (c) => c.engine.groFlushTimeout, 200000]],
+    bad: ['200us', '2147483648'],
   },
   MILLRACE_PACKET_BLOCK_BYTES: {
     good: [['128KiB', (c) => c.engine.packetBlockBytes, 131072]],

@@ -5,7 +5,7 @@ import t, { type Test } from 'tap'
 import { blast } from './rig/blast.js'
 import { totals } from './rig/books.js'
 import { startNats } from './rig/nats.js'
-import { Pair, privileged } from './rig/netns.js'
+import { Pair, privileged, runIn } from './rig/netns.js'
 import { freePort, freeUdpPort } from './rig/ports.js'
 import { environment, PORT, scene } from './rig/scene.js'
 import { Service } from './rig/service.js'
@@ -102,6 +102,33 @@ void t.test('NATS is away at the start: alive, not ready, and ready when it come
   await until('/readyz 200', async () => (await status(`http://127.0.0.1:${http}/readyz`)) === 200)
   t.equal(await status(`http://127.0.0.1:${http}/metrics`), 200)
   t.equal((await service.stop()).code, 0)
+})
+
+void t.test('the interface goes and comes: alive throughout, ready only with it', async (t) => {
+  if (!privileged(t)) return
+  const s = await scene({ backend: 'xdp', queues: 2 })
+  t.teardown(() => s.close())
+  const pair = s.pair!
+  const { address } = await s.service.line((l) => /^serving \/metrics/.test(l.msg ?? ''), 'serving /metrics')
+  // The service listens inside its namespace.
+  const ask = (path: string) => {
+    const script = `fetch('http://${address}${path}').then((r) => console.log(r.status))`
+    return Number(runIn(s.ns, process.execPath, '-e', script))
+  }
+  t.equal(ask('/readyz'), 200)
+  pair.unplug()
+  await until('/readyz 503', async () => ask('/readyz') === 503)
+  t.equal(ask('/healthz'), 200, 'not to be restarted')
+  const lost = await s.service.line((l) => l.msg === 'nothing to receive from; waiting for it', 'the loss')
+  t.match(lost.reason, /vb was removed/)
+  pair.plug(2)
+  await until('/readyz 200', async () => ask('/readyz') === 200)
+  await s.service.line((l) => l.msg === 'receiving again', 'receiving again')
+  t.ok(pair.xdpAttached())
+  await blast(s.sender, { to: s.target, count: 1000, rate: 5000 }).done
+  await s.subscriber.settled(1000)
+  t.match(await s.subscriber.against({ count: 1000, low: 100, high: 100 }), { received: 1000, missing: 0 })
+  t.equal((await s.service.stop()).code, 0)
 })
 
 /** Starts a service that must refuse to run, and checks that it says why in one line with a code. */

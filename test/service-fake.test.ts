@@ -28,6 +28,7 @@ export function snapshot(): OpenSnapshot {
     index,
     kind: 'receive',
     cpu: index === 0 ? 0 : null,
+    priority: index === 0 ? 10 : null,
     rxQueue: index,
     received,
     receivedBytes: received * 100,
@@ -40,6 +41,7 @@ export function snapshot(): OpenSnapshot {
     wakeups: 7,
     sleeps: 8,
     error: null,
+    away: null,
   })
   const worker = (queue: number, handled: number, failed: number): OpenSnapshot['workers'][number] => ({
     queue,

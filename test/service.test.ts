@@ -150,6 +150,15 @@ t.test('health', async (t) => {
     ['receive thread 0: gone'],
   )
   t.same(
+    verdict(ready, (s) => (s.engine.threads[0]!.away = 'interface eth0 was removed')),
+    ['receive thread 0: interface eth0 was removed'],
+  )
+  t.same(
+    verdict(healthy, (s) => (s.engine.threads[0]!.away = 'interface eth0 was removed')),
+    [],
+    'a receiver that waits for its interface must not be restarted',
+  )
+  t.same(
     verdict(ready, (s) => s.engine.threads.splice(0)),
     ['no receive thread'],
   )

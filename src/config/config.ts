@@ -12,6 +12,8 @@ export interface EngineConfigJson {
   readonly rxThreads: number
   /** In thread order, repeated when short; empty: not pinned. */
   readonly rxCpus: readonly number[]
+  /** SCHED_FIFO priority of receive threads; null: normal. */
+  readonly rxPriority: number | null
   readonly rules: string
   readonly busyPoll: 'adaptive' | 'always' | 'off'
   /** Microseconds. */
@@ -27,6 +29,10 @@ export interface EngineConfigJson {
   readonly xdpFrames: number
   readonly xdpZerocopy: 'off' | 'on' | 'auto'
   readonly xdpPreferBusyPoll: boolean
+  /** Settings of the interface while xdp runs; null: left alone. */
+  readonly napiDeferHardIrqs: number | null
+  /** Nanoseconds. */
+  readonly groFlushTimeout: number | null
   /** Bytes. */
   readonly packetBlockBytes: number
   readonly packetBlocks: number

@@ -94,7 +94,7 @@ export const VARIABLES = {
   MILLRACE_RX_THREADS: optional(integer(1, 256), {
     group: 'queues',
     computed: 'as many as queues',
-    help: 'Receive threads of packet and socket; xdp always has one for each rx queue of the interface.',
+    help: 'Receive threads of packet and socket; xdp always has one for each rx queue the interface has at the start; queues it gets later are shared out among them.',
     example: '2',
   }),
   MILLRACE_PIN: set(choice(['auto', 'on', 'off']), 'auto', {
@@ -107,6 +107,12 @@ export const VARIABLES = {
     computed: 'by MILLRACE_PIN',
     help: 'CPUs of the receive threads, in thread order, repeated when there are fewer than threads.',
     example: '0,2-3',
+  }),
+  MILLRACE_RX_PRIORITY: optional(integer(1, 99), {
+    group: 'queues',
+    computed: 'normal scheduling',
+    help: 'Real-time priority (SCHED_FIFO) of the receive threads: they then run before everything without one. Needs CAP_SYS_NICE or RLIMIT_RTPRIO; where it is refused they run normally and the start line says so. With MILLRACE_BUSY_POLL=always such a thread takes its CPU whole: workers, softirqs and the kernel’s own threads starve there, save for the 5 % of sched_rt_runtime_us. Give it a CPU of its own (MILLRACE_RX_CPUS), or leave busy-polling adaptive.',
+    example: '10',
   }),
   MILLRACE_WORKER_CPUS: optional(cpuList, {
     group: 'queues',
@@ -252,8 +258,20 @@ export const VARIABLES = {
   }),
   MILLRACE_XDP_PREFER_BUSY_POLL: set(boolean, 'false', {
     group: 'backends',
-    help: 'Asks for preferred busy-polling of AF_XDP sockets (64 µs, 64 frames, at most every 5 µs), driven by the receive thread. Reported as active only when the kernel names the NAPI of the rx queue. Useful with MILLRACE_BUSY_POLL=always, the thread on the CPU of the interrupt, and napi_defer_hard_irqs and gro_flush_timeout of the interface set by you: Millrace leaves them alone.',
+    help: 'Asks for preferred busy-polling of AF_XDP sockets (64 µs, 64 frames, at most every 5 µs), driven by the receive thread. Reported as active only when the kernel names the NAPI of the rx queue. Useful with MILLRACE_BUSY_POLL=always, the thread on the CPU of the interrupt, and MILLRACE_NAPI_DEFER_HARD_IRQS and MILLRACE_GRO_FLUSH_TIMEOUT.',
     example: 'true',
+  }),
+  MILLRACE_NAPI_DEFER_HARD_IRQS: optional(integer(0, 2_147_483_647), {
+    group: 'backends',
+    computed: 'left alone',
+    help: 'With xdp: napi_defer_hard_irqs of the interface while the service runs, how often an idle poll leaves the interrupt masked. It is put back at the end, unless somebody else has changed it meanwhile; a process that is killed (kill -9) leaves it set, and the start line says what it was (granted). Where /sys is read-only the start line says so, and nothing else happens.',
+    example: '100',
+  }),
+  MILLRACE_GRO_FLUSH_TIMEOUT: optional(integer(0, 2_147_483_647, 'ns'), {
+    group: 'backends',
+    computed: 'left alone',
+    help: 'The same for gro_flush_timeout, in nanoseconds: for how long the interrupt stays masked. It must be longer than the longest pause between two polls of the receive thread, else the interrupt takes the queue back.',
+    example: '200000',
   }),
   MILLRACE_PACKET_BLOCK_BYTES: set(size(128 * KiB, 4 * MiB, 'power of two'), '256KiB', {
     group: 'backends',

@@ -123,13 +123,22 @@ export const FAMILIES: readonly Family[] = [
   perThread('gauge', 'thread_up', '1 while the thread runs, 0 after it ended with an error.', (t) =>
     Number(t.error === null),
   ),
+  perThread(
+    'gauge',
+    'thread_receiving',
+    '1 while the thread has something to receive from, 0 while its interface is away or after it ended.',
+    (t) => Number(t.error === null && t.away === null),
+  ),
   {
     name: 'thread_info',
     type: 'gauge',
-    help: 'Where a thread runs and what it reads; cpu is empty when it is not pinned; always 1.',
-    labels: ['thread', 'kind', 'cpu', 'rx_queue'],
+    help: 'Where a thread runs and what it reads; cpu is empty when it is not pinned, priority when it has none in real time; always 1.',
+    labels: ['thread', 'kind', 'cpu', 'priority', 'rx_queue'],
     read: ({ engine }) =>
-      engine.threads.map((t) => [{ ...threadLabels(t), cpu: t.cpu ?? '', rx_queue: t.rxQueue }, 1]),
+      engine.threads.map((t) => [
+        { ...threadLabels(t), cpu: t.cpu ?? '', priority: t.priority ?? '', rx_queue: t.rxQueue },
+        1,
+      ]),
   },
   {
     name: 'interface_dropped_frames_total',

@@ -14,7 +14,8 @@ export interface Verdict {
 export const HEARTBEAT_LIMIT_MS = 2000
 
 /**
- * Liveness: no receive thread has failed and every worker's event loop turns. That the main loop turns is shown by the
+ * Liveness: no receive thread has failed and every worker's event loop turns. A thread whose interface is away waits for
+ * it and lives. That the main loop turns is shown by the
  * answer itself. Without a snapshot (before the data plane is up, and after) there is nothing else to be dead.
  */
 export function healthy(phase: Phase, snapshot: Snapshot | null): Verdict {
@@ -31,7 +32,7 @@ export function healthy(phase: Phase, snapshot: Snapshot | null): Verdict {
   return { ok: reasons.length === 0, phase, reasons }
 }
 
-/** Readiness: receiving, every publisher connected, not draining. */
+/** Readiness: receiving from an interface that is there, every publisher connected, not draining. */
 export function ready(phase: Phase, snapshot: Snapshot | null): Verdict {
   const reasons: string[] = []
   if (phase !== 'running') reasons.push(phase)
@@ -40,7 +41,8 @@ export function ready(phase: Phase, snapshot: Snapshot | null): Verdict {
     const receiving = snapshot.engine.threads.filter((t) => t.kind === 'receive')
     if (receiving.length === 0) reasons.push('no receive thread')
     for (const thread of receiving) {
-      if (thread.error !== null) reasons.push(`receive thread ${thread.index}: ${thread.error}`)
+      const trouble = thread.error ?? thread.away
+      if (trouble !== null) reasons.push(`receive thread ${thread.index}: ${trouble}`)
     }
     for (const worker of snapshot.workers) {
       if (worker.state !== 'running') reasons.push(`worker ${worker.queue} is ${worker.state}`)

@@ -75,18 +75,24 @@ export class Pair {
       }
     })
     try {
-      this.#make(queues)
+      runIn(null, 'ip', 'netns', 'add', this.a)
+      runIn(null, 'ip', 'netns', 'add', this.b)
+      this.plug(queues)
     } catch (error) {
       this.close()
       throw error
     }
   }
 
-  #make(queues: number): void {
+  /** Takes the pair of interfaces away, as a NIC that is pulled out. */
+  unplug(): void {
+    runIn(null, 'ip', '-n', this.b, 'link', 'del', 'vb')
+  }
+
+  /** Makes the pair of interfaces: at the start, and again after {@link unplug}. */
+  plug(queues: number): void {
     const ip = (...words: string[]) => runIn(null, 'ip', ...words.join(' ').split(' '))
     const many = `numtxqueues ${queues} numrxqueues ${queues}`
-    ip('netns add', this.a)
-    ip('netns add', this.b)
     ip(
       `link add va netns ${this.a} address ${MAC[0]} ${many} type veth`,
       `peer name vb netns ${this.b} address ${MAC[1]} ${many}`,

@@ -15,10 +15,11 @@ export interface LogLine {
   readonly generation?: number
   /** Of an error. */
   readonly code?: string
+  /** Of an error; or why nothing comes. */
   readonly reason?: string
   /** Of a worker. */
   readonly queue?: number
-  /** Of the HTTP server. */
+  /** Where /metrics is served. */
   readonly address?: string
   /** The closing line's numbers; test/rig/books.ts reads them. */
   readonly books?: object

@@ -1,4 +1,4 @@
-//! CPUs: which this process may use, and pinning a thread to one.
+//! What the scheduler is told: CPUs this process may use, pinning a thread to one, real-time priority.
 
 use std::{io, mem};
 
@@ -36,6 +36,55 @@ pub fn restrict(cpus: &[usize]) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Lets the calling thread run before all that have no real-time priority, for as long as it wants (SCHED_FIFO,
+/// sched(7)). `priority` is 1..=99.
+///
+/// # Errors
+/// EPERM without CAP_SYS_NICE, when RLIMIT_RTPRIO is lower, and in a cgroup (v1, CONFIG_RT_GROUP_SCHED) that has no
+/// real-time budget.
+pub fn fifo(priority: u8) -> io::Result<()> {
+    // SAFETY: sched_param is plain old data; all zero is valid (musl has further members).
+    let mut param: libc::sched_param = unsafe { mem::zeroed() };
+    param.sched_priority = priority.into();
+    // SAFETY: the calling thread's own handle, and a parameter that the call only reads.
+    match unsafe { libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_FIFO, &raw const param) } {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// Whether a thread of this one would be allowed [`fifo`], found out by one that ends at once.
+///
+/// # Errors
+/// As [`fifo`]; EAGAIN when no thread can be made.
+pub fn try_fifo(priority: u8) -> io::Result<()> {
+    let thread = std::thread::Builder::new().name("millrace-trial".into()).spawn(move || fifo(priority))?;
+    thread.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+}
+
+/// The calling thread's SCHED_FIFO priority, as the kernel has it; None under another policy.
+pub fn fifo_priority() -> Option<u8> {
+    let mut policy = 0;
+    // SAFETY: as in `fifo`.
+    let mut param: libc::sched_param = unsafe { mem::zeroed() };
+    // SAFETY: the calling thread's own handle; policy and parameter are writable and outlive the call.
+    let rc = unsafe { libc::pthread_getschedparam(libc::pthread_self(), &raw mut policy, &raw mut param) };
+    (rc == 0 && policy == libc::SCHED_FIFO).then(|| u8::try_from(param.sched_priority).ok())?
+}
+
+/// Why [`fifo`] was refused, for people.
+pub fn fifo_refused(priority: u8, e: &io::Error) -> String {
+    format!(
+        "receive threads have no real-time priority: SCHED_FIFO {priority} needs CAP_SYS_NICE, or RLIMIT_RTPRIO of \
+         {priority} (ulimit -r), and in a cgroup v1 cpu.rt_runtime_us ({e})"
+    )
+}
+
+/// What [`fifo`] means for a thread that never sleeps, for people.
+pub const FIFO_WITHOUT_SLEEP: &str = "receive threads never sleep (MILLRACE_BUSY_POLL=always) and have real-time \
+    priority: nothing else runs on their CPUs, the kernel's own threads included, but for the 5 % that \
+    sched_rt_runtime_us leaves";
 
 /// Gives the calling thread's sleeps 1 ns of slack instead of the usual 50 µs (prctl(2), PR_SET_TIMERSLACK): receive
 /// threads sleep for about that long.

@@ -7,15 +7,20 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::{
+    affinity,
     bpf::{
         sys::{Program, XskMap, action},
         xdp_program::{self, Spec},
     },
-    config::{BackendChoice, EngineConfig},
+    config::{BackendChoice, BusyPoll, EngineConfig, ZeroCopy},
     error::{Code, Result},
     net::{Interface, UdpHash},
     rule::RuleSet,
-    rx::{BackendInfo, Steering, packet, socket, xdp},
+    rx::{
+        BackendInfo, Steering, packet,
+        socket::{self, guard},
+        xdp,
+    },
 };
 
 /// A verdict.
@@ -110,12 +115,16 @@ pub fn run(config: &EngineConfig) -> Report {
             false
         }
     };
+    priority(&mut table, config);
     let interface = interface(&mut table, config);
     let (mut packet, mut xdp) = (false, false);
     if let Some(interface) = &interface {
         packet = try_packet(&mut table, config, &steering);
+        let guard = guard(&mut table, config);
         let attempt = try_xdp(config, interface, effective, &status);
-        xdp = attempt.is_ok() && socket;
+        xdp = attempt.is_ok() && guard;
+        zero_copy(&mut table, config, interface);
+        settings(&mut table, config, interface);
         match attempt {
             Ok(text) => table.add("xdp", State::Ok, text, ""),
             Err((why, cure)) => table.add("xdp", State::Missing, why, &cure),
@@ -241,6 +250,74 @@ fn try_packet(table: &mut Table, config: &EngineConfig, steering: &Steering) -> 
         Err(e) => {
             table.add("packet", State::Missing, e.message, cure(e.code));
             false
+        }
+    }
+}
+
+/// The ports as xdp holds them, and its multicast groups. False when a start would fail.
+fn guard(table: &mut Table, config: &EngineConfig) -> bool {
+    match guard::open_guard(config) {
+        Ok(_) => {
+            let groups = match config.multicast.len() {
+                0 => String::new(),
+                1 => ", and one multicast group joined".into(),
+                n => format!(", and {n} multicast groups joined"),
+            };
+            table.add("guard", State::Ok, format!("the ports can be held beside xdp{groups}"), "");
+            true
+        }
+        Err(e) => {
+            // Who asks for sockets alone need not hear that others are missing something.
+            let wanted = config.backend != BackendChoice::Socket;
+            let state = if wanted { State::Missing } else { State::Degraded };
+            table.add("guard", state, format!("xdp cannot hold the ports: {}", e.message), cure(e.code));
+            false
+        }
+    }
+}
+
+/// Whether the threads would get the priority asked for.
+fn priority(table: &mut Table, config: &EngineConfig) {
+    let Some(priority) = config.rx_priority else { return };
+    match affinity::try_fifo(priority) {
+        Ok(()) if config.busy_poll == BusyPoll::Always => {
+            let cure = "MILLRACE_BUSY_POLL=adaptive, or CPUs of their own by MILLRACE_RX_CPUS";
+            table.add("priority", State::Degraded, affinity::FIFO_WITHOUT_SLEEP, cure);
+        }
+        Ok(()) => table.add("priority", State::Ok, format!("SCHED_FIFO {priority} can be had"), ""),
+        Err(e) => {
+            let cure = "grant CAP_SYS_NICE, raise RLIMIT_RTPRIO, or leave MILLRACE_RX_PRIORITY unset";
+            table.add("priority", State::Degraded, affinity::fifo_refused(priority, &e), cure);
+        }
+    }
+}
+
+/// What is to be expected of zero-copy where it is asked for; binding would tell, and may reset the link.
+fn zero_copy(table: &mut Table, config: &EngineConfig, interface: &Interface) {
+    let (trusted, why) = xdp::zero_copy_trusted(interface);
+    match (config.xdp_zerocopy, trusted) {
+        (ZeroCopy::Off, _) => {}
+        (ZeroCopy::Auto, true) => table.add("zero-copy", State::Ok, format!("auto tries it: {why}"), ""),
+        (ZeroCopy::Auto, false) => table.add("zero-copy", State::Ok, format!("auto copies: {why}"), ""),
+        (ZeroCopy::On, true) => table.add("zero-copy", State::Ok, format!("on: {why}"), ""),
+        (ZeroCopy::On, false) => {
+            let why = format!("on: {why}; without zero-copy in the driver the start fails");
+            table.add("zero-copy", State::Degraded, why, "MILLRACE_XDP_ZEROCOPY=auto or off");
+        }
+    }
+}
+
+/// Settings of the interface, where asked for.
+fn settings(table: &mut Table, config: &EngineConfig, interface: &Interface) {
+    for (name, variable, value) in xdp::knobs::asked(config) {
+        if matches!(config.backend, BackendChoice::Packet | BackendChoice::Socket) {
+            let why = format!("{variable} is for xdp alone, the interface is left as it is");
+            table.add(name, State::Degraded, why, "unset it");
+            continue;
+        }
+        match xdp::knobs::trial(interface, name, value) {
+            Ok(now) => table.add(name, State::Ok, format!("{now} now, can be set to {value}"), ""),
+            Err(why) => table.add(name, State::Degraded, why, "see the line"),
         }
     }
 }

@@ -244,6 +244,9 @@ pub struct EngineConfig {
     /// CPUs for receive threads, in thread order, repeated when short; empty: not pinned.
     #[serde(default)]
     pub rx_cpus: Vec<usize>,
+    /// SCHED_FIFO priority of receive threads, 1..=99 (sched(7)). Absent: as the process.
+    #[serde(default)]
+    pub rx_priority: Option<u8>,
     /// Rule set; see `docs/rules.md`.
     pub rules: String,
     /// Waiting.
@@ -268,6 +271,12 @@ pub struct EngineConfig {
     /// Ask for preferred busy-polling of AF_XDP sockets.
     #[serde(default)]
     pub xdp_prefer_busy_poll: bool,
+    /// `napi_defer_hard_irqs` of the interface while xdp runs; absent: left alone.
+    #[serde(default)]
+    pub napi_defer_hard_irqs: Option<u32>,
+    /// `gro_flush_timeout` of the interface while xdp runs, ns; absent: left alone.
+    #[serde(default)]
+    pub gro_flush_timeout: Option<u32>,
     /// Ring block size in bytes, a power of two, 131_072..=4 MiB.
     pub packet_block_bytes: u32,
     /// Blocks per ring, 4..=4096.
@@ -348,6 +357,12 @@ impl EngineConfig {
         }
         range("queues", self.queues.into(), 1, 256)?;
         range("rxThreads", self.rx_threads.into(), 1, 256)?;
+        if let Some(priority) = self.rx_priority {
+            range("rxPriority", priority.into(), 1, 99)?;
+        }
+        // What the kernel takes.
+        range("napiDeferHardIrqs", self.napi_defer_hard_irqs.unwrap_or(0), 0, i32::MAX as u32)?;
+        range("groFlushTimeout", self.gro_flush_timeout.unwrap_or(0), 0, i32::MAX as u32)?;
         range("wakeMin", self.wake_min, 1, 1 << 20)?;
         range("wakeMaxUs", self.wake_max_us, 1, 1_000_000)?;
         range("busyPollUs", self.busy_poll_us, 1, 1_000_000)?;

@@ -22,6 +22,7 @@ use crate::{
     rx::{
         BackendInfo, Receiver, Steer, Steering,
         ladder::{self, Backend, Refused},
+        xdp,
     },
     scatter::{Moderation, Queue, Scatter, Wake},
     stats::{QueueStats, RuleStats, ThreadCounters, ThreadStats},
@@ -104,14 +105,52 @@ impl InterfaceStats {
     }
 }
 
+/// Of the interface, or of the one that has taken its place and name.
 fn statistics(interface: &Interface) -> Option<Statistics> {
-    interface.link().ok().map(|link| link.statistics)
+    let link = interface.link().or_else(|_| Interface::by_name(&interface.name)?.link());
+    link.ok().map(|link| link.statistics)
+}
+
+/// Granted and refused independently of the backend; as in [`BackendInfo`].
+#[derive(Default)]
+struct Beyond {
+    granted: Vec<(String, String)>,
+    degraded: Vec<String>,
+}
+
+impl Beyond {
+    /// The priority that receive threads may have.
+    fn priority(&mut self, config: &EngineConfig) -> Option<u8> {
+        let priority = config.rx_priority?;
+        if let Err(e) = affinity::try_fifo(priority) {
+            self.degraded.push(affinity::fifo_refused(priority, &e));
+            return None;
+        }
+        self.granted.push(("receive threads".into(), format!("SCHED_FIFO {priority}")));
+        if config.busy_poll == BusyPoll::Always {
+            self.degraded.push(affinity::FIFO_WITHOUT_SLEEP.into());
+        }
+        Some(priority)
+    }
+
+    /// Settings of the interface that only xdp has a use for.
+    fn unused(&mut self, config: &EngineConfig, backend: &Backend) {
+        let variables: Vec<&str> = xdp::knobs::asked(config).map(|(_, variable, _)| variable).collect();
+        if !variables.is_empty() && !matches!(backend, Backend::Xdp(_)) {
+            self.degraded.push(format!(
+                "{}: for xdp alone, unused with {}; the interface was left as it is",
+                variables.join(" and "),
+                backend.info().backend
+            ));
+        }
+    }
 }
 
 /// Facts about a receive thread that do not change.
 struct ThreadInfo {
     kind: &'static str,
     cpu: Option<usize>,
+    priority: Option<u8>,
     rx_queue: u16,
     counters: Arc<ThreadCounters>,
 }
@@ -124,7 +163,10 @@ pub struct Engine {
     backend: Option<Backend>,
     /// Changes the programs made from the rules; gone when the engine has stopped.
     steer: Option<Box<dyn Steer>>,
+    /// What the backend was granted when it opened.
     info: BackendInfo,
+    /// What the engine was granted beyond it.
+    beyond: Beyond,
     refused: Vec<Refused>,
     queues: Vec<Option<Arc<Queue>>>,
     queue_plan: QueuePlan,
@@ -133,6 +175,8 @@ pub struct Engine {
     stop: Arc<AtomicBool>,
     interface: Option<Interface>,
     interface_before: Option<Statistics>,
+    /// Where what was granted can change while the engine runs.
+    host: Option<Arc<xdp::host::Host>>,
 }
 
 impl Engine {
@@ -148,6 +192,9 @@ impl Engine {
         let steer = backend.take_steer();
         let early = steering.early.filter(|_| matches!(backend, Backend::Xdp(_)));
         let info = backend.info().clone();
+        let mut beyond = Beyond::default();
+        let priority = beyond.priority(&config);
+        beyond.unused(&config, &backend);
         let guard = usize::from(backend.has_guard());
         let receivers = backend.receivers();
         let queue_plan = QueuePlan::new(receivers + guard, config.lane_slots, config.lane_bytes);
@@ -161,6 +208,7 @@ impl Engine {
             } else {
                 None
             },
+            priority: priority.filter(|_| index < receivers),
             rx_queue: match &backend {
                 Backend::Xdp(o) => o.receivers.get(index).map_or(0, Receiver::rx_queue),
                 Backend::Packet(o) => o.receivers.get(index).map_or(0, Receiver::rx_queue),
@@ -170,6 +218,10 @@ impl Engine {
         };
         let threads = (0..receivers + guard).map(thread_info).collect();
         let queues = usize::from(config.queues);
+        let host = match &backend {
+            Backend::Xdp(o) => o.receivers.first().map(xdp::XdpReceiver::host),
+            _ => None,
+        };
         Ok(Engine {
             queues: (0..config.queues).map(|_| None).collect(),
             queue_plan,
@@ -182,9 +234,11 @@ impl Engine {
             rules_refused: 0,
             backend: Some(backend),
             info,
+            beyond,
             refused,
             interface,
             interface_before,
+            host,
         })
     }
 
@@ -194,10 +248,18 @@ impl Engine {
             queue_bytes: self.queue_plan.bytes,
             queues: self.queues.len(),
             threads: self.threads.len(),
-            backend: self.info.clone(),
+            backend: self.info(),
             refused: self.refused.clone(),
             rules: self.rules.current().rules.names(),
         }
+    }
+
+    /// What is granted now.
+    fn info(&self) -> BackendInfo {
+        let mut info = self.host.as_ref().map_or_else(|| self.info.clone(), |host| host.info());
+        info.granted.extend_from_slice(&self.beyond.granted);
+        info.degraded.extend_from_slice(&self.beyond.degraded);
+        info
     }
 
     /// Gives a queue its memory and returns where everything lies in it.
@@ -298,6 +360,7 @@ impl Engine {
             scatter,
             counters: Arc::clone(&info.counters),
             cpu: info.cpu,
+            priority: info.priority,
             busy_poll,
             pace: Duration::from_micros(self.config.busy_poll_us.into()),
             stop: Arc::clone(&self.stop),
@@ -347,6 +410,9 @@ impl Engine {
         }
         self.backend = None;
         self.steer = None;
+        if let Some(host) = &self.host {
+            host.release();
+        }
     }
 
     /// Reads the books.
@@ -370,7 +436,7 @@ impl Engine {
         };
         let now = self.interface.as_ref().and_then(statistics);
         EngineStats {
-            backend: self.info.clone(),
+            backend: self.info(),
             refused: self.refused.clone(),
             threads: self.threads.iter().enumerate().map(thread).collect(),
             queues: (0..self.queues.len()).map(queue).collect(),
@@ -407,6 +473,7 @@ struct ReceiveThread<R> {
     scatter: Scatter,
     counters: Arc<ThreadCounters>,
     cpu: Option<usize>,
+    priority: Option<u8>,
     busy_poll: BusyPoll,
     /// How often an adaptive thread looks while traffic flows.
     pace: Duration,
@@ -418,6 +485,11 @@ impl<R: Receiver> ReceiveThread<R> {
         // `open` checked the list; a cpuset that shrank since is not worth stopping for: the thread then shows no CPU.
         let pinned = self.cpu.is_some_and(|cpu| affinity::pin(cpu).is_ok());
         self.counters.pinned.store(pinned, Ordering::Relaxed);
+        if let Some(priority) = self.priority {
+            // `open` tried it; what the kernel has now is what the thread shows.
+            let _ = affinity::fifo(priority);
+        }
+        self.counters.priority.store(affinity::fifo_priority().unwrap_or(0), Ordering::Relaxed);
         affinity::exact_timers();
         self.scatter.set_cpu(affinity::current());
         if let Err(e) = self.receive_until_stopped() {
@@ -497,6 +569,7 @@ impl<R: Receiver> ReceiveThread<R> {
 
     fn read_kernel_counters(&mut self) {
         let counters = self.receiver.counters();
+        *self.counters.away.lock().unwrap_or_else(PoisonError::into_inner) = self.receiver.away();
         *self.counters.kernel.lock().unwrap_or_else(PoisonError::into_inner) = counters;
     }
 

@@ -100,6 +100,12 @@ impl Interface {
         self.sysfs_rx_queues().or_else(|| self.link().ok().map(|l| l.rx_queues)).unwrap_or(1).max(1)
     }
 
+    /// [`Interface::rx_queues`] while this very interface is to be seen under its name; None when it is gone, renamed,
+    /// or in another network namespace than the calling thread.
+    pub fn rx_queues_if_there(&self) -> Option<u32> {
+        (Self::by_name(&self.name).ok()?.index == self.index).then(|| self.rx_queues())
+    }
+
     /// Most rx queues the interface can ever have (`ethtool -L`), at least [`Interface::rx_queues`].
     pub fn max_rx_queues(&self) -> u32 {
         let most = self.channels().map_or(0, |c| c.max_rx.max(c.max_combined));

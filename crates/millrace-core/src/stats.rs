@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
 };
 
 use serde::Serialize;
@@ -55,10 +55,14 @@ pub struct ThreadCounters {
     pub sleeps: Counter,
     /// The thread runs on the CPU it was given.
     pub pinned: AtomicBool,
+    /// Its SCHED_FIFO priority, as the kernel has it; 0: normal.
+    pub priority: AtomicU8,
     /// The kernel's own counters, refreshed about four times a second and at the end.
     pub kernel: Mutex<KernelCounters>,
     /// Why the thread ended early.
     pub error: Mutex<Option<String>>,
+    /// Why the thread has nothing to receive from, while it goes on.
+    pub away: Mutex<Option<String>>,
 }
 
 impl ThreadCounters {
@@ -74,8 +78,10 @@ impl ThreadCounters {
             wakeups: Counter::default(),
             sleeps: Counter::default(),
             pinned: AtomicBool::new(false),
+            priority: AtomicU8::new(0),
             kernel: Mutex::default(),
             error: Mutex::default(),
+            away: Mutex::default(),
         }
     }
 }
@@ -99,6 +105,8 @@ pub struct ThreadStats {
     /// `receive` or `guard`.
     pub kind: &'static str,
     pub cpu: Option<usize>,
+    /// SCHED_FIFO priority, if any.
+    pub priority: Option<u8>,
     pub rx_queue: u16,
     pub received: u64,
     pub received_bytes: u64,
@@ -113,6 +121,7 @@ pub struct ThreadStats {
     pub wakeups: u64,
     pub sleeps: u64,
     pub error: Option<String>,
+    pub away: Option<String>,
 }
 
 impl ThreadStats {
@@ -133,6 +142,7 @@ impl ThreadStats {
             index,
             kind,
             cpu: cpu.filter(|_| c.pinned.load(Ordering::Relaxed)),
+            priority: Some(c.priority.load(Ordering::Relaxed)).filter(|p| *p > 0),
             rx_queue,
             received: c.received.get(),
             received_bytes: c.received_bytes.get(),
@@ -152,6 +162,7 @@ impl ThreadStats {
             wakeups: c.wakeups.get(),
             sleeps: c.sleeps.get(),
             error: c.error.lock().unwrap_or_else(|p| p.into_inner()).clone(),
+            away: c.away.lock().unwrap_or_else(|p| p.into_inner()).clone(),
         }
     }
 }

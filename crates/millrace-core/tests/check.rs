@@ -8,7 +8,7 @@ use std::net::UdpSocket;
 
 use millrace_core::{
     check::{self, Report, State},
-    config::{BackendChoice, EngineConfig, FanoutMode},
+    config::{BackendChoice, BusyPoll, EngineConfig, FanoutMode, Multicast, ZeroCopy},
 };
 use rig::Pair;
 use support::{ONE_PORT, settled, with_capabilities};
@@ -50,6 +50,7 @@ fn with_everything_auto_takes_xdp_and_nothing_stays() {
             "xdp",
             "interface",
             "foreign xdp",
+            "guard",
             "rss",
             "backend",
         ] {
@@ -114,4 +115,94 @@ fn a_taken_port_a_missing_interface_and_a_foreign_program_are_seen() {
     );
     assert!(rig::run(&format!("ip -n {} link show dev vb", pair.b)).contains("xdp"), "untouched");
     drop(other);
+}
+
+#[test]
+fn what_is_asked_for_beyond_a_backend_gets_a_verdict_each() {
+    if !rig::privileged("what_is_asked_for_beyond_a_backend_gets_a_verdict_each") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let plain = config(ONE_PORT, "vb", 1);
+    let report = pair.in_b(|| check::run(&plain));
+    for name in ["priority", "zero-copy", "napi_defer_hard_irqs", "gro_flush_timeout"] {
+        assert!(report.findings.iter().all(|f| f.name != name), "not asked for: {report:#?}");
+    }
+    let asked = EngineConfig {
+        rx_priority: Some(3),
+        xdp_zerocopy: ZeroCopy::Auto,
+        napi_defer_hard_irqs: Some(7),
+        gro_flush_timeout: Some(20_000),
+        ..plain
+    };
+    // Root has all it needs, but this process's /sys is not that of the namespace.
+    let report = pair.in_b(|| check::run(&asked));
+    assert_eq!(report.backend, Some("xdp"), "{report:#?}");
+    assert!(why(&report, "zero-copy").contains("auto copies: driver veth on Linux"), "{report:#?}");
+    for name in ["napi_defer_hard_irqs", "gro_flush_timeout"] {
+        assert_eq!(state(&report, name), State::Degraded, "{report:#?}");
+        assert!(why(&report, name).contains("was left alone"), "{report:#?}");
+    }
+    if millrace_core::affinity::try_fifo(3).is_ok() {
+        assert!(why(&report, "priority").contains("SCHED_FIFO 3 can be had"), "{report:#?}");
+        let spinning = EngineConfig { busy_poll: BusyPoll::Always, ..asked.clone() };
+        let report = pair.in_b(|| check::run(&spinning));
+        assert_eq!(state(&report, "priority"), State::Degraded, "{report:#?}");
+    }
+    let on = EngineConfig { xdp_zerocopy: ZeroCopy::On, ..asked.clone() };
+    let report = pair.in_b(|| with_capabilities(0, || check::run(&on)));
+    assert_eq!(
+        (state(&report, "zero-copy"), state(&report, "priority")),
+        (State::Degraded, State::Degraded),
+        "{report:#?}"
+    );
+    assert!(why(&report, "priority").contains("CAP_SYS_NICE"), "{report:#?}");
+    let sockets = EngineConfig { backend: BackendChoice::Socket, ..asked };
+    let report = pair.in_b(|| check::run(&sockets));
+    assert!(why(&report, "gro_flush_timeout").contains("for xdp alone"), "{report:#?}");
+}
+
+#[test]
+fn settings_are_tried_without_changing_them() {
+    if !rig::privileged("settings_are_tried_without_changing_them") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let asked = EngineConfig { gro_flush_timeout: Some(20_000), ..config(ONE_PORT, "vb", 1) };
+    for (flags, verdict, says) in [
+        (0, State::Ok, "0 now, can be set to 20000"),
+        (libc::MS_RDONLY, State::Degraded, "/sys is read-only"),
+    ] {
+        pair.in_b(|| {
+            rig::own_sys(flags);
+            let report = check::run(&asked);
+            assert_eq!(state(&report, "gro_flush_timeout"), verdict, "{report:#?}");
+            assert!(why(&report, "gro_flush_timeout").contains(says), "{report:#?}");
+            let now = std::fs::read_to_string("/sys/class/net/vb/gro_flush_timeout").unwrap();
+            assert_eq!(now.trim(), "0");
+        });
+    }
+}
+
+#[test]
+fn source_specific_groups_leave_the_socket_backend() {
+    if !rig::privileged("source_specific_groups_leave_the_socket_backend") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let group = |source: Option<&str>| Multicast {
+        group: "232.1.1.1".parse().unwrap(),
+        interface: Some("vb".into()),
+        source: source.map(|s| s.parse().unwrap()),
+    };
+    let with = |groups| EngineConfig { multicast: groups, ..config(ONE_PORT, "vb", 1) };
+    let report = pair.in_b(|| check::run(&with(vec![group(None)])));
+    assert_eq!((report.backend, state(&report, "guard")), (Some("xdp"), State::Ok), "{report:#?}");
+    assert!(why(&report, "guard").contains("one multicast group joined"), "{report:#?}");
+    let narrow = with(vec![group(Some("192.0.2.1"))]);
+    let report = pair.in_b(|| check::run(&narrow));
+    assert_eq!((report.backend, state(&report, "guard")), (Some("socket"), State::Missing), "{report:#?}");
+    assert!(why(&report, "guard").contains("MILLRACE_BACKEND=socket"), "{report:#?}");
+    let report = pair.in_b(|| check::run(&EngineConfig { backend: BackendChoice::Xdp, ..narrow }));
+    assert_eq!(report.backend, None, "a start would fail, so the check does: {report:#?}");
 }

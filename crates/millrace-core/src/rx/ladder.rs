@@ -107,7 +107,6 @@ fn auto(config: &EngineConfig, steering: &Steering) -> Result<(Backend, Vec<Refu
 fn open_xdp(config: &EngineConfig, steering: &Steering) -> Result<Backend> {
     let guard = socket::guard::open_guard(config)?;
     let mut opened = xdp::open_steered(config, steering)?;
-    opened.info.granted.extend(socket::multicast::granted(&config.multicast, config.interface.as_deref()));
     opened.guard = Some(guard);
     Ok(Backend::Xdp(opened))
 }

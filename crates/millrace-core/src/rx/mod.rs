@@ -94,11 +94,18 @@ pub trait Receiver: Send + 'static {
     /// nothing behind. Called once, before the final [`Receiver::counters`].
     fn close_intake(&mut self);
 
-    /// Kernel counters, cumulative since open. Called by the owning thread about once a second and at the end.
+    /// Kernel counters, cumulative since open. Called by the owning thread a few times a second and at the end; what a
+    /// receiver must look after now and then it does here.
     fn counters(&mut self) -> KernelCounters;
 
-    /// The rx queue, ring member or socket index this receiver serves.
+    /// The rx queue, ring member or socket index this receiver serves; the first of several.
     fn rx_queue(&self) -> u16;
+
+    /// Why nothing can be received at present although the receiver goes on, for people: its interface was removed and
+    /// is waited for. None when all is well.
+    fn away(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What the kernel granted, for logs, `/metrics` and the demo.

@@ -64,14 +64,25 @@ impl Pair {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = format!("mr{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let pair = Pair { a: format!("{id}a"), b: format!("{id}b") };
-        let (a, b) = (&pair.a, &pair.b);
-        run(&format!("ip netns add {a}"));
-        run(&format!("ip netns add {b}"));
+        run(&format!("ip netns add {}", pair.a));
+        run(&format!("ip netns add {}", pair.b));
+        pair.plug(queues, MAC_B);
+        pair
+    }
+
+    /// Takes the pair away, as a NIC that is pulled out.
+    pub fn unplug(&self) {
+        run(&format!("ip -n {} link del vb", self.b));
+    }
+
+    /// Makes the pair again, with the same addresses and a MAC of the receiving end; its indices are new.
+    pub fn plug(&self, queues: u32, mac_b: [u8; 6]) {
+        let (a, b) = (&self.a, &self.b);
         run(&format!(
             "ip link add va netns {a} address {} numtxqueues {queues} numrxqueues {queues} type veth \
              peer name vb netns {b} address {} numtxqueues {queues} numrxqueues {queues}",
             mac(MAC_A),
-            mac(MAC_B)
+            mac(mac_b)
         ));
         for (ns, dev, v4, v6) in [(a, "va", V4.0, V6.0), (b, "vb", V4.1, V6.1)] {
             for knob in ["accept_dad=0", "router_solicitations=0", "addr_gen_mode=1"] {
@@ -82,12 +93,11 @@ impl Pair {
             run(&format!("ip -n {ns} link set lo up"));
             run(&format!("ip -n {ns} link set {dev} up"));
         }
-        for (ns, dev, mac, v4, v6) in [(a, "va", mac(MAC_B), V4.1, V6.1), (b, "vb", mac(MAC_A), V4.0, V6.0)] {
+        for (ns, dev, mac, v4, v6) in [(a, "va", mac(mac_b), V4.1, V6.1), (b, "vb", mac(MAC_A), V4.0, V6.0)] {
             run(&format!("ip -n {ns} neigh replace {v4} lladdr {mac} dev {dev}"));
             run(&format!("ip -n {ns} neigh replace {v6} lladdr {mac} dev {dev}"));
         }
-        pair.until_up();
-        pair
+        self.until_up();
     }
 
     /// Takes the receiving end's link up and waits until both ends carry traffic.
@@ -163,6 +173,23 @@ fn in_namespace<T: Send>(name: &str, f: impl FnOnce() -> T + Send) -> T {
         });
         handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Gives the calling thread, and what it starts, a /sys of its network namespace: inside [`Pair::in_b`]. `flags` as of mount(2).
+pub fn own_sys(flags: libc::c_ulong) {
+    let check = |rc: i32, what: &str| assert_eq!(rc, 0, "{what}: {}", std::io::Error::last_os_error());
+    // SAFETY: only this thread leaves the shared mount namespace (unshare(2)).
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }, "unshare");
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: the paths and the type are NUL-terminated; null where the call takes none.
+    unsafe {
+        check(
+            libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), private, std::ptr::null()),
+            "private mounts",
+        );
+        let sysfs = c"sysfs".as_ptr();
+        check(libc::mount(sysfs, c"/sys".as_ptr(), sysfs, flags, std::ptr::null()), "mounting sysfs");
+    }
 }
 
 /// Sends any bytes as a frame out of one interface of the calling thread's namespace.

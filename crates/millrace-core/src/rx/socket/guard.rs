@@ -4,7 +4,7 @@
 //! and receives what the fast path cannot read. This is the one for `xdp`, where the stack only gets what the program
 //! passed on, so that all of it is to be delivered; for `packet` see [`super::sink`].
 
-use super::{Options, SocketReceiver, bind, multicast};
+use super::{Options, SocketReceiver, bind, membership::Memberships, multicast};
 use crate::{
     config::{EngineConfig, Multicast, Timestamps},
     error::{Code, Error, Result},
@@ -20,17 +20,20 @@ pub fn open_guard(config: &EngineConfig) -> Result<SocketReceiver> {
     let interface = config.interface.as_deref();
     let groups = multicast::on(&config.multicast, interface);
     let places = checked_places(config, &groups, interface)?;
-    let mut readers = Vec::new();
+    let (mut readers, mut targets) = (Vec::new(), Vec::new());
     for place in places {
         let exact = place.0.is_exact();
         let group = bind::bind_group(place, 1, &mut |fd, v6| options.receive(fd, v6, !exact))?;
         for bound in &group {
             multicast::only_own(&bound.fd, !matches!(place.0, bind::Target::AnyV4));
             multicast::join(&groups, place, &[&bound.fd])?;
+            targets.push(place.0);
         }
         readers.extend(group);
     }
-    Ok(SocketReceiver::new(readers, 0).into_guard())
+    // Only xdp goes on when its interface was removed.
+    let memberships = Memberships::new(&groups, config, targets);
+    Ok(SocketReceiver::new(readers, 0).into_guard().with_memberships(memberships))
 }
 
 /// Kernel times on any one socket make the stack stamp every packet of the host: not worth it for the slow path.

@@ -7,6 +7,7 @@ mod batch;
 mod bind;
 mod control;
 pub mod guard;
+mod membership;
 pub(crate) mod multicast;
 mod owner;
 mod receiver;

@@ -29,7 +29,7 @@ pub(super) fn only_own(fd: &OwnedFd, v6: bool) {
 }
 
 /// True when a socket of this place can get datagrams of the group.
-fn fits(target: Target, group: IpAddr) -> bool {
+pub(super) fn fits(target: Target, group: IpAddr) -> bool {
     match target {
         Target::Any => true,
         Target::AnyV4 => group.is_ipv4(),

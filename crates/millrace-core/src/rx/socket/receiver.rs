@@ -6,6 +6,7 @@ use super::{
     batch::{Batch, Message},
     bind::Bound,
     control::{self, Control},
+    membership::Memberships,
     sink::Sorting,
     snmp::ChecksumErrors,
     sys,
@@ -90,6 +91,9 @@ pub struct SocketReceiver {
     /// Name of the loss counter.
     lost: &'static str,
     checksum_errors: Option<ChecksumErrors>,
+    memberships: Option<Memberships>,
+    /// Groups joined again, on an interface that was made anew.
+    rejoined: u64,
     /// Set by `close_intake`: from then on the kernel's counter also counts what the closing filter drops.
     closed: bool,
 }
@@ -105,6 +109,8 @@ impl SocketReceiver {
             flags: 0,
             lost: "socket_rcvbuf",
             checksum_errors: None,
+            memberships: None,
+            rejoined: 0,
             closed: false,
         }
     }
@@ -127,6 +133,11 @@ impl SocketReceiver {
     /// The guard's receiver beside a packet ring.
     pub(super) fn of_sink(sockets: Vec<Source>, sorting: Sorting) -> Self {
         SocketReceiver { sockets, sorting: Some(sorting), ..Self::new(Vec::new(), 0).into_guard() }
+    }
+
+    /// Looks after multicast groups.
+    pub(super) fn with_memberships(self, memberships: Option<Memberships>) -> Self {
+        SocketReceiver { memberships, ..self }
     }
 
     fn read_drops(&mut self) {
@@ -227,11 +238,16 @@ impl Receiver for SocketReceiver {
         self.sorting.iter_mut().for_each(Sorting::refresh);
         if !self.closed {
             self.read_drops();
+            if let Some(memberships) = &mut self.memberships {
+                self.rejoined += memberships.look(self.sockets.iter().map(|s| &*s.bound.fd));
+            }
         }
         let total = self.sockets.iter().map(|s| s.drops.lost).sum();
         let unsure = self.sockets.iter().map(|s| s.drops.unsure).sum();
         let checksums = self.checksum_errors.iter().map(|e| ("netns_udp_checksum_errors", e.count()));
-        let notes = checksums.chain(self.sorting.iter().map(|_| ("guard_rcvbuf_unsure", unsure)));
+        let rejoined = self.memberships.iter().map(|_| ("multicast_rejoined", self.rejoined));
+        let notes =
+            checksums.chain(self.sorting.iter().map(|_| ("guard_rcvbuf_unsure", unsure))).chain(rejoined);
         KernelCounters { lost: vec![(self.lost, total)], notes: notes.collect() }
     }
 

@@ -122,6 +122,7 @@ struct GroupRequest {
 }
 
 const MCAST_JOIN_GROUP: c_int = 42;
+const MCAST_LEAVE_GROUP: c_int = 45;
 const MCAST_JOIN_SOURCE_GROUP: c_int = 46;
 
 /// Joins a multicast group on an interface (0: the kernel's routes decide), of one source or of all.
@@ -141,6 +142,17 @@ pub(crate) fn join_group(
     // SAFETY: pointer and length describe `request` or its first part, which the kernel only reads during the call.
     check(unsafe {
         libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const request).cast(), length as socklen_t)
+    })
+}
+
+/// Leaves a group that was joined on this interface, which may be gone.
+pub(crate) fn leave_group(fd: &OwnedFd, group: IpAddr, interface: u32) -> io::Result<()> {
+    let request = GroupRequest { interface, pad: 0, group: storage(group), source: storage(group) };
+    let length = mem::offset_of!(GroupRequest, source) as socklen_t;
+    let level = if group.is_ipv4() { libc::IPPROTO_IP } else { libc::IPPROTO_IPV6 };
+    // SAFETY: pointer and length describe the first part of `request`, which the kernel only reads during the call.
+    check(unsafe {
+        libc::setsockopt(fd.as_raw_fd(), level, MCAST_LEAVE_GROUP, (&raw const request).cast(), length)
     })
 }
 

@@ -1,6 +1,6 @@
 //! What all receivers of an interface share: the XSKMAP, the program and its place on the interface.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::early::EarlyRules;
 use crate::{
@@ -22,8 +22,7 @@ use crate::{
 /// off the interface. Field order: off the interface first.
 pub(super) struct Attachment {
     link: XdpLink,
-    /// The program in force, and whether early drops are in it.
-    program: Mutex<(Program, bool)>,
+    loaded: Mutex<Loaded>,
     pub(super) map: XskMap,
     /// What other programs in its place are made from.
     listen: Vec<Listen>,
@@ -32,6 +31,15 @@ pub(super) struct Attachment {
     pub(super) max_frame: u32,
     /// Frames may come in several descriptors.
     pub(super) segments: bool,
+}
+
+/// The program in force and its instructions.
+struct Loaded {
+    program: Program,
+    /// What it drops early; it counts in their map.
+    early: Option<Arc<EarlyRules>>,
+    /// The kernel would not have them.
+    refused: bool,
 }
 
 /// `prog_flags` of a program that understands frames in several buffers (Linux 5.18).
@@ -46,13 +54,17 @@ impl Attachment {
         interface: &Interface,
         listen: &[Listen],
         mode: XdpMode,
-        early: Option<&EarlyRules>,
+        early: Option<Arc<EarlyRules>>,
         degraded: &mut Vec<String>,
     ) -> Result<Self> {
         let attached = Self::in_mode(interface, listen, mode, degraded)?;
         // Attached without them first, so that what a driver refuses is not put down to them.
-        if early.is_some() && !attached.replace(early)? {
-            degraded.push("the kernel refuses the XDP program with the leading drop rules in it: they run in user space".into());
+        if early.is_some() {
+            attached.replace(early)?;
+        }
+        if attached.loaded().refused {
+            let why = "the kernel refuses the XDP program with the leading drop rules in it: they run in user space";
+            degraded.push(why.into());
         }
         Ok(attached)
     }
@@ -108,36 +120,60 @@ impl Attachment {
         let map = XskMap::new(interface.max_rx_queues())?;
         let program = load(listen, &map, max_frame, segments, None)?;
         let link = XdpLink::attach(&program, interface, mode)?;
-        let program = Mutex::new((program, false));
-        Ok(Attachment { link, program, map, listen: listen.to_vec(), mode, max_frame, segments })
+        let loaded = Mutex::new(Loaded { program, early: None, refused: false });
+        Ok(Attachment { link, loaded, map, listen: listen.to_vec(), mode, max_frame, segments })
     }
 
-    /// Puts other early drops in force, in one step: every frame meets either the old program or the new one. False when
-    /// the kernel refuses a program with them; then none are in force.
+    fn loaded(&self) -> MutexGuard<'_, Loaded> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts other early drops in force, in one step: every frame meets either the old program or the new one. Where the
+    /// kernel refuses a program with them, none are in force, and [`Attachment::early_drops`] says so.
     ///
     /// # Errors
     /// Those of [`XdpLink::update`]; the old ones stay in force.
-    pub(super) fn replace(&self, early: Option<&EarlyRules>) -> Result<bool> {
-        let load = |early| load(&self.listen, &self.map, self.max_frame, self.segments, early);
-        let (program, in_force) = match load(early) {
-            Ok(program) => (program, true),
-            Err(_) if early.is_some() => (load(None)?, false),
-            Err(e) => return Err(e),
-        };
-        let mut current = self.program.lock().unwrap_or_else(PoisonError::into_inner);
-        self.link.update(&program)?;
-        *current = (program, in_force && early.is_some());
-        Ok(in_force)
+    pub(super) fn replace(&self, early: Option<Arc<EarlyRules>>) -> Result<()> {
+        self.install(&mut self.loaded(), early)
     }
 
-    /// Early drops are in force.
-    pub(super) fn has_early_drops(&self) -> bool {
-        self.program.lock().unwrap_or_else(PoisonError::into_inner).1
+    /// Gives the driver the program again, for rx queues that came without it. A fresh copy, because the kernel does
+    /// nothing when asked to replace a program by itself.
+    ///
+    /// # Errors
+    /// Those of [`XdpLink::update`].
+    pub(super) fn reinstall(&self) -> Result<()> {
+        let mut loaded = self.loaded();
+        let early = loaded.early.clone();
+        self.install(&mut loaded, early)
+    }
+
+    fn install(&self, loaded: &mut Loaded, early: Option<Arc<EarlyRules>>) -> Result<()> {
+        let load = |early| load(&self.listen, &self.map, self.max_frame, self.segments, early);
+        let (program, refused) = match load(early.as_deref()) {
+            Ok(program) => (program, false),
+            Err(_) if early.is_some() => (load(None)?, true),
+            Err(e) => return Err(e),
+        };
+        self.link.update(&program)?;
+        *loaded = Loaded { program, early, refused };
+        Ok(())
+    }
+
+    /// Which early drops are in force, for people.
+    pub(super) fn early_drops(&self) -> String {
+        match &*self.loaded() {
+            Loaded { early: None, .. } => "none: the rules begin with no drop".into(),
+            Loaded { refused: true, .. } => "none: the kernel refuses the program with them".into(),
+            Loaded { early: Some(early), .. } => {
+                format!("{} leading rules run in the XDP program", early.count())
+            }
+        }
     }
 
     /// The kernel's id of the program in force.
     pub(super) fn program_id(&self) -> u32 {
-        self.program.lock().unwrap_or_else(PoisonError::into_inner).0.id()
+        self.loaded().program.id()
     }
 }
 

@@ -3,7 +3,11 @@
 
 use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
-use super::{attachment::Attachment, socket::XskSocket, umem::Umem};
+use super::{
+    attachment::Attachment,
+    socket::{BIND_PATIENCE, XskSocket},
+    umem::Umem,
+};
 use crate::{
     config::EngineConfig,
     error::{Code, Error, Result},
@@ -31,13 +35,13 @@ impl XdpCounter {
         let name = config.interface.as_deref().unwrap_or_default();
         let interface = Interface::by_name(name)?;
         let attachment = Attachment::new(&interface, &config.listen, config.xdp_mode, None, &mut Vec::new())?;
-        let mut umem = Umem::new(config.xdp_frames)?;
+        let mut umem = Umem::new(config.xdp_frames, None)?;
         let mut socket = XskSocket::new(&umem, config.xdp_frames / 2)?;
         let pass: Vec<u64> = umem.take_free(config.xdp_frames as usize / 2).collect();
         if socket.fill.push(&pass) != pass.len() {
             return Err(Error::new(Code::Kernel, "a fresh fill ring is full"));
         }
-        socket.bind(&interface, 0, false, attachment.segments)?;
+        socket.bind(&interface, 0, false, attachment.segments, BIND_PATIENCE)?;
         attachment.map.insert(0, socket.as_fd())?;
         Ok(XdpCounter { socket, _umem: umem, pass, _attachment: Arc::new(attachment) })
     }

@@ -34,24 +34,12 @@ impl LiveProgram {
     /// Attaches with the early drops in force, while no reload can change them.
     pub(super) fn attach(
         &self,
-        attach: impl FnOnce(Option<&EarlyRules>) -> Result<Attachment>,
+        attach: impl FnOnce(Option<Arc<EarlyRules>>) -> Result<Attachment>,
     ) -> Result<Arc<Attachment>> {
         let mut state = self.state();
-        let attachment = Arc::new(attach(state.early.as_deref())?);
+        let attachment = Arc::new(attach(state.early.clone())?);
         state.attached = Arc::downgrade(&attachment);
         Ok(attachment)
-    }
-}
-
-/// The key in [`crate::rx::BackendInfo::granted`].
-pub(super) const GRANTED: &str = "early drops";
-
-/// What [`GRANTED`] says.
-pub(super) fn describe(early: Option<&EarlyRules>, in_force: bool) -> String {
-    match early {
-        None => "none: the rules begin with no drop".into(),
-        Some(early) if in_force => format!("{} leading rules run in the XDP program", early.count()),
-        Some(_) => "none: the kernel refuses the program with them".into(),
     }
 }
 
@@ -61,13 +49,14 @@ pub(super) struct Handle(pub(super) Arc<LiveProgram>);
 impl Steer for Handle {
     fn steer(&self, steering: &Steering) -> Result<(&'static str, String)> {
         let mut state = self.0.state();
-        let early = steering.early.clone();
-        let in_force = match state.attached.upgrade() {
-            Some(attachment) => attachment.replace(early.as_deref())?,
-            None => true,
+        let said = match state.attached.upgrade() {
+            Some(attachment) => {
+                attachment.replace(steering.early.clone())?;
+                attachment.early_drops()
+            }
+            None => "none: the interface is away".into(),
         };
-        let said = describe(early.as_deref(), in_force);
-        state.early = early;
-        Ok((GRANTED, said))
+        state.early.clone_from(&steering.early);
+        Ok(("early drops", said))
     }
 }

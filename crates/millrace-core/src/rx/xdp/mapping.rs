@@ -2,6 +2,8 @@
 
 use std::{io, os::fd::AsRawFd, os::fd::BorrowedFd, ptr, ptr::NonNull};
 
+use super::numa;
+
 /// A readable and writable mapping. Gives out raw pointers only: the kernel writes to it as well.
 #[derive(Debug)]
 pub struct Mapping {
@@ -12,6 +14,8 @@ pub struct Mapping {
 
 /// Bytes of the huge pages asked for, on every architecture we know.
 const HUGE_PAGE: usize = 2 << 20;
+/// The smallest page of any architecture: touching one byte in each touches every page.
+const SMALL_PAGE: usize = 4096;
 
 // SAFETY: a mapping belongs to the process, not to a thread; the type itself reads and writes nothing.
 unsafe impl Send for Mapping {}
@@ -19,28 +23,47 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Zeroed private memory, populated at once so that no page fault comes later.
+    /// Zeroed private memory, populated at once so that no page fault comes later. `node` is a wish: see
+    /// [`super::numa`].
     ///
     /// # Errors
-    /// mmap's errno.
-    pub fn anonymous(len: usize) -> io::Result<Self> {
-        Self::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+    /// mmap's and madvise's errno.
+    pub fn anonymous(len: usize, node: Option<u32>) -> io::Result<Self> {
+        let map = Self::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)?;
+        map.prefer(node);
+        match map.populate() {
+            // Linux before 5.14. Ordinary memory is there when it is touched: what is short ends in the OOM killer.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => map.touch(),
+            populated => populated?,
+        }
+        Ok(map)
     }
 
-    /// As [`Mapping::anonymous`], on 2 MiB pages when the length is a multiple of them and the host has some reserved
-    /// (`vm.nr_hugepages`; in a pod also the resource `hugepages-2Mi`).
+    /// As [`Mapping::anonymous`], on 2 MiB pages when the length is a multiple of them, the host has some reserved
+    /// (`vm.nr_hugepages`; in a pod also the resource `hugepages-2Mi`) and this process may have them.
+    ///
+    /// mmap(2) promises huge pages that the first touch may not get: a cgroup's limit (`hugetlb.2MB.max`) or a NUMA
+    /// policy without a page left ends in SIGBUS, and MAP_POPULATE fails without a word. MADV_POPULATE_WRITE (Linux
+    /// 5.14, madvise(2)) reports it; a kernel without it gets ordinary pages.
     ///
     /// # Errors
-    /// mmap's errno.
-    pub fn anonymous_on_huge_pages(len: usize) -> io::Result<Self> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    /// As [`Mapping::anonymous`].
+    pub fn anonymous_on_huge_pages(len: usize, node: Option<u32>) -> io::Result<Self> {
+        Self::huge_or_not(len, node, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB)
+    }
+
+    fn huge_or_not(len: usize, node: Option<u32>, huge: i32) -> io::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | huge;
         if len.is_multiple_of(HUGE_PAGE)
-            && let Ok(mut map) = Self::map(len, flags | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB, -1, 0)
+            && let Ok(mut map) = Self::map(len, flags, -1, 0)
         {
-            map.huge = true;
-            return Ok(map);
+            map.prefer(node);
+            if map.populate().is_ok() {
+                map.huge = true;
+                return Ok(map);
+            }
         }
-        Self::anonymous(len)
+        Self::anonymous(len, node)
     }
 
     /// Part of a descriptor (a ring of an AF_XDP socket), shared with the kernel.
@@ -48,12 +71,11 @@ impl Mapping {
     /// # Errors
     /// mmap's errno.
     pub fn shared(fd: BorrowedFd<'_>, len: usize, offset: u64) -> io::Result<Self> {
-        Self::map(len, libc::MAP_SHARED, fd.as_raw_fd(), offset)
+        Self::map(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd.as_raw_fd(), offset)
     }
 
     fn map(len: usize, flags: i32, fd: i32, offset: u64) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = flags | libc::MAP_POPULATE;
         // SAFETY: a null hint lets the kernel choose fresh addresses, so no memory in use is replaced; the result is
         // checked before it is used.
         let start = unsafe { libc::mmap64(ptr::null_mut(), len, protection, flags, fd, offset as i64) };
@@ -62,6 +84,29 @@ impl Mapping {
                 Ok(Mapping { start, len, huge: false })
             }
             _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Faults every page in, writable, or says why one cannot be had.
+    fn populate(&self) -> io::Result<()> {
+        // SAFETY: exactly our mapping; the call changes which pages are there and not what is in them.
+        let rc = unsafe { libc::madvise(self.start.as_ptr().cast(), self.len, libc::MADV_POPULATE_WRITE) };
+        if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Writes a zero to every page of a fresh mapping. For ordinary pages only: a huge one might not be there.
+    fn touch(&self) {
+        for at in (0..self.len).step_by(SMALL_PAGE) {
+            // SAFETY: inside our mapping, fresh and so all zero already, and nobody else has its address yet.
+            unsafe { self.start.as_ptr().add(at).write_volatile(0) };
+        }
+    }
+
+    /// Before the first touch. Where it is refused the memory lies where the kernel puts it, and [`numa::refused`] says
+    /// so, once for all mappings.
+    fn prefer(&self, node: Option<u32>) {
+        if let Some(node) = node {
+            let _ = numa::prefer(self, node);
         }
     }
 
@@ -93,5 +138,40 @@ impl Drop for Mapping {
         // SAFETY: exactly the range mmap returned, unmapped once; whoever derived pointers from it holds an Arc of it
         // or owns it, so none is used afterwards.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Huge pages nobody promised: without MAP_NORESERVE mmap itself would refuse, and what this shows would need a
+    /// cgroup with a limit.
+    const UNPROMISED: i32 = libc::MAP_HUGETLB | libc::MAP_HUGE_2MB | libc::MAP_NORESERVE;
+
+    /// More bytes than this host has huge pages for, or None where it makes them on demand.
+    fn too_many() -> Option<usize> {
+        let read = |file| std::fs::read_to_string(format!("/proc/sys/vm/{file}")).unwrap_or_default();
+        let pages: usize = read("nr_hugepages").trim().parse().unwrap_or(0);
+        (read("nr_overcommit_hugepages").trim() == "0").then_some((pages + 8) * HUGE_PAGE)
+    }
+
+    #[test]
+    fn huge_pages_that_are_not_there_are_an_error_and_not_a_sigbus() {
+        let Some(len) = too_many() else { return };
+        let map = Mapping::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | UNPROMISED, -1, 0).unwrap();
+        assert!(map.populate().is_err(), "{len} bytes of huge pages");
+    }
+
+    #[test]
+    fn ordinary_pages_take_their_place_and_every_byte_can_be_used() {
+        let Some(len) = too_many() else { return };
+        let map = Mapping::huge_or_not(len, None, UNPROMISED).unwrap();
+        assert!(!map.huge());
+        map.touch();
+        for at in (0..len).step_by(SMALL_PAGE) {
+            // SAFETY: inside the mapping, which nobody else has.
+            assert_eq!(unsafe { map.start().as_ptr().add(at).read_volatile() }, 0);
+        }
     }
 }

@@ -1,290 +1,281 @@
-//! The receive pass: descriptors off the rx ring, datagrams to the sink, the same frames back on the fill ring.
+//! What one receive thread reads: the rx queues that fall to it, which come and go with the interface.
+//!
+//! Thread r of T serves rx queues r, r + T, r + 2T … T is the number of rx queues at the start; what `ethtool -L` adds
+//! later is shared out among the threads there are. About once a second a thread compares what it has with what there
+//! is (see [`XdpReceiver::look`]). An interface that was removed is waited for: its sockets are emptied and closed, and
+//! when one of that name exists again the program is attached to it and sockets are opened as at the start.
 
-use std::{os::fd::AsFd, sync::Arc, time::Duration};
+use std::{
+    mem,
+    os::fd::{AsFd, AsRawFd},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{
-    attachment::Attachment,
-    busy::{self, BusyPoll},
-    joined::{Joined, Piece},
-    socket::{XskSocket, XskStatistics},
-    umem::{FrameCensus, Umem},
+    host::{Attached, Host},
+    queue::{RxQueue, Wanted},
+    socket::{self, XskStatistics},
+    umem::FrameCensus,
 };
 use crate::{
-    config::{EngineConfig, ListenSet},
-    datagram::{Datagram, Timestamp},
-    error::{Code, Error, Result},
-    net::Interface,
-    packet::{checksum, parse_ethernet},
-    rx::{FrameDrop, KernelCounters, Receiver, Sink},
+    error::Result,
+    rx::{KernelCounters, Receiver, Sink},
 };
 
-/// Frames taken in one pass: long enough to pay for the ring's cache misses, short enough that the kernel gets frames
-/// back while it still has some.
-const PASS_FRAMES: u32 = 256;
-/// A receiver that never waits looks after its socket's health once in so many idle passes.
+/// A receiver that never waits looks after its sockets' health once in so many idle passes.
 const IDLE_CHECK: u32 = 1 << 16;
+/// How often to look how many rx queues the interface has, and whether a removed one is back.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often to try an rx queue again that was refused while others are served: each try costs the time to get packet
+/// memory.
+const REFUSED_AGAIN: Duration = Duration::from_secs(5);
 
-/// Receives from one rx queue. Field order matters: rings and socket go before the packet memory they use, and the
-/// last receiver takes the program off the interface after its own socket is closed.
+/// Receives from the rx queues of one thread.
 pub struct XdpReceiver {
-    socket: XskSocket,
-    umem: Umem,
-    /// Addresses of the frames of this pass; here only to keep its memory.
-    pass: Vec<u64>,
-    listen: Arc<ListenSet>,
-    interface: Interface,
-    verify_checksum: bool,
-    queue: u32,
-    /// A frame of several descriptors, as far as it came.
-    joined: Joined,
-    busy_poll: Option<BusyPoll>,
+    queues: Vec<RxQueue>,
+    /// None while the interface is away.
+    attached: Option<Attached>,
+    host: Arc<Host>,
+    /// Number of this thread, and so of its first rx queue.
+    index: u32,
+    wanted: Wanted,
+    /// Some queue is leaving.
+    leaving: bool,
+    /// `close_intake` was called.
+    closed: bool,
+    looked: Instant,
+    /// Not before this may refused queues be tried again.
+    retry: Option<Instant>,
+    /// Why nothing can be received.
+    away: Option<String>,
+    /// Times the interface was found again.
+    reattached: u64,
     idle_passes: u32,
-    /// What counters said last, in case the kernel cannot be asked any more.
-    statistics: XskStatistics,
-    attachment: Arc<Attachment>,
+    polled: Vec<libc::pollfd>,
+    /// Counters of sockets that were closed.
+    past: XskStatistics,
 }
 
 impl XdpReceiver {
-    /// Memory, rings, a filled fill ring, bound, in the map: from here on frames arrive.
-    pub(super) fn open(
-        attachment: &Arc<Attachment>,
-        interface: &Interface,
-        listen: &Arc<ListenSet>,
-        queue: u32,
-        config: &EngineConfig,
-        zero_copy: bool,
-    ) -> Result<Self> {
-        let frames = config.xdp_frames;
-        let umem = Umem::new(frames)?;
-        let socket = XskSocket::new(&umem, frames / 2)?;
-        let mut receiver = XdpReceiver {
-            socket,
-            umem,
-            pass: Vec::with_capacity(frames as usize),
-            listen: Arc::clone(listen),
-            interface: interface.clone(),
-            verify_checksum: config.verify_checksum,
-            queue,
-            joined: Joined::new(attachment.segments),
-            busy_poll: None,
+    /// Thread `index`, with the queue it begins with.
+    pub(super) fn new(host: &Arc<Host>, attached: &Attached, index: u32, queue: RxQueue) -> Self {
+        XdpReceiver {
+            queues: vec![queue],
+            attached: Some(attached.clone()),
+            host: Arc::clone(host),
+            index,
+            wanted: host.wanted(attached),
+            leaving: false,
+            closed: false,
+            looked: Instant::now(),
+            retry: None,
+            away: None,
+            reattached: 0,
             idle_passes: 0,
-            statistics: XskStatistics::default(),
-            attachment: Arc::clone(attachment),
-        };
-        receiver.top_up();
-        receiver.socket.bind(interface, queue, zero_copy, attachment.segments)?;
-        attachment.map.insert(queue, receiver.socket.as_fd())?;
-        Ok(receiver)
+            polled: Vec::new(),
+            past: XskStatistics::default(),
+        }
     }
 
-    /// Whether the kernel granted zero-copy, read back from it.
-    pub(super) fn zero_copy(&self) -> Result<bool> {
-        self.socket.zero_copy()
+    /// What all receivers of the interface share.
+    pub fn host(&self) -> Arc<Host> {
+        Arc::clone(&self.host)
     }
 
-    /// Switches preferred busy-polling on.
-    ///
-    /// # Errors
-    /// Why not, for people.
-    pub(super) fn busy_poll(&mut self) -> std::result::Result<(), String> {
-        self.busy_poll = Some(BusyPoll::enable(self.socket.as_fd()).map_err(|e| busy::refused(&e))?);
-        Ok(())
+    /// Rx queues served now, ascending.
+    pub fn serves(&self) -> Vec<u32> {
+        self.queues.iter().filter(|q| !q.leaving).map(|q| q.number).collect()
     }
 
-    /// Switches preferred busy-polling off again.
-    pub(super) fn no_busy_poll(&mut self) {
-        self.busy_poll = None;
-        busy::disable(self.socket.as_fd());
-    }
-
-    /// The NAPI that busy-polling drives; 0: none.
-    pub(super) fn napi_id(&self) -> u32 {
-        busy::napi_id(self.socket.as_fd())
-    }
-
-    /// True when the packet memory is on huge pages.
-    pub(super) fn huge_pages(&self) -> bool {
-        self.umem.huge_pages()
-    }
-
-    /// Where this queue's frames are, as far as both sides have published. For tests and diagnosis.
+    /// Where the frames of all queues are, as far as both sides have published. For tests and diagnosis.
     pub fn frames(&self) -> FrameCensus {
-        self.umem.census(self.socket.fill.occupied(), self.socket.rx.occupied())
+        self.queues.iter().map(RxQueue::frames).fold(FrameCensus::default(), |a, b| a + b)
     }
 
-    /// All six kernel counters of this queue's socket.
-    ///
-    /// # Errors
-    /// [`Code::Kernel`].
-    pub fn statistics(&self) -> Result<XskStatistics> {
-        self.socket.statistics()
+    /// All six kernel counters, over all sockets there were.
+    pub fn statistics(&mut self) -> XskStatistics {
+        self.queues.iter_mut().map(RxQueue::statistics).fold(self.past, |a, b| a + b)
     }
 
-    /// The kernel's id of the XDP program.
+    /// The kernel's id of the XDP program; 0 while the interface is away.
     pub fn program_id(&self) -> u32 {
-        self.attachment.program_id()
+        self.attached.as_ref().map_or(0, |a| a.attachment.program_id())
     }
 
-    /// Puts the frames of `pass` on the fill ring, and keeps what does not fit.
-    fn give_back(&mut self) {
-        let given = self.socket.fill.push(&self.pass);
-        self.umem.handed_over(&self.pass[..given]);
-        self.umem.keep(&self.pass[given..]);
-        self.pass.clear();
-    }
-
-    /// Puts free frames on the fill ring where it has room. There is some whenever frames wait in the rx ring, so the
-    /// kernel then has both rings' worth of frames.
-    fn top_up(&mut self) {
-        debug_assert!(self.pass.is_empty());
-        let room = self.socket.fill.room(self.umem.free() as u32) as usize;
-        if room > 0 && self.umem.free() > 0 {
-            self.pass.extend(self.umem.take_free(room));
-            self.give_back();
+    /// Compares what is served with what there is. Costs three system calls, and much more when something changed.
+    fn look(&mut self) {
+        self.looked = Instant::now();
+        self.health();
+        match &self.attached {
+            // Another thread saw first that the interface was removed, or has attached again already.
+            Some(attached) if !self.host.is_current(attached) => self.lose(),
+            Some(attached) => {
+                if let Some(queues) = self.host.rx_queues_now(attached) {
+                    self.follow(queues);
+                }
+            }
+            None if self.queues.is_empty() => self.join(),
+            None => {}
         }
     }
 
-    /// The error that ends the thread, if the socket has one: its interface is gone.
-    fn health(&self) -> Result<()> {
-        match self.socket.take_error() {
-            Some(e) if e.raw_os_error() == Some(libc::ENETDOWN) => Err(Error::os(
-                Code::Interface,
-                format!("interface {} was removed: rx queue {} has ended", self.interface.name, self.queue),
-                e,
-            )),
-            _ => Ok(()),
+    /// Serves what falls to this thread when the interface has `queues` rx queues, and nothing else. The engine's thread
+    /// does it by itself with the number that ethtool says, see [`Receiver::counters`].
+    pub fn follow(&mut self, queues: u32) {
+        let Some(attached) = self.attached.clone() else { return };
+        let gone = |q: &&mut RxQueue| q.number >= queues && !q.leaving;
+        let mut closed = false;
+        for queue in self.queues.iter_mut().filter(gone) {
+            queue.close_intake();
+            (queue.leaving, closed) = (true, true);
         }
+        if closed {
+            wait_for_running_programs();
+            self.leaving = true;
+        }
+        self.host.forget_refused(queues);
+        if self.retry.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        self.retry = None;
+        let mut refused = None;
+        for number in (self.index..queues).step_by(self.host.threads() as usize) {
+            // One that is leaving still holds its rx queue.
+            if self.queues.iter().any(|q| q.number == number) {
+                continue;
+            }
+            match self.host.open_queue(&attached, number) {
+                Ok(queue) => self.queues.push(queue),
+                Err(why) => refused = Some(why),
+            }
+        }
+        self.queues.sort_by_key(|q| q.number);
+        if refused.is_some() && !self.queues.is_empty() {
+            self.retry = Some(Instant::now() + REFUSED_AGAIN);
+        }
+        self.away = refused.filter(|_| self.queues.is_empty());
+    }
+
+    /// Takes note of a removed interface.
+    fn health(&mut self) {
+        // All are asked, because each says it once.
+        let lost = self.queues.iter().filter(|q| !q.leaving && q.lost_interface()).count();
+        if lost > 0 {
+            self.lose();
+        }
+    }
+
+    #[cold]
+    fn lose(&mut self) {
+        let Some(attached) = self.attached.take() else { return };
+        self.host.lost(&attached);
+        self.queues.iter_mut().for_each(|q| q.leaving = true);
+        self.leaving = true;
+        self.retry = None;
+        self.away = Some(format!("interface {} was removed; waiting for it", attached.interface.name));
+        self.close_empty();
+    }
+
+    #[cold]
+    fn join(&mut self) {
+        match self.host.join() {
+            Ok(attached) => {
+                self.wanted = self.host.wanted(&attached);
+                self.away = None;
+                self.reattached += 1;
+                let queues = self.host.rx_queues_now(&attached).unwrap_or(0);
+                self.attached = Some(attached);
+                self.follow(queues);
+            }
+            Err(why) => {
+                self.away = Some(format!("interface {} was removed; {why}", self.host.name()));
+            }
+        }
+    }
+
+    /// Closes what is leaving and has nothing more for us.
+    #[cold]
+    fn close_empty(&mut self) {
+        for mut queue in mem::take(&mut self.queues) {
+            if queue.leaving && queue.is_empty() {
+                self.past = self.past + queue.statistics();
+            } else {
+                self.queues.push(queue);
+            }
+        }
+        self.leaving = self.queues.iter().any(|q| q.leaving);
     }
 }
 
 impl Receiver for XdpReceiver {
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
-        let count = self.socket.rx.available(PASS_FRAMES);
-        if count == 0 {
-            if self.busy_poll.as_mut().is_some_and(BusyPoll::due) || self.socket.fill.needs_wakeup() {
-                self.socket.wake();
-            }
+        let mut frames = 0;
+        for queue in &mut self.queues {
+            frames += queue.pass(&self.wanted, sink);
+        }
+        if self.leaving {
+            self.close_empty();
+        }
+        if frames == 0 {
             self.idle_passes = self.idle_passes.wrapping_add(1);
             if self.idle_passes.is_multiple_of(IDLE_CHECK) {
-                self.health()?;
+                self.health();
             }
-            return Ok(0);
         }
-        let time = Timestamp::now();
-        for i in 0..count {
-            let descriptor = self.socket.rx.get(i);
-            let Some(frame) = self.umem.received(descriptor.addr) else {
-                // Not an address we ever gave out: nothing to give back either.
-                debug_assert!(false, "rx descriptor outside the UMEM: {:#x}", descriptor.addr);
-                sink.frame_dropped(FrameDrop::Malformed);
-                continue;
-            };
-            let more = descriptor.options & libc::XDP_PKT_CONTD != 0;
-            let bytes = self.umem.bytes(&descriptor);
-            if !more
-                && self.joined.is_empty()
-                && let Some(bytes) = bytes
-            {
-                deliver(bytes, &self.listen, self.verify_checksum, time, self.queue as u16, sink);
-            } else {
-                // A piece of a frame, or bytes outside the packet memory, with which its frame is lost.
-                match self.joined.add(bytes, more) {
-                    Piece::Last(frame) => {
-                        deliver(frame, &self.listen, self.verify_checksum, time, self.queue as u16, sink);
-                    }
-                    Piece::Lost => sink.frame_dropped(FrameDrop::Truncated),
-                    Piece::More => {}
-                }
-            }
-            self.pass.push(frame);
-        }
-        self.give_back();
-        self.socket.rx.release(count);
-        if self.umem.free() > 0 {
-            self.top_up();
-        }
-        debug_assert!(self.umem.conserved(), "frames lost or made: {:?}", self.frames());
-        if self.socket.fill.needs_wakeup() {
-            self.socket.wake();
-        }
-        Ok(count as usize)
+        Ok(frames)
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<()> {
+        if self.queues.is_empty() {
+            // The interface is away, or has fewer rx queues than there are threads.
+            thread::sleep(timeout);
+            return Ok(());
+        }
+        self.polled.clear();
+        self.polled.extend(self.queues.iter().map(|q| socket::pollin(q.socket().as_fd().as_raw_fd())));
         // poll(2) never reports a removed interface, so whoever waited in vain asks.
-        if self.socket.wait(timeout)? { Ok(()) } else { self.health() }
+        if !socket::wait_any(&mut self.polled, timeout)? {
+            self.health();
+        }
+        Ok(())
     }
 
     fn close_intake(&mut self) {
-        // A slot that cannot be emptied is one whose map is gone.
-        let _ = self.attachment.map.remove(self.queue);
+        self.closed = true;
+        self.queues.iter().for_each(RxQueue::close_intake);
         wait_for_running_programs();
     }
 
     fn counters(&mut self) -> KernelCounters {
-        if let Ok(now) = self.socket.statistics() {
-            self.statistics = now;
+        if !self.closed && self.looked.elapsed() >= LOOK_EVERY {
+            self.look();
         }
-        let napi = self.busy_poll.as_ref().map(|_| ("busy_poll_napi_id", self.napi_id().into()));
-        let s = &self.statistics;
+        let s = self.statistics();
+        let mut notes = vec![
+            ("xsk_fill_ring_empty", s.rx_fill_ring_empty),
+            ("xsk_rx_invalid_descs", s.rx_invalid_descs),
+            ("xsk_tx_invalid_descs", s.tx_invalid_descs),
+            ("xsk_tx_ring_empty", s.tx_ring_empty),
+            ("xdp_rx_queues", self.serves().len() as u64),
+            ("xdp_reattached", self.reattached),
+        ];
+        let polling = self.queues.iter().filter(|q| q.busy_polls());
+        // Active on all, or said to be on none.
+        notes.extend(polling.map(RxQueue::napi_id).min().map(|id| ("busy_poll_napi_id", id.into())));
         KernelCounters {
             lost: vec![("xsk_rx_dropped", s.rx_dropped), ("xsk_rx_ring_full", s.rx_ring_full)],
-            notes: vec![
-                ("xsk_fill_ring_empty", s.rx_fill_ring_empty),
-                ("xsk_rx_invalid_descs", s.rx_invalid_descs),
-                ("xsk_tx_invalid_descs", s.tx_invalid_descs),
-                ("xsk_tx_ring_empty", s.tx_ring_empty),
-            ]
-            .into_iter()
-            .chain(napi)
-            .collect(),
+            notes,
         }
     }
 
     fn rx_queue(&self) -> u16 {
-        self.queue as u16
+        self.index as u16
     }
-}
 
-impl Drop for XdpReceiver {
-    fn drop(&mut self) {
-        // Before the socket closes: from now on the queue's frames go up the stack.
-        let _ = self.attachment.map.remove(self.queue);
-    }
-}
-
-/// One frame to the sink. Apart from rings and sockets so that it can be read, and tested, by itself.
-#[inline]
-fn deliver<S: Sink>(
-    frame: &[u8],
-    listen: &ListenSet,
-    verify: bool,
-    time: Timestamp,
-    rx_queue: u16,
-    sink: &mut S,
-) {
-    match parse_ethernet(frame) {
-        // XDP gets no word about checksums from the kernel. One that is not ready is known by its value, which is
-        // right for every frame of a sender on this host.
-        Ok(udp)
-            if verify
-                && listen.accepts(udp.dst, udp.dst_port)
-                && checksum::verify(&udp) == checksum::Verdict::Wrong =>
-        {
-            sink.frame_dropped(FrameDrop::BadChecksum);
-        }
-        Ok(udp) if listen.accepts(udp.dst, udp.dst_port) => sink.datagram(&Datagram {
-            payload: udp.payload,
-            src: udp.src,
-            dst: udp.dst,
-            src_port: udp.src_port,
-            dst_port: udp.dst_port,
-            time,
-            rx_queue,
-            flags: 0,
-        }),
-        Ok(_) => sink.frame_dropped(FrameDrop::Foreign),
-        Err(reason) => sink.frame_dropped(reason),
+    fn away(&self) -> Option<String> {
+        self.away.clone()
     }
 }
 

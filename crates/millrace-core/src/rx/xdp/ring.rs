@@ -238,7 +238,7 @@ mod tests {
 
     /// Both ends of one ring whose indices start at `start`.
     fn pair(size: u32, start: u32) -> (ProducerRing<u64>, ConsumerRing<u64>) {
-        let memory = Arc::new(Mapping::anonymous(OFFSETS.length::<u64>(size)).unwrap());
+        let memory = Arc::new(Mapping::anonymous(OFFSETS.length::<u64>(size), None).unwrap());
         let ring = Ring::<u64>::new(Arc::clone(&memory), OFFSETS, size);
         ring.producer().store(start, Ordering::Relaxed);
         ring.consumer().store(start, Ordering::Relaxed);

@@ -2,7 +2,8 @@
 
 use std::{
     io, mem,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    ops::Add,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr,
     sync::Arc,
     thread,
@@ -22,10 +23,43 @@ use crate::{
 /// The completion ring is for sending, which we do not do; the kernel refuses to bind without one.
 const COMPLETION_ENTRIES: u32 = 2;
 /// A socket that was just closed keeps its rx queue for a moment, because the kernel frees it after a grace period.
-const BIND_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const BIND_PATIENCE: Duration = Duration::from_secs(1);
 /// A standing error makes every poll return at once; this keeps that from becoming a spin.
 const ERROR_PAUSE: Duration = Duration::from_millis(1);
 const BIND_PAUSE: Duration = Duration::from_millis(2);
+
+pub(super) const fn pollin(fd: RawFd) -> libc::pollfd {
+    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
+}
+
+/// Sleeps until one of these sockets has a frame or the time is over (ppoll(2)). Returns true when one has.
+///
+/// # Errors
+/// [`Code::Kernel`].
+pub(super) fn wait_any(polled: &mut [libc::pollfd], timeout: Duration) -> Result<bool> {
+    let time = libc::timespec {
+        tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    // SAFETY: pointer and length describe the slice, which is writable and outlives the call, as the timespec does; a
+    // null mask leaves signals as they are.
+    let rc = unsafe {
+        libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, &raw const time, ptr::null())
+    };
+    if rc < 0 {
+        let e = io::Error::last_os_error();
+        if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) {
+            return Ok(false);
+        }
+        return Err(Error::os(Code::Kernel, "waiting on an AF_XDP socket (ppoll)", e));
+    }
+    let events = polled.iter().fold(0, |all, p| all | p.revents);
+    // POLLERR without POLLIN: a caller that believed in progress would spin on it.
+    if events != 0 && events & libc::POLLIN == 0 {
+        thread::sleep(timeout.min(ERROR_PAUSE));
+    }
+    Ok(events & libc::POLLIN != 0)
+}
 
 /// The six counters of XDP_STATISTICS, cumulative since the socket was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,6 +76,21 @@ pub struct XskStatistics {
     pub rx_fill_ring_empty: u64,
     /// Sending only.
     pub tx_ring_empty: u64,
+}
+
+impl Add for XskStatistics {
+    type Output = Self;
+
+    fn add(self, o: Self) -> Self {
+        XskStatistics {
+            rx_dropped: self.rx_dropped + o.rx_dropped,
+            rx_invalid_descs: self.rx_invalid_descs + o.rx_invalid_descs,
+            tx_invalid_descs: self.tx_invalid_descs + o.tx_invalid_descs,
+            rx_ring_full: self.rx_ring_full + o.rx_ring_full,
+            rx_fill_ring_empty: self.rx_fill_ring_empty + o.rx_fill_ring_empty,
+            tx_ring_empty: self.tx_ring_empty + o.tx_ring_empty,
+        }
+    }
 }
 
 /// A socket with its two rings. Field order matters: the rings are unmapped before the descriptor is closed, because a
@@ -101,11 +150,19 @@ impl XskSocket {
     }
 
     /// Binds to one rx queue. The mode is always said: with flags 0 the kernel would choose, and on some drivers choose
-    /// what fails later. With `segments` frames may come in several descriptors (XDP_USE_SG, Linux 6.6).
+    /// what fails later. With `segments` frames may come in several descriptors (XDP_USE_SG, Linux 6.6). An rx queue
+    /// that another socket has is waited for with `patience`.
     ///
     /// # Errors
     /// [`Code::Busy`] when another socket has the queue, [`Code::Interface`], [`Code::Unsupported`], [`Code::Kernel`].
-    pub fn bind(&self, interface: &Interface, queue: u32, zero_copy: bool, segments: bool) -> Result<()> {
+    pub fn bind(
+        &self,
+        interface: &Interface,
+        queue: u32,
+        zero_copy: bool,
+        segments: bool,
+        patience: Duration,
+    ) -> Result<()> {
         let mode = if zero_copy { libc::XDP_ZEROCOPY } else { libc::XDP_COPY };
         let segments = if segments { libc::XDP_USE_SG } else { 0 };
         let address = libc::sockaddr_xdp {
@@ -115,7 +172,7 @@ impl XskSocket {
             sxdp_queue_id: queue,
             sxdp_shared_umem_fd: 0,
         };
-        let deadline = Instant::now() + BIND_PATIENCE;
+        let deadline = Instant::now() + patience;
         loop {
             // SAFETY: pointer and length describe `address`, which outlives the call.
             let rc = unsafe {
@@ -187,25 +244,7 @@ impl XskSocket {
     /// # Errors
     /// [`Code::Kernel`].
     pub fn wait(&self, timeout: Duration) -> Result<bool> {
-        let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        let time = libc::timespec {
-            tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
-        // SAFETY: one pollfd and one timespec, both alive through the call; a null mask leaves signals as they are.
-        let rc = unsafe { libc::ppoll(&raw mut poll, 1, &raw const time, ptr::null()) };
-        if rc < 0 {
-            let e = io::Error::last_os_error();
-            if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) {
-                return Ok(false);
-            }
-            return Err(Error::os(Code::Kernel, "waiting on an AF_XDP socket (ppoll)", e));
-        }
-        // POLLERR without POLLIN: a caller that believed in progress would spin on it.
-        if poll.revents != 0 && poll.revents & libc::POLLIN == 0 {
-            thread::sleep(timeout.min(ERROR_PAUSE));
-        }
-        Ok(poll.revents & libc::POLLIN != 0)
+        wait_any(&mut [pollin(self.fd.as_raw_fd())], timeout)
     }
 
     /// Takes the socket's pending error (SO_ERROR, which clears it; poll(2) does not show it: `xsk_poll` answers nothing at

@@ -3,7 +3,7 @@
 //! Who owns a frame: us (free), the kernel (in the fill ring, in its hands, in the rx ring), or us again for the
 //! moment a receive pass looks at it. Bytes are only ever read while we own the frame.
 
-use std::{io, slice};
+use std::{io, ops::Add, slice};
 
 use super::mapping::Mapping;
 use crate::error::{Code, Error, Result};
@@ -32,7 +32,7 @@ pub struct Umem {
 
 /// Where the frames are. `free + fill + rx + in_kernel = total`: `in_kernel` are frames the kernel took from the fill
 /// ring and has not put into the rx ring (it keeps one back when the rx ring is full; zero-copy drivers hold many).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FrameCensus {
     /// With us, for want of room in the fill ring.
     pub free: u32,
@@ -46,14 +46,28 @@ pub struct FrameCensus {
     pub total: u32,
 }
 
+impl Add for FrameCensus {
+    type Output = Self;
+
+    fn add(self, o: Self) -> Self {
+        FrameCensus {
+            free: self.free + o.free,
+            fill: self.fill + o.fill,
+            rx: self.rx + o.rx,
+            in_kernel: self.in_kernel + o.in_kernel,
+            total: self.total + o.total,
+        }
+    }
+}
+
 impl Umem {
-    /// Maps `frames` frames of [`FRAME_BYTES`], all free.
+    /// Maps `frames` frames of [`FRAME_BYTES`], all free, on NUMA node `node` where that can be had.
     ///
     /// # Errors
     /// [`Code::Kernel`] when there is no memory.
-    pub fn new(frames: u32) -> Result<Self> {
+    pub fn new(frames: u32, node: Option<u32>) -> Result<Self> {
         let len = frames as usize * FRAME_BYTES as usize;
-        let memory = Mapping::anonymous_on_huge_pages(len).map_err(|e| {
+        let memory = Mapping::anonymous_on_huge_pages(len, node).map_err(|e| {
             Error::os(Code::Kernel, format!("mapping {len} bytes of packet memory (UMEM)"), e)
         })?;
         // Popped from the end: the lowest address goes first.
@@ -116,6 +130,17 @@ impl Umem {
         // our putting it on the fill ring and its putting it on the rx ring; the caller is between the two others, and
         // the borrow ends before the frame is given back because that takes `&mut self`.
         Some(unsafe { slice::from_raw_parts(self.memory.start().as_ptr().add(start as usize), len as usize) })
+    }
+
+    /// Writes a descriptor's bytes as the kernel would.
+    #[cfg(test)]
+    pub(super) fn write(&mut self, descriptor: &libc::xdp_desc, bytes: &[u8]) {
+        assert_eq!(self.bytes(descriptor).map(<[u8]>::len), Some(bytes.len()));
+        // SAFETY: `bytes` found the range inside the mapping; `&mut self` says that nobody borrows from it.
+        unsafe {
+            let to = self.memory.start().as_ptr().add(descriptor.addr as usize);
+            to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
     }
 
     /// Notes that the kernel gave this descriptor's frame to us. Returns the frame's address, or `None` for one that
@@ -192,7 +217,7 @@ mod tests {
 
     #[test]
     fn descriptors_outside_a_frame_have_no_bytes() {
-        let u = Umem::new(4).unwrap();
+        let u = Umem::new(4, None).unwrap();
         assert_eq!(u.bytes(&descriptor(256, 1500)).unwrap().len(), 1500);
         assert_eq!(u.bytes(&descriptor(3 * 2048 + 256, 1792)).unwrap().len(), 1792);
         for (addr, len) in
@@ -204,7 +229,7 @@ mod tests {
 
     #[test]
     fn frames_are_conserved() {
-        let mut u = Umem::new(4).unwrap();
+        let mut u = Umem::new(4, None).unwrap();
         let mut taken: Vec<u64> = u.take_free(3).collect();
         taken.sort_unstable();
         assert_eq!((taken.as_slice(), u.free()), (&[0, 2048, 4096][..], 1));
@@ -223,7 +248,7 @@ mod tests {
     #[cfg(debug_assertions)]
     #[should_panic(expected = "received twice")]
     fn a_frame_received_twice_is_noticed() {
-        let mut u = Umem::new(2).unwrap();
+        let mut u = Umem::new(2, None).unwrap();
         let taken: Vec<u64> = u.take_free(1).collect();
         u.handed_over(&taken);
         u.received(taken[0]);

@@ -1,0 +1,179 @@
+//! The whole engine on AF_XDP while its interface changes: the receive threads see to it by themselves.
+
+mod rig;
+#[path = "socket_support/mod.rs"]
+mod support;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use millrace_core::{
+    config::{BackendChoice, EngineConfig, Multicast},
+    engine::{Engine, EngineStats},
+};
+use rig::{Pair, RawSender};
+use support::{ONE_PORT, PATIENCE};
+
+/// An engine and its queue's memory, which outlives it: nobody reads the lanes, and what does not fit is counted.
+struct Running {
+    engine: Engine,
+    _memory: Vec<u64>,
+}
+
+/// Opens and starts in the receiving namespace, where the threads then stay.
+fn start(pair: &Pair, config: EngineConfig) -> Running {
+    pair.in_b(|| {
+        let config = EngineConfig { backend: BackendChoice::Xdp, rules: "queue(0)".into(), ..config };
+        let mut engine = Engine::open(config).unwrap();
+        let bytes = engine.plan().queue_bytes;
+        let mut memory = vec![0u64; bytes.div_ceil(8)];
+        // SAFETY: zeroed, for this queue alone, and freed after the engine was dropped.
+        unsafe { engine.attach(0, memory.as_mut_ptr().cast(), bytes).unwrap() };
+        engine.start().unwrap();
+        Running { engine, _memory: memory }
+    })
+}
+
+fn await_stats(running: &Running, what: &str, done: impl Fn(&EngineStats) -> bool) -> EngineStats {
+    let start = Instant::now();
+    loop {
+        let stats = running.engine.stats();
+        if done(&stats) {
+            return stats;
+        }
+        assert!(start.elapsed() < PATIENCE, "{what}: {stats:#?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn received(stats: &EngineStats, kind: &str) -> u64 {
+    stats.threads.iter().filter(|t| t.kind == kind).map(|t| t.received).sum()
+}
+
+/// Sockets of all receive threads.
+fn sockets(stats: &EngineStats) -> u64 {
+    stats.threads.iter().filter_map(|t| t.kernel_notes.get("xdp_rx_queues")?.as_u64()).sum()
+}
+
+fn send(pair: &Pair, count: u16) {
+    pair.in_a(|| {
+        let sender = RawSender::new("va");
+        for i in 0..count {
+            sender.send(&Pair::v4(1000 + i, 9000).bytes(b"numbered by its port"));
+            if i % 100 == 99 {
+                // Rings of 256, and the threads share the CPUs with other tests.
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+    });
+}
+
+#[test]
+fn an_interface_that_goes_and_comes_is_received_from_again() {
+    if !rig::privileged("an_interface_that_goes_and_comes_is_received_from_again") {
+        return;
+    }
+    let pair = Pair::new(2);
+    let mut running = start(&pair, support::config(ONE_PORT, "vb", 1));
+    send(&pair, 1000);
+    await_stats(&running, "datagrams", |s| received(s, "receive") == 1000);
+
+    pair.unplug();
+    let stats = await_stats(&running, "the loss", |s| {
+        s.threads.iter().filter(|t| t.kind == "receive").all(|t| t.away.is_some())
+    });
+    assert!(stats.threads[0].away.as_deref().unwrap().contains("vb was removed"), "{stats:#?}");
+    assert!(stats.threads.iter().all(|t| t.error.is_none()) && sockets(&stats) == 0, "{stats:#?}");
+    assert_eq!(stats.threads[2].away, None, "the guard stays");
+
+    pair.plug(4, [2, 0, 0, 0, 0x0b, 9]);
+    let stats = await_stats(&running, "four sockets", |s| sockets(s) == 4);
+    assert!(stats.threads.iter().all(|t| t.away.is_none()), "{stats:#?}");
+    assert_eq!(stats.backend.mode, "native copy");
+    assert!(stats.backend.granted.contains(&("rx queues".into(), "4".into())), "{stats:#?}");
+    send(&pair, 1000);
+    let stats = await_stats(&running, "datagrams after it", |s| received(s, "receive") == 2000);
+    assert_eq!(received(&stats, "guard"), 0);
+    running.engine.stop();
+    let stats = running.engine.stats();
+    assert!(stats.threads.iter().all(|t| t.error.is_none()), "{stats:#?}");
+    let sum: u64 = stats.threads.iter().map(|t| t.scattered + t.dropped.queue_full).sum();
+    assert_eq!(sum, 2000);
+}
+
+#[test]
+fn multicast_groups_are_joined_on_the_new_interface() {
+    if !rig::privileged("multicast_groups_are_joined_on_the_new_interface") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let routes = || {
+        for (ns, dev) in [(&pair.a, "va"), (&pair.b, "vb")] {
+            rig::run(&format!("ip -n {ns} route add 239.0.0.0/8 dev {dev}"));
+        }
+    };
+    routes();
+    // One names its interface, the other leaves it to the routes.
+    let group = |address: &str, interface: Option<&str>| Multicast {
+        group: address.parse().unwrap(),
+        interface: interface.map(Into::into),
+        source: None,
+    };
+    let multicast =
+        vec![group("239.1.2.3", Some("vb")), group("239.1.2.4", None), group("ff15::9", Some("vb"))];
+    let mut running = start(&pair, EngineConfig { multicast, ..support::config(ONE_PORT, "vb", 1) });
+    let send = || {
+        pair.in_a(|| {
+            for to in ["239.1.2.3:9000", "239.1.2.4:9000"] {
+                // One fits a frame and comes by xdp; the other is fragments, which the guard's membership lets in.
+                support::sender(false).send_to(&[1; 100], to).unwrap();
+                support::sender(false).send_to(&[2; 4000], to).unwrap();
+            }
+        });
+    };
+    send();
+    let both = |n: u64| move |s: &EngineStats| received(s, "receive") == n && received(s, "guard") == n;
+    await_stats(&running, "the groups", both(2));
+    for round in 2..4u64 {
+        pair.unplug();
+        await_stats(&running, "the loss", |s| s.threads[0].away.is_some());
+        pair.plug(1, rig::MAC_B);
+        routes();
+        await_stats(&running, "the interface and its groups", |s| {
+            s.threads[1].kernel_notes["multicast_rejoined"] == 3 * (round - 1) && s.threads[0].away.is_none()
+        });
+        let joined = rig::run(&format!("ip -n {} maddr show dev vb", pair.b));
+        for address in ["239.1.2.3", "239.1.2.4", "ff15::9"] {
+            assert!(joined.contains(address), "{address}: {joined}");
+        }
+        send();
+        await_stats(&running, "the groups again", both(2 * round));
+    }
+    running.engine.stop();
+}
+
+#[test]
+fn new_rx_queues_are_taken_over_while_the_threads_run() {
+    if !rig::privileged("new_rx_queues_are_taken_over_while_the_threads_run") {
+        return;
+    }
+    let pair = Pair::new(2);
+    let channels = |ns: &str, change: &str| rig::run(&format!("ip netns exec {ns} ethtool -L {change}"));
+    channels(&pair.a, "va tx 1");
+    channels(&pair.b, "vb rx 1");
+    let mut running = start(&pair, support::config(ONE_PORT, "vb", 1));
+    let stats = running.engine.stats();
+    assert_eq!(stats.threads.len(), 2, "one receive thread and the guard");
+    let program = |s: &EngineStats| s.backend.granted.iter().find(|g| g.0 == "program id").unwrap().1.clone();
+    channels(&pair.b, "vb rx 2");
+    channels(&pair.a, "va tx 2");
+    let grown = await_stats(&running, "two sockets", |s| sockets(s) == 2);
+    assert_ne!(program(&grown), program(&stats), "installed again, for the new rx queue");
+    send(&pair, 2000);
+    let stats = await_stats(&running, "datagrams", |s| received(s, "receive") + received(s, "guard") == 2000);
+    assert_eq!(received(&stats, "guard"), 0);
+    assert!(stats.threads[0].kernel_lost.values().all(|n| *n == 0), "{stats:#?}");
+    running.engine.stop();
+}
