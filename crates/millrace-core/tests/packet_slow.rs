@@ -14,7 +14,7 @@ use millrace_core::{
     config::{EngineConfig, FanoutFlag, Multicast},
     datagram::flags,
     packet::build::Frame,
-    rx::{Opened, Receiver, packet, packet::PacketReceiver},
+    rx::{Opened, Receiver, packet, packet::PacketReceiver, socket},
 };
 use rig::{Pair, RawSender, V4, V6};
 use support::*;
@@ -343,6 +343,32 @@ fn groups_joined_on_a_second_interface_come_once() {
     let keep = drain(&mut opened, 40);
     assert_eq!(numbers(&keep), (0..40).collect::<Vec<_>>());
     assert!(keep.got.iter().all(|g| (g.flags & flags::SLOW_PATH != 0) == (g.payload[0] < 20)));
+}
+
+/// The limit the README names: no ring is shown such a frame, and the guard cannot tell it from one that a ring has.
+#[test]
+fn multicast_of_a_local_sender_out_of_the_rings_interface_does_not_come_back() {
+    if !rig::privileged("multicast_of_a_local_sender_out_of_the_rings_interface_does_not_come_back") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let group = Multicast { group: "239.1.2.3".parse().unwrap(), interface: Some("vb".into()), source: None };
+    let config = EngineConfig { multicast: vec![group], ..config(ONE_PORT, "vb", 1) };
+    let send = || {
+        pair.in_b(|| {
+            let socket = UdpSocket::bind((V4.1, 0)).unwrap();
+            assert!(socket.multicast_loop_v4().unwrap());
+            rig::run(&format!("ip -n {} route replace 239.1.2.3 dev vb", pair.b));
+            (0..10).for_each(|i| assert!(socket.send_to(&payload(i, 30), "239.1.2.3:9000").unwrap() > 0));
+        });
+    };
+    let mut rings = open(&pair, &config);
+    send();
+    assert_eq!(drain(&mut rings, 0).got.len(), 0);
+    drop(rings);
+    let mut sockets = settled(|| open_in_b(&pair, &config, socket::open));
+    send();
+    assert_eq!(drain(&mut sockets, 10).got.len(), 10, "a socket hears it");
 }
 
 /// A loss is in the books only where the datagram was surely nowhere else.

@@ -345,3 +345,55 @@ fn a_broadcast_datagram_comes_once() {
     });
     assert_eq!(drain(&mut opened, 2).sizes(), [6, 6], "the kernel gives it to every socket of the group");
 }
+
+/// Whatever net.ipv6.bindv6only says, and for addresses that are not the interface's first.
+#[test]
+fn a_dual_stack_socket_names_each_destination() {
+    if !rig::privileged("a_dual_stack_socket_names_each_destination (socket)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    rig::run(&format!("ip netns exec {} sysctl -qw net.ipv6.bindv6only=1", pair.b));
+    let more = ["192.0.2.77", "2001:db8::77"];
+    for (address, bits) in [(more[0], 24), (more[1], 64)] {
+        rig::run(&format!("ip -n {} addr add {address}/{bits} dev vb nodad", pair.b));
+    }
+    let mut opened = open_in_b(&pair, &config(ONE_PORT, "vb", 3), socket::open).unwrap();
+    let all = [V4.1, V6.1, more[0], more[1]];
+    pair.in_a(|| {
+        for (i, to) in (0..40u8).zip(all.into_iter().cycle()) {
+            let to: std::net::IpAddr = to.parse().unwrap();
+            sender(to.is_ipv6()).send_to(&[i], (to, 9000)).unwrap();
+        }
+    });
+    let mut got: Vec<_> =
+        drain(&mut opened, 40).got.iter().map(|g| (g.payload[0], g.dst.to_ip().to_string())).collect();
+    got.sort();
+    let expected: Vec<_> = (0..40u8).zip(all.into_iter().cycle()).map(|(i, to)| (i, to.to_owned())).collect();
+    assert_eq!(got, expected);
+}
+
+/// A burst of one full segment and of one byte more: neither is split wrongly, nor lost.
+#[test]
+fn bursts_of_one_segment_and_a_byte_more_are_told_apart() {
+    if !rig::privileged("bursts_of_one_segment_and_a_byte_more_are_told_apart (socket)") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut opened = open_in_b(&pair, &config(ONE_PORT, "vb", 1), socket::open).unwrap();
+    for v6 in [false, true] {
+        for (size, expected) in
+            [(1000, vec![1000]), (1001, vec![1000, 1]), (2000, vec![1000, 1000]), (1, vec![1])]
+        {
+            pair.in_a(|| {
+                let socket = sender(v6);
+                segment(&socket, 1000);
+                assert_eq!(socket.send_to(&payload(size, size), to(v6, 9000)).unwrap(), size);
+            });
+            let keep = drain(&mut opened, expected.len());
+            assert_eq!(keep.sizes(), expected, "v6 {v6}");
+            let bytes: Vec<u8> = keep.got.into_iter().flat_map(|g| g.payload).collect();
+            assert_eq!(bytes, payload(size, size));
+        }
+    }
+}

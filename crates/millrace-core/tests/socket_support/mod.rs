@@ -234,23 +234,27 @@ fn send_numbered(count: usize, arrived: &AtomicUsize) -> HashMap<Key, usize> {
     sent
 }
 
+/// Makes what is sent leave as one super-packet of datagrams of `size` bytes (UDP_SEGMENT).
+pub fn segment(socket: &UdpSocket, size: libc::c_int) {
+    // SAFETY: pointer and length describe `size`.
+    let rc = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw const size).cast(),
+            size_of_val(&size) as libc::socklen_t,
+        )
+    };
+    assert_eq!(rc, 0, "UDP_SEGMENT: {}", io::Error::last_os_error());
+}
+
 /// A 10 × 1000 byte UDP_SEGMENT burst is ten datagrams. Returns what came.
 pub fn segmented<R: Receiver>(pair: &Pair, opened: &mut Opened<R>, v6: bool) -> Keep {
     let bytes = payload(77, 9_500);
     pair.in_a(|| {
         let socket = sender(v6);
-        let size: libc::c_int = 1000;
-        // SAFETY: pointer and length describe `size`.
-        let rc = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_UDP,
-                libc::UDP_SEGMENT,
-                (&raw const size).cast(),
-                size_of_val(&size) as libc::socklen_t,
-            )
-        };
-        assert_eq!(rc, 0, "UDP_SEGMENT: {}", io::Error::last_os_error());
+        segment(&socket, 1000);
         assert_eq!(socket.send_to(&bytes, to(v6, 9000)).unwrap(), bytes.len());
     });
     let keep = drain(opened, 10);

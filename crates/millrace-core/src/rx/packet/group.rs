@@ -242,7 +242,7 @@ impl Shared {
     }
 
     /// Lets both groups have everything for a while, with a cut between them, then ends the old one. On an error the old
-    /// members go on.
+    /// members go on. Takes up to 50 ms under the lock, which meanwhile only a member that closes or dies waits for.
     fn switch(&self, places: &mut Places, alive: &[usize], made: Made) -> Result<()> {
         let nothing = cbpf::drop_all();
         // The rules may have changed since it was made. What fails here costs locality only.

@@ -309,7 +309,12 @@ fn transient(e: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{net::UdpSocket, os::fd::OwnedFd, time::Instant};
+
     use super::*;
+
+    /// asm-generic/socket.h, since Linux 5.19.
+    const SO_RCVMARK: libc::c_int = 75;
 
     #[test]
     fn the_drop_counter_survives_its_wrap() {
@@ -352,5 +357,53 @@ mod tests {
                 "{wanted:?} {control:?} {in_ring}"
             );
         }
+    }
+
+    #[derive(Default)]
+    struct Count {
+        datagrams: usize,
+        dropped: Vec<FrameDrop>,
+    }
+
+    impl Sink for Count {
+        fn datagram(&mut self, _: &Datagram<'_>) {
+            self.datagrams += 1;
+        }
+
+        fn frame_dropped(&mut self, reason: FrameDrop) {
+            self.dropped.push(reason);
+        }
+    }
+
+    /// The payload always fits a slot; what can be cut off are control messages, when a socket has more of them than we
+    /// ask for. Then the destination may be among what is missing.
+    #[test]
+    fn what_was_cut_off_is_counted_and_not_delivered() {
+        let (a, b) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let to = b.local_addr().unwrap();
+        let bound = Bound { fd: OwnedFd::from(b), port: to.port(), dst: None };
+        for option in [
+            libc::IP_PKTINFO,
+            libc::IP_RECVTTL,
+            libc::IP_RECVTOS,
+            libc::IP_RECVORIGDSTADDR,
+            libc::IP_RECVOPTS,
+        ] {
+            sys::set_int(&bound.fd, libc::IPPROTO_IP, option, 1).unwrap();
+        }
+        let both = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
+        sys::set_int(&bound.fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, both as i32).unwrap();
+        sys::set_int(&bound.fd, libc::SOL_SOCKET, SO_RCVMARK, 1).unwrap();
+        let mut receiver = SocketReceiver::new(vec![bound], 0);
+        let mut count = Count::default();
+        let start = Instant::now();
+        // The kernel begins to stamp a moment after it was asked; until then the messages fit.
+        while count.dropped.is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(10), "{} fit", count.datagrams);
+            a.send_to(b"x", to).unwrap();
+            receiver.wait(Duration::from_secs(1)).unwrap();
+            assert_eq!(receiver.receive(&mut count).unwrap(), 1);
+        }
+        assert_eq!(count.dropped, [FrameDrop::Truncated]);
     }
 }
