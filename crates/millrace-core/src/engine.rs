@@ -129,9 +129,7 @@ impl Beyond {
         }
         Some(priority)
     }
-}
 
-impl Beyond {
     /// Settings of the interface that only xdp has a use for.
     fn unused(&mut self, config: &EngineConfig, backend: &Backend) {
         let variables: Vec<&str> = xdp::knobs::asked(config).map(|(_, variable, _)| variable).collect();

@@ -15,7 +15,7 @@ use super::{
     queue::{RxQueue, Wanted},
 };
 use crate::{
-    config::{EngineConfig, Listen, ListenSet},
+    config::{EngineConfig, Listen, ListenSet, ZeroCopy},
     error::{Code, Error, Result},
     net::Interface,
     rx::{BackendInfo, local},
@@ -217,8 +217,9 @@ impl Host {
             }
             RxQueue::open(attached, number, self.config.xdp_frames, zero_copy, Duration::ZERO)
         };
+        let may_copy = self.config.xdp_zerocopy != ZeroCopy::On;
         let opened = match open(zero_copy) {
-            Err(e) if zero_copy && e.code == Code::Unsupported => open(false),
+            Err(e) if zero_copy && may_copy && e.code == Code::Unsupported => open(false),
             opened => opened,
         };
         let mut state = self.state();
