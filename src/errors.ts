@@ -128,7 +128,8 @@ export const ERRORS = {
   MILLRACE_E_RECEIVE: {
     exit: EXIT.failed,
     meaning: 'No receive thread is left.',
-    remedy: 'The log has the reason of each thread, such as an interface that went away with `packet` (`xdp` waits for it).',
+    remedy:
+      'The log has the reason of each thread, such as an interface that went away with `packet` (`xdp` waits for it).',
   },
   MILLRACE_E_WORKER: {
     exit: EXIT.failed,
