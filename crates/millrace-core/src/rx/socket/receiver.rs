@@ -381,7 +381,7 @@ mod tests {
     fn what_was_cut_off_is_counted_and_not_delivered() {
         let (a, b) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
         let to = b.local_addr().unwrap();
-        let bound = Bound { fd: OwnedFd::from(b), port: to.port(), dst: None };
+        let bound = Bound { fd: OwnedFd::from(b).into(), port: to.port(), dst: None };
         for option in [
             libc::IP_PKTINFO,
             libc::IP_RECVTTL,
