@@ -11,7 +11,7 @@ use super::{
     attachment::Attachment,
     describe,
     knobs::Knobs,
-    live_program::LiveProgram,
+    live_program::{self, LiveProgram},
     numa,
     queue::{RxQueue, Wanted},
 };
@@ -174,10 +174,9 @@ impl Host {
         let mut info = state.info.clone();
         info.grant("rx queues", state.rx_queues.to_string());
         if let Some(attached) = state.attached() {
-            // A reload changes both.
             info.grant("program id", attached.attachment.program_id().to_string());
-            info.grant("early drops", attached.attachment.early_drops());
         }
+        info.grant(live_program::GRANTED, self.live.says());
         state.sockets.describe(&mut info);
         info.degraded.extend(state.refused.values().cloned());
         info

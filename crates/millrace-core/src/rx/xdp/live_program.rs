@@ -19,16 +19,23 @@ pub(super) struct LiveProgram {
 struct State {
     early: Option<Arc<EarlyRules>>,
     attached: Weak<Attachment>,
+    /// Which early drops are, or were last, in force.
+    says: String,
 }
 
 impl LiveProgram {
     /// Nothing attached yet.
     pub(super) fn new(early: Option<Arc<EarlyRules>>) -> Arc<Self> {
-        Arc::new(LiveProgram { state: Mutex::new(State { early, attached: Weak::new() }) })
+        Arc::new(LiveProgram { state: Mutex::new(State { early, ..State::default() }) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which early drops are in force, for people.
+    pub(super) fn says(&self) -> String {
+        self.state().says.clone()
     }
 
     /// Attaches with the early drops in force, while no reload can change them.
@@ -39,9 +46,13 @@ impl LiveProgram {
         let mut state = self.state();
         let attachment = Arc::new(attach(state.early.clone())?);
         state.attached = Arc::downgrade(&attachment);
+        state.says = attachment.early_drops();
         Ok(attachment)
     }
 }
+
+/// The key in [`crate::rx::BackendInfo::granted`].
+pub(super) const GRANTED: &str = "early drops";
 
 /// The engine's handle.
 pub(super) struct Handle(pub(super) Arc<LiveProgram>);
@@ -49,14 +60,12 @@ pub(super) struct Handle(pub(super) Arc<LiveProgram>);
 impl Steer for Handle {
     fn steer(&self, steering: &Steering) -> Result<(&'static str, String)> {
         let mut state = self.0.state();
-        let said = match state.attached.upgrade() {
-            Some(attachment) => {
-                attachment.replace(steering.early.clone())?;
-                attachment.early_drops()
-            }
-            None => "none: the interface is away".into(),
-        };
+        // While the interface is away there is nothing to replace: the next program has them.
+        if let Some(attachment) = state.attached.upgrade() {
+            attachment.replace(steering.early.clone())?;
+            state.says = attachment.early_drops();
+        }
         state.early.clone_from(&steering.early);
-        Ok(("early drops", said))
+        Ok((GRANTED, state.says.clone()))
     }
 }

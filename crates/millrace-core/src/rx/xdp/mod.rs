@@ -218,7 +218,6 @@ fn describe(config: &EngineConfig, attached: &Attached, rx_queues: u32) -> Resul
         ("fill ring", ring.to_string()),
         ("need_wakeup", "on".into()),
         ("program id", attachment.program_id().to_string()),
-        ("early drops", attachment.early_drops()),
         ("zero-copy asked for", plan(config, interface).1),
     ];
     let mut info = BackendInfo {
