@@ -56,7 +56,7 @@ t.test('check --dump', async (t) => {
   const path = file(dir, 'mod(u32[0])')
   t.match(rules(['check', path, '--dump', 'cbpf']).stdout, /^\(000\) ld +\[0xfffff000\]$/m)
   t.match(rules(['check', path, '--dump', 'program']).stdout, 'Do {')
-  t.match(rules(['check', path, '--dump', 'ebpf']).stdout, /^ +0 {2}bf r6 r1 /m)
+  t.match(rules(['check', path, '--dump', 'ebpf']).stdout, /^ +0: mov64 r6, r1\n +1: ja goto \d+$/m)
   t.match(rules(['check', path, '--dump', 'wasm']), { status: 2, stderr: /expected program, cbpf/ })
   const refused = rules(['check', file(dir, 'round_robin', 'rr'), '--dump', 'cbpf'])
   t.match(refused, { status: 3, stderr: /MILLRACE_E_UNSUPPORTED: rule `rule1`: `round_robin` takes turns/ })

@@ -16,6 +16,7 @@ use super::target::{self, Decide, Unsupported, Ways, Why};
 use crate::bpf::asm::{Assembler, Cond, Label, Reg, Size};
 
 pub use drop::EarlyDrop;
+pub(super) use frame::HELPER_LOAD_RELATIVE;
 
 const CTX: Reg = Reg::R6;
 const NUMBER: Reg = Reg::R7;
