@@ -80,6 +80,11 @@ impl Hiding {
         }
     }
 
+    /// Whether rules that only together take everything have done so.
+    pub(super) fn complete(&self) -> bool {
+        self.by_length.all.contains(&at_least(0))
+    }
+
     /// What can be said of a rule whatever is wrong with it otherwise; true when it is hidden.
     pub(super) fn check(&self, rule: &Rule, name: &str, report: &mut Report) -> bool {
         let (hidden_by, why) = if let Some(end) = &self.end {

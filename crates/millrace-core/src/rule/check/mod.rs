@@ -54,7 +54,7 @@ pub(crate) fn check(text: &str, rules: &[Rule], queues: u16, report: &mut Report
             continue;
         }
         hiding.add(rule, &name, &cond, &action, hidden, checker.report);
-        out.push(Checked { name, text: rule.to_string(), cond, action });
+        out.push(Checked { name, text: rule.to_string(), cond, action, reached: true });
     }
     if hiding.end.is_none() {
         out.push(Checked {
@@ -66,6 +66,7 @@ pub(crate) fn check(text: &str, rules: &[Rule], queues: u16, report: &mut Report
                 over: Queues::new(0, queues.saturating_sub(1)),
                 spill: false,
             },
+            reached: !hiding.complete(),
         });
     }
     out
