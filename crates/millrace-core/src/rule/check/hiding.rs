@@ -4,8 +4,9 @@
 use super::super::ast::Rule;
 use super::super::program::MAX_PAYLOAD;
 use super::super::report::Report;
-use super::region::{Id, Region, Regions, at_least, key};
+use super::region::{Id, Region, at_least};
 use super::sets::{Cover, Set};
+use super::takes::{Regions, key};
 use super::types::{Act, Cond};
 use std::collections::{BTreeSet, HashMap};
 

@@ -1,8 +1,8 @@
 //! Syntax tree → typed tree. What comes out has no mistakes left; what remains to be decided is decided by datagrams.
 //!
 //! `condition`, `value` and `action` say what is wrong with one rule by itself, `kind` what an expression is, `bounds` how
-//! large a value can be. Whether a rule can match at all is a matter of sets of datagrams: `region` knows which ones a
-//! condition takes (`sets`: of numbers), `hiding` which ones earlier rules leave.
+//! large a value can be. Whether a rule can match at all is a matter of sets of datagrams (`region`, of numbers: `sets`):
+//! `takes` knows which ones a condition takes, `hiding` which ones earlier rules leave.
 
 mod action;
 mod bounds;
@@ -11,6 +11,7 @@ mod hiding;
 mod kind;
 mod region;
 mod sets;
+mod takes;
 mod types;
 mod value;
 
