@@ -15,6 +15,13 @@ interface Plan {
   readonly rules: readonly string[]
 }
 
+/** What there is to know of a rule set before it is in force. */
+interface CompiledRules {
+  /** By index. */
+  readonly names: readonly string[]
+  readonly warnings: readonly string[]
+}
+
 /** How often the main thread looks whether the receive threads are alive, ms. */
 const WATCH_MS = 1000
 
@@ -61,6 +68,7 @@ class NativeDataPlane implements DataPlane {
       this.#workers = Array.from({ length: plan.queues }, (_, queue) => this.#worker(plan, queue))
       await Promise.all(this.#workers.map((worker) => worker.start()))
       this.#call(() => this.#addon.startEngine(this.#engine))
+      this.#warn(this.#compile(this.#config.engine.rules))
     } catch (error) {
       await Promise.all(this.#workers.map((worker) => worker.kill()))
       this.#close()
@@ -89,23 +97,33 @@ class NativeDataPlane implements DataPlane {
 
   reload(rules: string): number {
     if (this.#engine === 0) throw new MillraceError('MILLRACE_E_STATE', 'reload of rules while nothing runs')
-    const names = this.#call(() => {
-      try {
-        return this.#addon.ruleNames(rules, this.#config.engine.queues)
-      } catch (error) {
-        this.#refused += 1
-        throw error
-      }
-    })
+    let compiled: CompiledRules
+    try {
+      compiled = this.#compile(rules)
+    } catch (error) {
+      this.#refused += 1
+      throw error
+    }
     // Before the receive threads have them: whoever meets a datagram of new rules must know what they are called.
-    const next = { number: this.#generation + 1, names }
+    const next = { number: this.#generation + 1, names: compiled.names }
     for (const worker of this.#workers) worker.announce(next)
     this.#generation = this.#call(() => this.#addon.reloadRules(this.#engine, rules))
+    this.#warn(compiled)
     return this.#generation
   }
 
   reloadRefused(): void {
     this.#refused += 1
+  }
+
+  #compile(rules: string): CompiledRules {
+    const { queues } = this.#config.engine
+    return this.#call(() => JSON.parse(this.#addon.compileRules(rules, queues)) as CompiledRules)
+  }
+
+  /** Says what is allowed, but probably not meant. */
+  #warn({ warnings }: CompiledRules): void {
+    for (const warning of warnings) this.#log.warn({}, warning)
   }
 
   #open(): Plan {

@@ -17,7 +17,7 @@ export interface Native {
   engineStats(handle: number): string
   closeEngine(handle: number): void
   reloadRules(handle: number, text: string): number
-  ruleNames(text: string, queues: number): string[]
+  compileRules(text: string, queues: number): string
   rulesReport(text: string, queues: number): string
   rulesExplain(
     text: string,

@@ -1,8 +1,9 @@
-import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { type Facts, readFacts } from './config/index.js'
 import { MillraceError } from './errors.js'
 import { native } from './native.js'
+import { type Capture, counted, fit, histogram, keyText } from './rules-terminal.js'
+import { readRules } from './rules-text.js'
 
 interface Refusal {
   readonly rule: string
@@ -33,29 +34,6 @@ interface Explanation {
   readonly trials: readonly Trial[]
 }
 
-interface Capture {
-  readonly packets: number
-  readonly datagrams: number
-  readonly frames: Readonly<Record<string, number>>
-  readonly queues: readonly number[]
-  readonly rules: readonly {
-    readonly name: string
-    readonly text: string
-    readonly matched: number
-    readonly dropped: number
-  }[]
-  readonly skew: number
-  readonly heaviest: readonly {
-    readonly rule: string
-    readonly key: number
-    readonly queue: number
-    readonly datagrams: number
-  }[]
-  readonly keys: number
-  readonly keysCut: boolean
-  readonly truncated: boolean
-}
-
 interface Options {
   readonly queues?: string
   readonly json?: boolean
@@ -69,7 +47,8 @@ interface Options {
 }
 
 const DUMPS = ['program', 'cbpf', 'reuseport', 'ebpf']
-const BAR = 40
+/** Trials shown of a rule set of many rules: the first and the last of them. */
+const SHOWN_TRIALS = 20
 const OUTCOMES = {
   matched: 'matched',
   false: 'does not match',
@@ -100,17 +79,7 @@ export function addRulesCommand(program: Command, print: (text: string) => void)
 }
 
 function read(file: string): string {
-  let bytes: Buffer
-  try {
-    bytes = readFileSync(file === '-' ? 0 : file)
-  } catch (cause) {
-    throw new MillraceError('MILLRACE_E_CONFIG', `rules: ${(cause as Error).message}`, { cause })
-  }
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
-  } catch (cause) {
-    throw new MillraceError('MILLRACE_E_RULES', `rules: ${file} is not UTF-8`, { cause })
-  }
+  return file === '-' ? readRules(0, 'standard input') : readRules(file, file)
 }
 
 function check(text: string, options: Options): string {
@@ -126,15 +95,20 @@ function check(text: string, options: Options): string {
   if (options.json) return JSON.stringify({ queues, ...report })
   const width = Math.max(...report.rules.map(({ name }) => name.length))
   return [
-    `${report.rules.length} rules for ${queues} queues`,
-    ...report.rules.map(({ name, text }) => `  ${name.padEnd(width)}  ${text}`),
+    `${counted(report.rules.length, 'rule')} for ${counted(queues, 'queue')}`,
+    ...report.rules.map(({ name, text }) => `  ${name.padEnd(width)}  ${fit(text)}`),
     ...report.warnings.map((warning) => `warning: ${warning}`),
     `user space: all of it`,
     `classic BPF, packet fanout: ${target(report.targets.fanout)}`,
     `classic BPF, socket group: ${target(report.targets.reuseport)}`,
     `eBPF, packet fanout: ${target(report.targets.ebpf)}`,
-    `XDP, early drop: ${report.earlyDrops === 0 ? 'no rule' : `the first ${report.earlyDrops}`}`,
+    `XDP, early drop: ${early(report.earlyDrops)}`,
   ].join('\n')
+}
+
+function early(rules: number): string {
+  if (rules < 2) return rules === 0 ? 'no rule' : 'the first rule'
+  return `the first ${rules} rules`
 }
 
 function target(target: Target): string {
@@ -158,12 +132,23 @@ function explain(text: string, options: Options): string {
     native().rulesExplain(text, queues, payload, options.from, options.to, rxq, cpu),
   ) as Explanation
   if (options.json) return JSON.stringify(answer)
-  const width = Math.max(...answer.trials.map(({ name }) => name.length))
-  const lines = answer.trials.map(
-    ({ name, text, outcome, why }) =>
-      `${name.padEnd(width)}  ${OUTCOMES[outcome]}${why && `: ${why}`}\n${' '.repeat(width)}    ${text}`,
-  )
-  return [...lines, `⇒ ${verdict(answer.verdict)}`].join('\n')
+  const { trials } = answer
+  const hidden = trials.slice(SHOWN_TRIALS, -SHOWN_TRIALS).length
+  const width = Math.max(...trials.map(({ name }) => name.length))
+  const lines = (some: readonly Trial[]) =>
+    some.map(
+      ({ name, text, outcome, why }) =>
+        `${name.padEnd(width)}  ${OUTCOMES[outcome]}${why && `: ${why}`}\n${' '.repeat(width)}    ${fit(text)}`,
+    )
+  const shown =
+    hidden === 0
+      ? lines(trials)
+      : [
+          ...lines(trials.slice(0, SHOWN_TRIALS)),
+          `… ${counted(hidden, 'rule')} more that did not decide`,
+          ...lines(trials.slice(-SHOWN_TRIALS)),
+        ]
+  return [...shown, `⇒ ${verdict(answer.verdict)}`].join('\n')
 }
 
 function verdict(verdict: Explanation['verdict']): string {
@@ -172,54 +157,12 @@ function verdict(verdict: Explanation['verdict']): string {
   return `queue ${verdict.queue}${verdict.key === 0 ? '' : `, key ${keyText(verdict.key)}`}${spill}`
 }
 
-/** The terminal picture of a capture. Exported for its test. */
-export function histogram(capture: Capture): string {
-  const frames = Object.entries(capture.frames).map(([reason, n]) => `${n} ${reason}`)
-  const dropped = capture.rules.reduce((sum, rule) => sum + rule.dropped, 0)
-  return [
-    `${capture.packets} packets, ${capture.datagrams} datagrams${frames.length > 0 ? ` (not: ${frames.join(', ')})` : ''}`,
-    ...(capture.truncated ? ['the file ends in the middle of a packet'] : []),
-    '',
-    ...bars(
-      capture.queues.map((n, queue) => [`queue ${queue}`, n, '']),
-      capture.datagrams,
-    ),
-    `dropped ${dropped}; the fullest queue has ${capture.skew.toFixed(2)} times the mean`,
-    '',
-    ...bars(
-      capture.rules.map(({ name, matched, text }) => [name, matched, text]),
-      capture.datagrams,
-    ),
-    '',
-    `heaviest of ${capture.keys}${capture.keysCut ? ' or more' : ''} keys:`,
-    ...capture.heaviest.map(
-      ({ rule, key, queue, datagrams }) =>
-        `  ${String(datagrams).padStart(9)} ${percent(datagrams, capture.datagrams)}  ${keyText(key)}  ${rule} → queue ${queue}`,
-    ),
-  ].join('\n')
-}
-
-function bars(rows: readonly (readonly [name: string, n: number, note: string])[], total: number): string[] {
-  const width = Math.max(...rows.map(([name]) => name.length))
-  const most = Math.max(1, ...rows.map(([, n]) => n))
-  return rows.map(([name, n, note]) => {
-    const bar = '█'.repeat(Math.ceil((n / most) * BAR))
-    return `${name.padEnd(width)} ${String(n).padStart(9)} ${percent(n, total)} ${bar.padEnd(note ? BAR : 0)} ${note}`.trimEnd()
-  })
-}
-
-function percent(n: number, of: number): string {
-  return `${((100 * n) / Math.max(1, of)).toFixed(1).padStart(5)} %`
-}
-
-function keyText(key: number): string {
-  return `${key} (0x${key.toString(16).padStart(8, '0')})`
-}
-
 function hexBytes(text: string): Uint8Array {
   const digits = text.replace(/[\s:]/g, '').replace(/^0x/i, '')
   if (digits.length % 2 !== 0 || !/^[0-9a-f]*$/i.test(digits)) {
-    throw usage(`--hex ${JSON.stringify(text.slice(0, 40))}: expected pairs of hexadecimal digits`)
+    throw usage(
+      `--hex ${JSON.stringify(text.length > 40 ? `${text.slice(0, 40)}…` : text)}: expected pairs of hexadecimal digits`,
+    )
   }
   return Uint8Array.from(Buffer.from(digits, 'hex'))
 }
@@ -233,7 +176,7 @@ function queueCount(options: Options, facts: Facts): number {
 function count(option: string, text: string, least: number): number {
   const n = Number(text)
   if (!Number.isInteger(n) || n < least || n > 65_535)
-    throw usage(`${option} ${JSON.stringify(text)}: expected a whole number from ${least}`)
+    throw usage(`${option} ${JSON.stringify(text)}: expected a whole number from ${least} to 65535`)
   return n
 }
 

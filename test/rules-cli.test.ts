@@ -15,6 +15,8 @@ function rules(args: readonly string[]) {
   return { status, stdout, stderr }
 }
 
+const good = (dir: string) => file(dir, 'drop', 'good')
+
 function file(dir: string, text: string | Uint8Array, name = 'rules'): string {
   const path = join(dir, name)
   writeFileSync(path, text)
@@ -29,7 +31,7 @@ t.test('check', async (t) => {
   t.match(stdout, '3 rules for 4 queues')
   t.match(stdout, 'noise    len < 4 => drop')
   t.match(stdout, 'classic BPF, packet fanout: no, because of rule noise: `drop` chooses no queue')
-  t.match(stdout, 'XDP, early drop: the first 1')
+  t.match(stdout, 'XDP, early drop: the first rule')
   t.match(JSON.parse(rules(['check', good, '--json', '--queues', '7']).stdout), {
     queues: 7,
     rules: [{ name: 'noise' }, { name: 'key' }, { name: 'default' }],
@@ -47,8 +49,15 @@ t.test('check shows every mistake and exits 2', async (t) => {
   t.equal(stdout, '')
   t.match(stderr, 'MILLRACE_E_RULES: 2 errors in the rules')
   t.match(stderr, 'did you mean `queue`?')
-  t.equal(rules(['check', file(dir, Uint8Array.of(0x23, 0xff), 'latin')]).status, 2)
-  t.equal(rules(['check', '/nonexistent']).status, 2)
+  const latin = file(dir, Uint8Array.of(0x23, 10, 0xff), 'latin')
+  t.match(rules(['check', latin]), { status: 2, stderr: `MILLRACE_E_RULES: ${latin}: line 2 is not UTF-8\n` })
+  const none = 'MILLRACE_E_CONFIG: /nonexistent: no such file; expected a file of rules\n'
+  t.match(rules(['check', '/nonexistent']), { status: 2, stderr: none })
+  t.match(rules(['check', dir]), { status: 2, stderr: /it is a directory/ })
+  t.match(rules(['check', file(dir, '', 'empty')]), { status: 2, stderr: /there are no rules; expected/ })
+  t.match(rules(['check', good(dir), '--queues', '0']), { status: 2, stderr: /from 1 to 65535/ })
+  const { stderr: line } = rules(['check', file(dir, `len == 1${' or lon == 1'.repeat(9_000)} => drop`, 'l')])
+  t.ok(line.length < 500, `${line.length} characters about a line of 100 KB`)
 })
 
 t.test('check --dump', async (t) => {
@@ -56,7 +65,7 @@ t.test('check --dump', async (t) => {
   const path = file(dir, 'mod(u32[0])')
   t.match(rules(['check', path, '--dump', 'cbpf']).stdout, /^\(000\) ld +\[0xfffff000\]$/m)
   t.match(rules(['check', path, '--dump', 'program']).stdout, 'Do {')
-  t.match(rules(['check', path, '--dump', 'ebpf']).stdout, /^ +0 {2}bf r6 r1 /m)
+  t.match(rules(['check', path, '--dump', 'ebpf']).stdout, /^ +0: mov64 r6, r1\n +1: ja goto \d+$/m)
   t.match(rules(['check', path, '--dump', 'wasm']), { status: 2, stderr: /expected program, cbpf/ })
   const refused = rules(['check', file(dir, 'round_robin', 'rr'), '--dump', 'cbpf'])
   t.match(refused, { status: 3, stderr: /MILLRACE_E_UNSUPPORTED: rule `rule1`: `round_robin` takes turns/ })
@@ -87,12 +96,56 @@ t.test('explain --pcap', async (t) => {
   t.match(stdout, '6 packets, 6 datagrams\n')
   t.match(stdout, /^queue 1 +3 +50\.0 % █{40}$/m)
   t.match(stdout, /^dropped 1; the fullest queue has 2\.40 times the mean$/m)
-  t.match(stdout, /^ +3 +50\.0 % {2}1 \(0x00000001\) {2}key → queue 1$/m)
+  t.match(stdout, /^1 \(0x00000001\) +3 +50\.0 % █{40} key → queue 1$/m)
+  t.match(stdout, /^the first alone has more than a queue's even share of 25\.0 %/m)
   t.match(JSON.parse(rules(['explain', path, '--pcap', capture, '--json']).stdout), {
     queues: [0, 3, 1, 1],
     rules: [{ dropped: 1 }, { matched: 5 }, {}],
   })
   t.match(rules(['explain', path, '--pcap', path]), { status: 2, stderr: /neither pcap nor pcapng/ })
+})
+
+t.test('sets that are large', async (t) => {
+  const dir = t.testdir({})
+  const many = Array.from({ length: 10_000 }, (_, i) => `r${i}: u32[0] == ${i} => queue(${i % 4})`).join('\n')
+  const path = file(dir, many)
+  const explained = rules(['explain', path, '--hex', '00000fff']).stdout.split('\n')
+  t.ok(explained.length < 100, 'the trials in between are counted')
+  t.match(explained.join('\n'), /^… 4056 rules more that did not decide$/m)
+  t.equal(explained.at(-2), '⇒ queue 3')
+  const capture = file(dir, pcap([1, 1, 7].map((n) => [0, 0, 0, n])), 'a.pcap')
+  const { stdout } = rules(['explain', path, '--pcap', capture, '--queues', '100'])
+  t.match(stdout, /^r1 +2 +66\.7 % █{40} u32\[0\] == 1 => queue\(1\)$/m)
+  t.match(stdout, /^… and 9981 more rules with 0 together$/m)
+  t.match(stdout, /^… and 36 more queues with 0 together$/m)
+  t.match(stdout, /^no key +2 .* r1 → queue 1$/m)
+  t.match(JSON.parse(rules(['explain', path, '--pcap', capture, '--json']).stdout).rules.length, 10_001)
+  const long = rules(['check', file(dir, `len == 1${' or len == 1'.repeat(9_000)} => drop`)])
+  t.equal(long.status, 0)
+  t.ok(long.stdout.length < 2000, `${long.stdout.length} characters`)
+})
+
+t.test('captures that are not', async (t) => {
+  const dir = t.testdir({})
+  const path = file(dir, 'mod(u32[0])')
+  const whole = pcap([
+    [0, 0, 0, 1],
+    [0, 0, 0, 2],
+  ])
+  const said = (bytes: Uint8Array) => rules(['explain', path, '--pcap', file(dir, bytes, 'c')])
+  t.match(said(whole.subarray(0, 0)), { status: 2, stderr: /it is empty; expected pcap or pcapng/ })
+  t.match(said(whole.subarray(0, 10)), { status: 2, stderr: /it ends within the header/ })
+  t.match(said(whole.subarray(0, 24)), { status: 0, stdout: '0 packets, 0 datagrams\n' })
+  t.match(
+    said(whole.subarray(0, -3)).stdout,
+    /^1 packet, 1 datagram\nthe file ends in the middle of a packet\n/,
+  )
+})
+
+t.test('a set that drops everything is said so', async (t) => {
+  const dir = t.testdir({})
+  const { stdout } = rules(['check', file(dir, 'len < 4 => drop\nlen >= 4 => drop')])
+  t.match(stdout, /^warning: these rules drop every datagram$/m)
 })
 
 /** A capture of raw IPv4 (link type 101): UDP datagrams with these payloads. */

@@ -94,13 +94,13 @@ t.test('a file that cannot be read, and one that is not UTF-8', async (t) => {
   renameSync(join(dir, 'new'), path)
   await refused(4)
   const kept = 'error: rules not reloaded: the old ones stay in force'
-  const unread = (code: string) =>
-    `${kept}: MILLRACE_E_CONFIG: MILLRACE_RULES_FILE ${path} cannot be read (${code}); expected a text file`
+  const unread = (why: string) =>
+    `${kept}: MILLRACE_E_CONFIG: MILLRACE_RULES_FILE ${path}: ${why}; expected a file of rules`
   t.same(lines, [
-    unread('ENOENT'),
-    unread('ENOENT'),
-    unread('EISDIR'),
-    `${kept}: MILLRACE_E_RULES: ${path} is not UTF-8; expected rules as UTF-8 text`,
+    unread('no such file'),
+    unread('no such file'),
+    unread('it is a directory'),
+    `${kept}: MILLRACE_E_RULES: MILLRACE_RULES_FILE ${path}: line 1 is not UTF-8`,
   ])
   t.equal(count.refused, 4)
   t.same(applied, [])

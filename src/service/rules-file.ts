@@ -1,7 +1,8 @@
-import { type FSWatcher, readFileSync, watch } from 'node:fs'
+import { type FSWatcher, watch } from 'node:fs'
 import { dirname } from 'node:path'
-import { fromNative, MillraceError } from '../errors.js'
+import { fromNative, type MillraceError } from '../errors.js'
 import type { Log } from '../log.js'
+import { readRules } from '../rules-text.js'
 
 /** A change of a ConfigMap is several events; so long nothing more must happen before the file is read, milliseconds. */
 const SETTLE_MS = 100
@@ -91,19 +92,9 @@ export class RulesFile {
 
 /** The text of the file, or why there is none. */
 function readText(path: string): string | MillraceError {
-  let bytes: Buffer
   try {
-    bytes = readFileSync(path)
-  } catch (cause) {
-    const { code = String(cause) } = cause as NodeJS.ErrnoException
-    const message = `MILLRACE_RULES_FILE ${path} cannot be read (${code}); expected a text file`
-    return new MillraceError('MILLRACE_E_CONFIG', message, { cause })
-  }
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
-  } catch (cause) {
-    return new MillraceError('MILLRACE_E_RULES', `${path} is not UTF-8; expected rules as UTF-8 text`, {
-      cause,
-    })
+    return readRules(path, `MILLRACE_RULES_FILE ${path}`)
+  } catch (error) {
+    return fromNative(error)
   }
 }

@@ -70,8 +70,11 @@ pub fn analyse(rules: &RuleSet, queues: u16, path: &Path) -> Result<CaptureRepor
     let name = path.display();
     let fail = |what: String| Error::new(Code::Config, format!("capture {name}: {what}"));
     let file = File::open(path).map_err(|e| fail(e.to_string()))?;
-    let mut reader = create_reader(BUFFER, file)
-        .map_err(|e| fail(format!("this is neither pcap nor pcapng ({})", reason(&e))))?;
+    let mut reader = create_reader(BUFFER, file).map_err(|e| match e {
+        PcapError::Eof => fail("it is empty; expected pcap or pcapng".into()),
+        PcapError::Incomplete(_) => fail("it ends within the header of pcap or pcapng".into()),
+        e => fail(format!("this is neither pcap nor pcapng ({})", reason(&e))),
+    })?;
     let mut tally = Tally::new(rules, queues);
     let mut links: Vec<Linktype> = Vec::new();
     let mut size = BUFFER;

@@ -22,7 +22,8 @@ use support::{ONE_PORT, config, quiet_pair};
 
 const DATAGRAMS: u32 = 1_000_000;
 const KEYS: u32 = 10_000;
-/// The first session id; ids count up from it.
+/// The first session id; ids count up from it. Chosen because these are within five per cent of even; ids from 1 on are not,
+/// see `keys_as_they_occur`.
 const FIRST: u32 = 1_000_000;
 const THREADS: u16 = 4;
 const QUEUES: u16 = 8;
@@ -222,7 +223,7 @@ fn keys_as_they_occur() {
 fn random_keys_spread_as_a_perfect_draw_does() {
     let rules = RuleSet::compile("hash(u32[4])", QUEUES).unwrap();
     let mut seed = 1u64;
-    let mut within = 0;
+    let (mut within, mut worst) = (0, 0.0f64);
     for _ in 0..100 {
         let keys: Vec<u64> = (0..KEYS)
             .map(|_| {
@@ -231,10 +232,11 @@ fn random_keys_spread_as_a_perfect_draw_does() {
             })
             .collect();
         let off = spread(&rules, ids(keys.into_iter()));
-        assert!(off < 1.3 * FOUR_SIGMA, "{off}");
+        worst = worst.max(off);
         within += u32::from(off < 0.05);
     }
-    // Two of three are expected; fewer than half has odds of one in two thousand for a perfect hash.
+    println!("{within} of 100 within 5 %, worst {:.2} %", 100.0 * worst);
+    assert!(worst < FOUR_SIGMA, "{worst}");
     assert!(within >= 50, "{within} of 100 sets of {KEYS} keys are within 5 %");
     // Ten times the keys, a third of the spread: five per cent hold with room to spare.
     for shift in [0, 8, 14] {

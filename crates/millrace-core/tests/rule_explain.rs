@@ -158,9 +158,49 @@ fn dumps_show_every_instruction() {
     let text = set.dump_cbpf(millrace_core::rule::CbpfTarget::Fanout).unwrap();
     assert_eq!(text.lines().count(), set.to_cbpf(millrace_core::rule::CbpfTarget::Fanout).unwrap().len());
     assert!(
-        text.contains("ldx      4*([0x0]&0xf)") && text.contains("ret      a") && !text.contains('?'),
+        text.contains("ldxb     4*([0x0]&0xf)") && text.contains("ret      a") && !text.contains('?'),
         "{text}"
     );
-    assert_eq!(set.dump_ebpf().unwrap().lines().count(), set.to_ebpf().unwrap().len());
     assert!(set.dump_program().contains("Range"));
+}
+
+/// Numbers go up by an instruction's length, and every jump leads to one of them.
+fn numbered(text: &str, words: usize) {
+    let mut next = 0;
+    let mut starts = Vec::new();
+    for line in text.lines() {
+        let (number, what) = line.trim_start().split_once(": ").unwrap();
+        assert_eq!(number.parse::<usize>().unwrap(), next, "{text}");
+        starts.push(next);
+        next += if what.starts_with("lddw") { 2 } else { 1 };
+    }
+    assert_eq!(next, words);
+    let targets = text.lines().filter_map(|line| line.split_once(" goto "));
+    for (_, target) in targets {
+        assert!(starts.contains(&target.parse().unwrap()), "{target} in\n{text}");
+    }
+}
+
+#[test]
+fn ebpf_is_shown_as_mnemonics() {
+    let set = RuleSet::compile("u8[0] == 1 => queue(1)\nmod(u16le[2])", 3).unwrap();
+    let text = set.dump_ebpf().unwrap();
+    numbered(&text, set.to_ebpf().unwrap().len());
+    assert!(text.starts_with("   0: mov64 r6, r1\n   1: ja goto "), "{text}");
+    for part in ["call bpf_skb_load_bytes_relative", ", 0x1 goto ", "exit"] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    // Everything the compiler can emit has a name.
+    for rules in [
+        "mod((u32[0] + u16[4] - 3) * u8[6] / (u8[7] + 1) % (u8[8] | 9))",
+        "mod((u64[0] & u64le[8] ^ u32le[16]) << u8[20] >> (u8[21] & 63) << 3 >> 1)",
+        "u64[0] < 0x123456789abcdef0 and u64[8] >= u64[16] => queue(0); hash(u64[0] * 3, bytes[0..7], src, dst, flow)",
+        "src in {10.0.0.0/8, 2001:db8::/32} and dst != ::1 and src != dst => hash(src); len in {1, 5..9} => mod(len)",
+        "bytes[0..20] == 'aaaaaaaaaaaaaaaaaaaa' or not u8[0] < u8[1] => queue(2); hash(sport, dport)",
+        "u8[0] == 1 => queue(0); u8[0] == 2 => queue(1); u8[0] == 3 => queue(2); u8[0] in 9..12 => mod(u8[1]) on 1..2",
+        "u8[0] <= u8[1] => queue(0); u8[2] > u8[3] => queue(1); u8[4] != u8[5] => queue(2)",
+    ] {
+        let set = RuleSet::compile(rules, 3).unwrap();
+        numbered(&set.dump_ebpf().unwrap(), set.to_ebpf().unwrap().len());
+    }
 }

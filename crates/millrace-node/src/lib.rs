@@ -165,11 +165,13 @@ pub fn close_engine(handle: u32) {
     let _ = MEMORY.try_with(|m| m.borrow_mut().remove(&handle));
 }
 
-/// Compiles a rule set for a number of queues and returns the names of its rules, by index; throws what is wrong with it.
+/// Compiles a rule set for a number of queues: the names of its rules by index, and warnings, as JSON; throws what is wrong
+/// with it.
 #[napi]
-pub fn rule_names(text: String, queues: u32) -> Result<Vec<String>> {
+pub fn compile_rules(text: String, queues: u32) -> Result<String> {
     let queues = u16::try_from(queues).unwrap_or(u16::MAX);
-    RuleSet::compile(&text, queues).map(|set| set.names()).map_err(error)
+    let set = RuleSet::compile(&text, queues).map_err(error)?;
+    json(&serde_json::json!({ "names": set.names(), "warnings": set.warnings() }))
 }
 
 /// CPUs this thread may run on.

@@ -1,6 +1,9 @@
 //! The stages of a rule set as text, for the curious.
 
+use super::ebpf::HELPER_LOAD_RELATIVE;
 use super::{CbpfTarget, RuleSet, Unsupported};
+use rbpf::disassembler::{HLInsn, to_insn_vec};
+use rbpf::ebpf;
 use std::fmt::Write;
 
 impl RuleSet {
@@ -26,18 +29,37 @@ impl RuleSet {
         Ok(out)
     }
 
-    /// The eBPF program, one instruction of eight bytes (opcode, registers, offset, immediate) for each line.
+    /// The eBPF program, one instruction for each line: its number, and where it may jump to. An instruction of sixteen
+    /// bytes counts as two.
     ///
     /// # Errors
     /// As [`RuleSet::to_ebpf`].
     pub fn dump_ebpf(&self) -> Result<String, Unsupported> {
+        let program: Vec<u8> = self.to_ebpf()?.iter().flat_map(|i| i.to_ne_bytes()).collect();
         let mut out = String::new();
-        for (at, i) in self.to_ebpf()?.iter().enumerate() {
-            let [op, regs, o0, o1, i0, i1, i2, i3] = i.to_ne_bytes();
-            let (offset, imm) = (i16::from_ne_bytes([o0, o1]), i32::from_ne_bytes([i0, i1, i2, i3]));
-            let _ = writeln!(out, "{at:5}  {op:02x} r{} r{} {offset:+} {imm:#x}", regs & 15, regs >> 4);
+        let mut at = 0;
+        for i in to_insn_vec(&program) {
+            let _ = writeln!(out, "{at:4}: {}", extended(at, &i));
+            at += if i.opc == ebpf::LD_DW_IMM { 2 } else { 1 };
         }
         Ok(out)
+    }
+}
+
+/// The library writes how far a jump goes and the number of a helper; what one wants to read is where to, and its name.
+fn extended(at: i64, i: &HLInsn) -> String {
+    let jump = matches!(i.opc & ebpf::BPF_CLS_MASK, ebpf::BPF_JMP | ebpf::BPF_JMP32);
+    match i.opc {
+        ebpf::CALL => match i.imm {
+            n if n == i64::from(HELPER_LOAD_RELATIVE) => "call bpf_skb_load_bytes_relative".into(),
+            number => format!("call {number}"),
+        },
+        ebpf::EXIT => i.desc.clone(),
+        _ if jump => {
+            let (head, _) = i.desc.rsplit_once(' ').unwrap_or((&i.desc, ""));
+            format!("{} goto {}", head.trim_end_matches(','), at + 1 + i64::from(i.off))
+        }
+        _ => i.desc.clone(),
     }
 }
 
@@ -54,8 +76,8 @@ fn classic(at: usize, i: &libc::sock_filter) -> String {
         0x00 => format!("ld       #{k:#x}"),
         0x60 => format!("ld       M[{k}]"),
         0x61 => format!("ldx      M[{k}]"),
-        0x80 => "ld       len".into(),
-        0xb1 => format!("ldx      4*([{k:#x}]&0xf)"),
+        0x80 => "ld       #pktlen".into(),
+        0xb1 => format!("ldxb     4*([{k:#x}]&0xf)"),
         0x02 => format!("st       M[{k}]"),
         0x07 => "tax".into(),
         0x87 => "txa".into(),

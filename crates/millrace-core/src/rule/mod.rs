@@ -175,7 +175,8 @@ fn build(text: &str, queues: u16, alone: bool) -> Result<(RuleSet, Program)> {
 
 /// See [`RuleSet::warnings`].
 fn warnings(rules: &[Checked]) -> Vec<String> {
-    if rules.iter().all(|rule| matches!(rule.action, Act::Drop | Act::Sample(_))) {
+    let mut reached = rules.iter().filter(|rule| rule.reached);
+    if reached.all(|rule| matches!(rule.action, Act::Drop | Act::Sample(_))) {
         return vec!["these rules drop every datagram".into()];
     }
     Vec::new()

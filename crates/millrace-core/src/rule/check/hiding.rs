@@ -4,8 +4,9 @@
 use super::super::ast::Rule;
 use super::super::program::MAX_PAYLOAD;
 use super::super::report::Report;
-use super::region::{Id, Region, Regions, at_least, key};
+use super::region::{Id, Region, at_least};
 use super::sets::{Cover, Set};
+use super::takes::{Regions, key};
 use super::types::{Act, Cond};
 use std::collections::{BTreeSet, HashMap};
 
@@ -78,6 +79,11 @@ impl Hiding {
             by_subject: HashMap::new(),
             by_subjects: HashMap::new(),
         }
+    }
+
+    /// Whether rules that only together take everything have done so.
+    pub(super) fn complete(&self) -> bool {
+        self.by_length.all.contains(&at_least(0))
     }
 
     /// What can be said of a rule whatever is wrong with it otherwise; true when it is hidden.

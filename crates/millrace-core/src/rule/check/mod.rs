@@ -1,8 +1,8 @@
 //! Syntax tree → typed tree. What comes out has no mistakes left; what remains to be decided is decided by datagrams.
 //!
 //! `condition`, `value` and `action` say what is wrong with one rule by itself, `kind` what an expression is, `bounds` how
-//! large a value can be. Whether a rule can match at all is a matter of sets of datagrams: `region` knows which ones a
-//! condition takes (`sets`: of numbers), `hiding` which ones earlier rules leave.
+//! large a value can be. Whether a rule can match at all is a matter of sets of datagrams (`region`, of numbers: `sets`):
+//! `takes` knows which ones a condition takes, `hiding` which ones earlier rules leave.
 
 mod action;
 mod bounds;
@@ -11,6 +11,7 @@ mod hiding;
 mod kind;
 mod region;
 mod sets;
+mod takes;
 mod types;
 mod value;
 
@@ -54,7 +55,7 @@ pub(crate) fn check(text: &str, rules: &[Rule], queues: u16, report: &mut Report
             continue;
         }
         hiding.add(rule, &name, &cond, &action, hidden, checker.report);
-        out.push(Checked { name, text: rule.to_string(), cond, action });
+        out.push(Checked { name, text: rule.to_string(), cond, action, reached: true });
     }
     if hiding.end.is_none() {
         out.push(Checked {
@@ -66,6 +67,7 @@ pub(crate) fn check(text: &str, rules: &[Rule], queues: u16, report: &mut Report
                 over: Queues::new(0, queues.saturating_sub(1)),
                 spill: false,
             },
+            reached: !hiding.complete(),
         });
     }
     out

@@ -11,6 +11,8 @@ pub(crate) struct Checked {
     /// [`Cond::Always`]: unconditional.
     pub(crate) cond: Cond,
     pub(crate) action: Act,
+    /// False for a `default` that no datagram reaches.
+    pub(crate) reached: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use crate::bpf::asm::{Alu, Cond, Label, Reg, Size};
 use crate::packet::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP};
 
 /// `bpf_skb_load_bytes_relative` in `enum bpf_func_id`, and its `BPF_HDR_START_NET`.
-const HELPER_LOAD_RELATIVE: i32 = 68;
+pub(in crate::rule) const HELPER_LOAD_RELATIVE: i32 = 68;
 const FROM_NETWORK_HEADER: i32 = 1;
 /// `__sk_buff.protocol`, network order.
 const SKB_PROTOCOL: i16 = 16;

@@ -16,6 +16,7 @@ use super::target::{self, Decide, Unsupported, Ways, Why};
 use crate::bpf::asm::{Assembler, Cond, Label, Reg, Size};
 
 pub use drop::EarlyDrop;
+pub(super) use frame::HELPER_LOAD_RELATIVE;
 
 /// `bpf_get_prandom_u32` in `enum bpf_func_id`.
 const HELPER_RANDOM: i32 = 7;

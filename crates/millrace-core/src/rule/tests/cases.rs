@@ -426,7 +426,13 @@ fn canonical_text_keeps_the_meaning() {
 #[test]
 fn a_set_that_drops_everything_warns() {
     assert_eq!(compile("len > 3 => drop; drop", 1).warnings(), ["these rules drop every datagram"]);
+    for text in
+        ["len > 3 => drop; len <= 3 => drop", "u8[0] < 9 => drop; len == 0 => drop; u8[0] >= 9 => drop"]
+    {
+        assert_eq!(compile(text, 1).warnings(), ["these rules drop every datagram"], "{text}");
+    }
     assert!(compile("len > 3 => drop", 1).warnings().is_empty());
+    assert!(compile("len > 3 => drop; len < 3 => drop", 1).warnings().is_empty());
 }
 
 #[test]

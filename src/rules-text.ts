@@ -1,0 +1,39 @@
+import { isUtf8 } from 'node:buffer'
+import { readFileSync } from 'node:fs'
+import { MillraceError } from './errors.js'
+
+const REASONS: Readonly<Record<string, string>> = {
+  ENOENT: 'no such file',
+  EISDIR: 'it is a directory',
+  EACCES: 'permission denied',
+}
+
+/**
+ * The text of a rules file; `name` is how messages call it.
+ *
+ * @throws MillraceError `MILLRACE_E_CONFIG` when it cannot be read, `MILLRACE_E_RULES` when it is not UTF-8.
+ */
+export function readRules(path: string | number, name: string): string {
+  let bytes: Buffer
+  try {
+    bytes = readFileSync(path)
+  } catch (cause) {
+    const { code = '', message } = cause as NodeJS.ErrnoException
+    const why = REASONS[code] ?? message
+    throw new MillraceError('MILLRACE_E_CONFIG', `${name}: ${why}; expected a file of rules`, { cause })
+  }
+  if (isUtf8(bytes)) return new TextDecoder().decode(bytes)
+  throw new MillraceError('MILLRACE_E_RULES', `${name}: line ${badLine(bytes)} is not UTF-8`)
+}
+
+/** Number of the first line that is not UTF-8. A line feed is no part of any longer character. */
+function badLine(bytes: Buffer): number {
+  let line = 1
+  for (let start = 0; start < bytes.length; line++) {
+    const end = bytes.indexOf(10, start)
+    const next = end < 0 ? bytes.length : end + 1
+    if (!isUtf8(bytes.subarray(start, next))) return line
+    start = next
+  }
+  return line
+}
