@@ -66,7 +66,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
       order,
     )
     t.same(child.lines.at(-1)?.calls, ['start', 'stop 5000', 'stopped'])
-    t.match(child.stderr, /^received {2,}130$/m, 'the table is on stderr')
+    t.match(child.stderr, /^received {2,}135$/m, 'the table is on stderr')
     t.match(child.stderr, 'the books balance')
   })
 
