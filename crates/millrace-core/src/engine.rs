@@ -73,7 +73,7 @@ pub struct EngineStats {
     pub rules: Vec<RuleStats>,
     /// 1 for the rules of the start, one more with each reload.
     pub rules_generation: u64,
-    /// Reloads refused, because the rules did not compile.
+    /// Reloads refused: the rules did not compile, or the kernel would not replace the XDP program.
     pub rules_refused: u64,
     /// Datagrams that rules dropped in the XDP program, before any thread received them. To the books they are received
     /// and dropped; no thread counts them.
@@ -105,10 +105,13 @@ impl InterfaceStats {
     }
 }
 
-/// Of the interface, or of the one that has taken its place and name.
-fn statistics(interface: &Interface) -> Option<Statistics> {
-    let link = interface.link().or_else(|_| Interface::by_name(&interface.name)?.link());
-    link.ok().map(|link| link.statistics)
+/// Of the interface, or of the one that has taken its place and name: which one, and its statistics.
+fn statistics(interface: &Interface) -> Option<(u32, Statistics)> {
+    if let Ok(link) = interface.link() {
+        return Some((interface.index, link.statistics));
+    }
+    let other = Interface::by_name(&interface.name).ok()?;
+    other.link().ok().map(|link| (other.index, link.statistics))
 }
 
 /// Granted and refused independently of the backend; as in [`BackendInfo`].
@@ -174,7 +177,7 @@ pub struct Engine {
     handles: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     interface: Option<Interface>,
-    interface_before: Option<Statistics>,
+    interface_before: Option<(u32, Statistics)>,
     /// Where what was granted can change while the engine runs.
     host: Option<Arc<xdp::host::Host>>,
 }
@@ -444,7 +447,10 @@ impl Engine {
             rules_generation: in_force.generation,
             rules_refused: self.rules_refused,
             early_dropped: in_force.early_dropped,
-            interface: now.zip(self.interface_before).map(|(now, before)| InterfaceStats::since(now, before)),
+            interface: now.zip(self.interface_before).map(|((index, now), (old, before))| {
+                // One that was made anew began at 0.
+                InterfaceStats::since(now, if index == old { before } else { Statistics::default() })
+            }),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! more is added up by rule name, so that a rule's count goes on over a reload as long as its name does.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -19,8 +19,11 @@ use crate::{
     stats::{Counter, RuleStats},
 };
 
-/// Above so many counters for each thread, datagrams are counted by rule, and not by rule and queue (8 MiB).
-const MAX_CELLS: usize = 1 << 20;
+/// Above so many counters for each thread, datagrams are counted by rule, and not by rule and queue: each is a time series to
+/// whoever watches.
+pub const MAX_CELLS: usize = 4096;
+/// Names of rules no longer in force whose counts are kept.
+const MAX_PAST: usize = 1 << 16;
 /// How long after its replacement an XDP program may still count: until the last NAPI poll that began with it is over.
 const PROGRAM_LEAVES: Duration = Duration::from_secs(1);
 
@@ -53,9 +56,9 @@ impl RuleCounters {
 }
 
 /// What a rule did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Totals {
-    /// By queue; one for all where they are too many.
+    /// By queue; one for all of them where some generation did not count by queue.
     delivered: Vec<u64>,
     full: u64,
     /// By a receive thread.
@@ -65,12 +68,16 @@ struct Totals {
 }
 
 impl Totals {
+    fn none(queues: usize) -> Self {
+        Totals { delivered: vec![0; queues], full: 0, dropped: 0, early: 0 }
+    }
+
     fn add(&mut self, other: &Totals) {
-        if self.delivered.len() < other.delivered.len() {
-            self.delivered.resize(other.delivered.len(), 0);
+        if self.delivered.len() == other.delivered.len() {
+            self.delivered.iter_mut().zip(&other.delivered).for_each(|(sum, n)| *sum += n);
+        } else {
+            self.delivered = vec![self.delivered.iter().chain(&other.delivered).sum()];
         }
-        // Where one side counts by queue and the other does not, its sum goes to the first.
-        self.delivered.iter_mut().zip(&other.delivered).for_each(|(sum, n)| *sum += n);
         self.full += other.full;
         self.dropped += other.dropped;
         self.early += other.early;
@@ -92,7 +99,7 @@ pub struct Generation {
 
 impl Generation {
     fn totals(&self, rule: usize) -> Totals {
-        let mut totals = Totals::default();
+        let mut totals = Totals::none(self.counters.first().map_or(1, |c| c.span));
         for c in &self.counters {
             let delivered = c.delivered.chunks(c.span).nth(rule).unwrap_or_default();
             let one = |counters: &[Counter]| counters.get(rule).map_or(0, Counter::get);
@@ -103,12 +110,21 @@ impl Generation {
                 early: 0,
             });
         }
-        if let (Some(early), Ok(index)) = (&self.early, u16::try_from(rule))
-            && index < early.count()
-        {
-            totals.early = early.dropped(index);
-        }
+        totals.early = self.early_drops(rule);
         totals
+    }
+
+    fn early_drops(&self, rule: usize) -> u64 {
+        match (&self.early, u16::try_from(rule)) {
+            (Some(early), Ok(index)) if index < early.count() => early.dropped(index),
+            _ => 0,
+        }
+    }
+
+    fn all_early_drops(&self) -> u64 {
+        (0..self.early.as_ref().map_or(0, |early| early.count()))
+            .map(|rule| self.early_drops(rule.into()))
+            .sum()
     }
 }
 
@@ -119,16 +135,20 @@ pub struct LiveRules {
     queues: usize,
     /// The newest generation's number: what threads look at.
     newest: AtomicU64,
+    /// Locked for a moment only, because receive threads take it from here.
+    current: Mutex<Arc<Generation>>,
+    /// Locked before `current` by whoever needs both.
     ledger: Mutex<Ledger>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Ledger {
-    current: Arc<Generation>,
     /// Older ones that a thread or an XDP program may still use, and when they were replaced.
     leaving: Vec<(Instant, Arc<Generation>)>,
     /// By rule name, of those that nobody uses any more.
     past: HashMap<String, Totals>,
+    /// Early drops of those, by whatever rule.
+    past_early: u64,
 }
 
 /// What [`LiveRules::stats`] returns.
@@ -142,8 +162,13 @@ pub struct RulesInForce {
     pub early_dropped: u64,
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl LiveRules {
-    /// The first generation, for a number of threads and queues (both at least 1). `early` are the rules that the XDP program runs.
+    /// The first generation, for a number of threads and queues (both at least 1). `early` are the rules that the XDP
+    /// program runs.
     pub fn new(
         rules: Arc<RuleSet>,
         early: Option<Arc<EarlyRules>>,
@@ -151,8 +176,13 @@ impl LiveRules {
         queues: usize,
     ) -> Arc<Self> {
         let current = Self::generation(1, rules, early, threads, queues);
-        let ledger = Ledger { current, leaving: Vec::new(), past: HashMap::new() };
-        Arc::new(LiveRules { threads, queues, newest: AtomicU64::new(1), ledger: Mutex::new(ledger) })
+        Arc::new(LiveRules {
+            threads,
+            queues,
+            newest: AtomicU64::new(1),
+            current: Mutex::new(current),
+            ledger: Mutex::default(),
+        })
     }
 
     fn generation(
@@ -166,23 +196,19 @@ impl LiveRules {
         Arc::new(Generation { number, rules, counters, early })
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The generation in force.
     pub fn current(&self) -> Arc<Generation> {
-        Arc::clone(&self.ledger().current)
+        Arc::clone(&locked(&self.current))
     }
 
     /// Puts new rules in force. Each thread takes them before its next receive pass. Returns the generation's number.
     pub fn replace(&self, rules: Arc<RuleSet>, early: Option<Arc<EarlyRules>>) -> u64 {
-        let mut ledger = self.ledger();
-        let number = ledger.current.number + 1;
+        let mut ledger = locked(&self.ledger);
+        let number = self.current().number + 1;
         let new = Self::generation(number, rules, early, self.threads, self.queues);
-        let old = std::mem::replace(&mut ledger.current, new);
+        let old = std::mem::replace(&mut *locked(&self.current), Arc::clone(&new));
         ledger.leaving.push((Instant::now(), old));
-        ledger.settle();
+        ledger.settle(&new);
         self.newest.store(number, Ordering::Release);
         number
     }
@@ -195,57 +221,62 @@ impl LiveRules {
 
     /// What the rules did so far.
     pub fn stats(&self) -> RulesInForce {
-        let mut ledger = self.ledger();
-        ledger.settle();
-        let mut sums = ledger.past.clone();
+        let mut ledger = locked(&self.ledger);
+        let current = self.current();
+        ledger.settle(&current);
+        let names = current.rules.names();
+        let mut sums: Vec<Totals> = (0..names.len()).map(|rule| current.totals(rule)).collect();
+        let by_name: HashMap<&str, usize> = names.iter().map(String::as_str).zip(0..).collect();
         for (_, generation) in &ledger.leaving {
-            add(&mut sums, generation);
+            for (rule, name) in generation.rules.names().iter().enumerate() {
+                if let Some(sum) = by_name.get(name.as_str()).and_then(|&now| sums.get_mut(now)) {
+                    sum.add(&generation.totals(rule));
+                }
+            }
         }
-        add(&mut sums, &ledger.current);
-        let rules = ledger.current.rules.describe().into_iter().map(|(name, text)| {
-            let did = sums.get(&name).cloned().unwrap_or_default();
+        let rules = current.rules.describe().into_iter().zip(sums).map(|((name, text), mut did)| {
+            if let Some(before) = ledger.past.get(&name) {
+                did.add(before);
+            }
             let delivered: u64 = did.delivered.iter().sum();
-            let by_queue = did
-                .delivered
-                .iter()
-                .enumerate()
-                .filter(|(_, n)| **n > 0 && self.queues == did.delivered.len());
+            let by_queue = did.delivered.iter().copied().enumerate().filter(|(_, n)| *n > 0);
             RuleStats {
                 matched: delivered + did.full + did.dropped + did.early,
                 dropped: did.dropped + did.early,
                 queue_full: did.full,
-                queues: by_queue.map(|(queue, n)| (queue, *n)).collect(),
+                queues: if did.delivered.len() == self.queues { by_queue.collect() } else { Vec::new() },
                 name,
                 text,
             }
         });
-        RulesInForce {
-            generation: ledger.current.number,
-            rules: rules.collect(),
-            early_dropped: sums.values().map(|did| did.early).sum(),
-        }
+        let leaving = ledger.leaving.iter().map(|(_, generation)| generation.all_early_drops());
+        let early_dropped = ledger.past_early + leaving.sum::<u64>() + current.all_early_drops();
+        RulesInForce { generation: current.number, rules: rules.collect(), early_dropped }
     }
 }
 
 impl Ledger {
     /// Adds up what no thread and no program uses any more.
-    fn settle(&mut self) {
-        let past = &mut self.past;
-        self.leaving.retain_mut(|(replaced, generation)| {
+    fn settle(&mut self, current: &Generation) {
+        let Ledger { leaving, past, past_early } = self;
+        leaving.retain_mut(|(replaced, generation)| {
             // Ours is the only handle: the threads' last writes came before they gave theirs up.
             let left = Arc::get_mut(generation).is_none()
                 || generation.early.is_some() && replaced.elapsed() < PROGRAM_LEAVES;
             if !left {
-                add(past, generation);
+                for (rule, name) in generation.rules.names().into_iter().enumerate() {
+                    let did = generation.totals(rule);
+                    *past_early += did.early;
+                    past.entry(name).and_modify(|sum| sum.add(&did)).or_insert(did);
+                }
             }
             left
         });
-    }
-}
-
-fn add(sums: &mut HashMap<String, Totals>, generation: &Generation) {
-    for (rule, name) in generation.rules.names().into_iter().enumerate() {
-        sums.entry(name).or_default().add(&generation.totals(rule));
+        // Names that change with each reload must not pile up.
+        if past.len() > MAX_PAST {
+            let names: HashSet<String> = current.rules.names().into_iter().collect();
+            past.retain(|name, _| names.contains(name));
+        }
     }
 }
 
@@ -275,7 +306,7 @@ mod tests {
         let third = live.newer(1).unwrap();
         drop((first, second));
         assert_eq!(by_name(&live), want);
-        assert!(live.ledger().leaving.is_empty());
+        assert!(locked(&live.ledger).leaving.is_empty());
         third.counters[0].deliver(2, 0);
         assert_eq!(by_name(&live)[2], ("a".into(), 6, 3));
         // A name that was away comes back with what it had.
@@ -287,12 +318,23 @@ mod tests {
     }
 
     #[test]
+    fn counts_of_a_set_too_large_to_count_by_queue_are_no_queues() {
+        let live = LiveRules::new(rules("b: queue(0)"), None, 1, 2);
+        live.current().counters[0].deliver(0, 1);
+        let many: String = (0..MAX_CELLS).map(|i| format!("u16[0] == {i} => queue(0)\n")).collect();
+        live.replace(rules(&format!("{many}b: queue(1)")), None);
+        live.current().counters[0].deliver(MAX_CELLS, 1);
+        let b = live.stats().rules.pop().unwrap();
+        assert_eq!((b.name.as_str(), b.matched, b.queues.len()), ("b", 2, 0));
+    }
+
+    #[test]
     fn too_many_cells_are_counted_by_rule_alone() {
         let few = RuleCounters::new(3, 4);
         few.deliver(1, 3);
         assert_eq!((few.delivered.len(), few.delivered[7].get()), (12, 1));
         let many = RuleCounters::new(60_000, 1000);
         many.deliver(59_999, 999);
-        assert_eq!((many.delivered.len(), many.delivered[59_999].get()), (60_000, 1));
+        assert_eq!((many.delivered.len(), many.delivered[59_999].get(), MAX_CELLS), (60_000, 1, 4096));
     }
 }

@@ -94,8 +94,14 @@ impl XdpLink {
             flags: 0,
             old_prog_fd: 0,
         };
-        sys::bpf(BPF_LINK_UPDATE, &mut attr).map_err(|e| sys::explain("replacing our XDP program", e))?;
-        Ok(())
+        match sys::bpf(BPF_LINK_UPDATE, &mut attr) {
+            Ok(_) => Ok(()),
+            // What the kernel says of a link whose interface was removed.
+            Err(e) if e.raw_os_error() == Some(libc::ENOLINK) => {
+                Err(Error::os(Code::Interface, "replacing our XDP program: the interface is gone", e))
+            }
+            Err(e) => Err(sys::explain("replacing our XDP program", e)),
+        }
     }
 }
 

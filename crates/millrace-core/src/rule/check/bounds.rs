@@ -51,7 +51,8 @@ pub(crate) fn bound_of(m: u64, op: BinOp, n: u64, constant: Option<u64>) -> u64 
 impl Cond {
     /// Whether it can be true, and whether it can be false, as far as constants tell.
     pub(super) fn outcomes(&self) -> (bool, bool) {
-        let all = |parts: &[Cond], want: fn(&Cond) -> bool| parts.iter().all(want);
+        // Each part is asked once: asked for each answer by itself, nested parts would be asked 2^depth times.
+        let each = |parts: &[Cond]| parts.iter().map(Cond::outcomes).unzip::<_, _, Vec<_>, Vec<_>>();
         match self {
             Cond::Always => (true, false),
             Cond::Never => (false, true),
@@ -59,8 +60,14 @@ impl Cond {
                 let (yes, no) = inner.outcomes();
                 (no, yes)
             }
-            Cond::And(parts) => (all(parts, |c| c.outcomes().0), !all(parts, |c| !c.outcomes().1)),
-            Cond::Or(parts) => (!all(parts, |c| !c.outcomes().0), all(parts, |c| c.outcomes().1)),
+            Cond::And(parts) => {
+                let (yes, no) = each(parts);
+                (!yes.contains(&false), no.contains(&true))
+            }
+            Cond::Or(parts) => {
+                let (yes, no) = each(parts);
+                (yes.contains(&true), !no.contains(&false))
+            }
             _ => (true, true),
         }
     }

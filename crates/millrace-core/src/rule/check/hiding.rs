@@ -198,7 +198,7 @@ impl Hiding {
                 ids.iter().enumerate().filter(|(i, _)| some >> i & 1 == 1).map(|(_, id)| *id).collect();
             let Some(others) = self.by_subjects.get(&chosen) else { continue };
             for (other, who) in others {
-                if !self.regions.spend(1) {
+                if !self.regions.spend(other.size()) {
                     return None;
                 }
                 if other.contains(region) {

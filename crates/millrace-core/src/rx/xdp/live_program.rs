@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::{attachment::Attachment, early::EarlyRules};
 use crate::{
-    error::Result,
+    error::{Code, Result},
     rx::steering::{Steer, Steering},
 };
 
@@ -62,7 +62,11 @@ impl Steer for Handle {
         let mut state = self.0.state();
         // While the interface is away there is nothing to replace: the next program has them.
         if let Some(attachment) = state.attached.upgrade() {
-            attachment.replace(steering.early.clone())?;
+            match attachment.replace(steering.early.clone()) {
+                // Removed, and the receive threads have not noticed yet.
+                Err(e) if e.code == Code::Interface => {}
+                replaced => replaced?,
+            }
             state.says = attachment.early_drops();
         }
         state.early.clone_from(&steering.early);
