@@ -40,6 +40,9 @@ const BACKLOG: usize = 64;
 const TRAFFIC_FLOWS: Duration = Duration::from_millis(2);
 /// How long a thread that ends by an error sees to it that its last datagrams are taken.
 const LAST_LOOK: Duration = Duration::from_secs(1);
+/// A thread with real-time priority that had work for so long without a pause sleeps for a moment all the same, so that
+/// workers and the kernel's own threads on its CPU get their turn.
+const REAL_TIME_RUN: Duration = Duration::from_millis(10);
 /// Longer than a TPACKET_V3 block stays open (1 ms).
 const RETIRE_GRACE: Duration = Duration::from_millis(5);
 
@@ -519,6 +522,7 @@ impl<R: Receiver> ReceiveThread<R> {
 
     fn receive_until_stopped(&mut self) -> Result<()> {
         let mut last_frame: Option<Instant> = None;
+        let mut busy_since: Option<Instant> = None;
         let mut counters_at = Instant::now();
         while !self.stop.load(Ordering::Acquire) {
             self.scatter.refresh();
@@ -533,10 +537,20 @@ impl<R: Receiver> ReceiveThread<R> {
                 counters_at = now;
                 self.read_kernel_counters();
             }
-            if frames >= BACKLOG || self.busy_poll == BusyPoll::Always {
+            if self.busy_poll == BusyPoll::Always {
                 std::hint::spin_loop();
                 continue;
             }
+            if frames >= BACKLOG {
+                let since = *busy_since.get_or_insert(now);
+                if self.priority.is_some() && now.duration_since(since) >= REAL_TIME_RUN {
+                    busy_since = None;
+                    self.counters.sleeps.add(1);
+                    thread::sleep(self.pace);
+                }
+                continue;
+            }
+            busy_since = None;
             self.counters.sleeps.add(1);
             let longest = wake_in.map_or(IDLE_SLEEP, |w| w.min(IDLE_SLEEP));
             let flowing = last_frame.is_some_and(|at| now.duration_since(at) < TRAFFIC_FLOWS);

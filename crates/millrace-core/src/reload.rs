@@ -98,7 +98,15 @@ pub struct Generation {
 }
 
 impl Generation {
-    fn totals(&self, rule: usize) -> Totals {
+    /// What each rule did.
+    fn totals(&self) -> Vec<Totals> {
+        let early = self.early.as_ref().map(|early| early.dropped()).unwrap_or_default();
+        (0..self.rules.len())
+            .map(|rule| self.totals_of(rule, early.get(rule).copied().unwrap_or(0)))
+            .collect()
+    }
+
+    fn totals_of(&self, rule: usize, early: u64) -> Totals {
         let mut totals = Totals::none(self.counters.first().map_or(1, |c| c.span));
         for c in &self.counters {
             let delivered = c.delivered.chunks(c.span).nth(rule).unwrap_or_default();
@@ -110,21 +118,8 @@ impl Generation {
                 early: 0,
             });
         }
-        totals.early = self.early_drops(rule);
+        totals.early = early;
         totals
-    }
-
-    fn early_drops(&self, rule: usize) -> u64 {
-        match (&self.early, u16::try_from(rule)) {
-            (Some(early), Ok(index)) if index < early.count() => early.dropped(index),
-            _ => 0,
-        }
-    }
-
-    fn all_early_drops(&self) -> u64 {
-        (0..self.early.as_ref().map_or(0, |early| early.count()))
-            .map(|rule| self.early_drops(rule.into()))
-            .sum()
     }
 }
 
@@ -225,12 +220,14 @@ impl LiveRules {
         let current = self.current();
         ledger.settle(&current);
         let names = current.rules.names();
-        let mut sums: Vec<Totals> = (0..names.len()).map(|rule| current.totals(rule)).collect();
+        let mut sums = current.totals();
+        let mut early_dropped = ledger.past_early + sums.iter().map(|did| did.early).sum::<u64>();
         let by_name: HashMap<&str, usize> = names.iter().map(String::as_str).zip(0..).collect();
         for (_, generation) in &ledger.leaving {
-            for (rule, name) in generation.rules.names().iter().enumerate() {
+            for (name, did) in generation.rules.names().iter().zip(generation.totals()) {
+                early_dropped += did.early;
                 if let Some(sum) = by_name.get(name.as_str()).and_then(|&now| sums.get_mut(now)) {
-                    sum.add(&generation.totals(rule));
+                    sum.add(&did);
                 }
             }
         }
@@ -249,8 +246,6 @@ impl LiveRules {
                 text,
             }
         });
-        let leaving = ledger.leaving.iter().map(|(_, generation)| generation.all_early_drops());
-        let early_dropped = ledger.past_early + leaving.sum::<u64>() + current.all_early_drops();
         RulesInForce { generation: current.number, rules: rules.collect(), early_dropped }
     }
 }
@@ -264,8 +259,7 @@ impl Ledger {
             let left = Arc::get_mut(generation).is_none()
                 || generation.early.is_some() && replaced.elapsed() < PROGRAM_LEAVES;
             if !left {
-                for (rule, name) in generation.rules.names().into_iter().enumerate() {
-                    let did = generation.totals(rule);
+                for (name, did) in generation.rules.names().into_iter().zip(generation.totals()) {
                     *past_early += did.early;
                     past.entry(name).and_modify(|sum| sum.add(&did)).or_insert(did);
                 }

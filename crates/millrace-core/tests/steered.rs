@@ -195,12 +195,16 @@ fn where_classic_bpf_cannot_ebpf_steers() {
     // A sum may need more than 32 bits, which only eBPF has.
     let pair = Pair::new(1);
     let rules = "u32[0] * 2 > 0x0601_0000 => mod(u8[1])\nelse => mod(u8[0])";
-    let running = Running::start(&pair, config_of(BackendChoice::Packet, FanoutMode::Rules, rules));
+    let mut running = Running::start(&pair, config_of(BackendChoice::Packet, FanoutMode::Rules, rules));
     send(&pair, SENT);
     running.received(SENT);
+    // A group keeps its kind: rules that classic BPF could have run are steered by eBPF too.
+    running.engine.reload(RULES).unwrap();
+    send(&pair, SENT);
+    running.received(2 * SENT);
     let stats = running.stop();
     assert_eq!(granted(&stats, "steering"), "rules, eBPF");
-    assert_eq!(local(&stats), (SENT, SENT));
+    assert_eq!(local(&stats), (2 * SENT, 2 * SENT));
 }
 
 /// How many of `count` datagrams have this first byte.

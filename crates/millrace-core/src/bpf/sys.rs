@@ -6,6 +6,7 @@
 use std::{
     io, mem,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    sync::OnceLock,
 };
 
 use crate::error::{Code, Error, Result};
@@ -20,6 +21,17 @@ const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_MAP_TYPE_PERCPU_ARRAY: u32 = 6;
 /// At least as many CPUs as any kernel we may run on is built for (`CONFIG_NR_CPUS`: x86 up to 8192, arm64 4096).
 const MAX_CPUS: usize = 8192;
+
+/// Room for one value of each possible CPU: the highest number in `/sys/devices/system/cpu/possible` (such as `0-7`) and
+/// one, or [`MAX_CPUS`] where that cannot be read. The kernel writes one for each CPU in it, whatever room there is.
+fn cpu_values() -> usize {
+    static VALUES: OnceLock<usize> = OnceLock::new();
+    *VALUES.get_or_init(|| {
+        let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+        let highest = text.trim().rsplit([',', '-']).next().and_then(|n| n.parse::<usize>().ok());
+        highest.map_or(MAX_CPUS, |n| n.saturating_add(1).min(MAX_CPUS))
+    })
+}
 const BPF_MAP_TYPE_XSKMAP: u32 = 17;
 const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
 const BPF_PROG_TYPE_XDP: u32 = 6;
@@ -215,13 +227,26 @@ impl CounterMap {
         self.fd.as_raw_fd()
     }
 
+    /// Reads the first `count` counters, each the sum over the CPUs.
+    ///
+    /// # Errors
+    /// [`Code::Kernel`], for an index beyond the map too.
+    pub fn read(&self, count: u32) -> Result<Vec<u64>> {
+        let mut values = vec![0u64; cpu_values()];
+        (0..count).map(|index| self.sum(index, &mut values)).collect()
+    }
+
     /// Reads a counter: the sum over the CPUs.
     ///
     /// # Errors
     /// [`Code::Kernel`], for an index beyond the map too.
     pub fn get(&self, index: u32) -> Result<u64> {
-        // The kernel writes one value for each possible CPU, and takes our word for it that there is room.
-        let mut values = vec![0u64; MAX_CPUS];
+        self.sum(index, &mut vec![0u64; cpu_values()])
+    }
+
+    /// `values` has [`cpu_values`] entries.
+    fn sum(&self, index: u32, values: &mut [u64]) -> Result<u64> {
+        debug_assert_eq!(values.len(), cpu_values());
         let mut attr = MapElement {
             map_fd: self.fd.as_raw_fd() as u32,
             pad: 0,

@@ -20,7 +20,7 @@ use crate::{
 pub struct Steering {
     /// Classic BPF for a fanout group; the kernel takes the result modulo the members.
     pub fanout: std::result::Result<Vec<sock_filter>, String>,
-    /// eBPF for a fanout group. Made only where it is asked for, or where classic BPF cannot express the rules.
+    /// eBPF for a fanout group; not made for modes that have no use for it.
     pub fanout_ebpf: std::result::Result<Vec<u64>, String>,
     /// Classic BPF for a SO_REUSEPORT group of one socket for each receive thread.
     pub reuseport: std::result::Result<Vec<sock_filter>, String>,
@@ -39,7 +39,7 @@ impl Steering {
             Ok(program)
         };
         let fanout = compile(CbpfTarget::Fanout);
-        let fanout_ebpf = if fanout.is_err() || config.fanout == FanoutMode::Ebpf {
+        let fanout_ebpf = if matches!(config.fanout, FanoutMode::Rules | FanoutMode::Ebpf) {
             rules.to_ebpf().map_err(|e| e.to_string())
         } else {
             missing()

@@ -28,10 +28,10 @@ impl EarlyRules {
         self.count
     }
 
-    /// Datagrams dropped by the rule of this index since the set was put in force.
-    pub fn dropped(&self, rule: u16) -> u64 {
+    /// Datagrams that each of the rules dropped since the set was put in force.
+    pub fn dropped(&self) -> Vec<u64> {
         // Reading an array map fails for an index beyond it only.
-        self.counters.get(rule.into()).unwrap_or(0)
+        self.counters.read(self.count.into()).unwrap_or_default()
     }
 
     /// For the program's generator.
