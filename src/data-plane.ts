@@ -8,6 +8,7 @@ import type { EngineStats, Snapshot, ThreadStats } from './stats.js'
 import { SupervisedWorker } from './supervisor.js'
 import { Counters } from './worker/counters.js'
 import type { QueuePlan } from './worker/lane.js'
+import { Generations } from './worker/rule-names.js'
 
 interface Plan {
   readonly queueBytes: number
@@ -26,8 +27,8 @@ interface CompiledRules {
 const WATCH_MS = 1000
 
 /** Opens nothing yet; see {@link DataPlane}. */
-export function createDataPlane(config: Config, log: Log): DataPlane {
-  return new NativeDataPlane(config, log)
+export function createDataPlane(config: Config, log: Log, addon: Native = native()): DataPlane {
+  return new NativeDataPlane(config, log, addon)
 }
 
 class NativeDataPlane implements DataPlane {
@@ -44,13 +45,15 @@ class NativeDataPlane implements DataPlane {
   #starting: Promise<void> | undefined
   /** Of the rules in force. */
   #generation = 1
+  /** What was and is in force, for workers that are started again. */
+  readonly #rules = new Generations()
   /** Reloads that were refused before they reached the engine. */
   #refused = 0
 
-  constructor(config: Config, log: Log) {
+  constructor(config: Config, log: Log, addon: Native) {
     this.#config = config
     this.#log = log
-    this.#addon = native()
+    this.#addon = addon
   }
 
   onFatal(listener: (error: Error) => void): void {
@@ -64,6 +67,7 @@ class NativeDataPlane implements DataPlane {
 
   async #start(): Promise<void> {
     const plan = this.#open()
+    this.#rules.add({ number: this.#generation, names: plan.rules })
     try {
       this.#workers = Array.from({ length: plan.queues }, (_, queue) => this.#worker(plan, queue))
       await Promise.all(this.#workers.map((worker) => worker.start()))
@@ -108,6 +112,8 @@ class NativeDataPlane implements DataPlane {
     const next = { number: this.#generation + 1, names: compiled.names }
     for (const worker of this.#workers) worker.announce(next)
     this.#generation = this.#call(() => this.#addon.reloadRules(this.#engine, rules))
+    // Not before: the kernel may refuse them, and a worker that is born later must know only what came in force.
+    this.#rules.add(next)
     this.#warn(compiled)
     return this.#generation
   }
@@ -153,8 +159,7 @@ class NativeDataPlane implements DataPlane {
       publisher: publisherConfig(this.#config, queue),
       logLevel: log.level,
     }
-    const rules = { number: this.#generation, names: plan.rules }
-    return new SupervisedWorker(birth, rules, this.#log, (error) => this.#fatal(error))
+    return new SupervisedWorker(birth, this.#rules, this.#log, (error) => this.#fatal(error))
   }
 
   #stats(): EngineStats {

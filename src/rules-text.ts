@@ -9,14 +9,19 @@ const REASONS: Readonly<Record<string, string>> = {
 }
 
 /**
- * The text of a rules file; `name` is how messages call it.
+ * The text of a rules file, without a byte order mark; `name` is how messages call it. Start, reload and command line all
+ * read rules by this.
  *
  * @throws MillraceError `MILLRACE_E_CONFIG` when it cannot be read, `MILLRACE_E_RULES` when it is not UTF-8.
  */
-export function readRules(path: string | number, name: string): string {
+export function readRules<P extends string | number>(
+  path: P,
+  name: string,
+  read: (path: P) => Buffer = readFileSync,
+): string {
   let bytes: Buffer
   try {
-    bytes = readFileSync(path)
+    bytes = read(path)
   } catch (cause) {
     const { code = '', message } = cause as NodeJS.ErrnoException
     const why = REASONS[code] ?? message
@@ -24,6 +29,11 @@ export function readRules(path: string | number, name: string): string {
   }
   if (isUtf8(bytes)) return new TextDecoder().decode(bytes)
   throw new MillraceError('MILLRACE_E_RULES', `${name}: line ${badLine(bytes)} is not UTF-8`)
+}
+
+/** How messages call the file that MILLRACE_RULES_FILE names. */
+export function rulesFileName(path: string): string {
+  return `MILLRACE_RULES_FILE ${path}`
 }
 
 /** Number of the first line that is not UTF-8. A line feed is no part of any longer character. */

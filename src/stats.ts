@@ -58,7 +58,7 @@ export interface RuleStats {
   readonly dropped: number
   /** Because the lane was full. */
   readonly queueFull: number
-  /** Queue and datagrams put into its lane, without queues that got none; empty where rules × queues exceed 1,048,576. */
+  /** Queue and datagrams put into its lane, without queues that got none; empty where rules × queues exceed 4,096. */
   readonly queues: readonly (readonly [number, number])[]
 }
 

@@ -6,7 +6,7 @@ import { Counters } from './worker/counters.js'
 import { queueControl } from './worker/lane.js'
 import type { WorkerBirth, WorkerReport } from './worker/messages.js'
 import { recoverQueue } from './worker/recover.js'
-import { type Generation, REMEMBERED } from './worker/rule-names.js'
+import type { Generation, Generations } from './worker/rule-names.js'
 
 /** First pause before a dead worker is started again, ms; doubles to the longest. */
 const RESTART_MS = 100
@@ -36,8 +36,7 @@ export class SupervisedWorker {
   readonly #log: SupervisorLog
   readonly #onFatal: (error: Error) => void
   #worker: Worker | undefined
-  /** The rules whose datagrams may lie in the lanes. */
-  readonly #generations: Generation[]
+  readonly #rules: Generations
   #announce: MessagePort | undefined
   #state: WorkerStats['state'] = 'starting'
   #restarts = 0
@@ -51,10 +50,11 @@ export class SupervisedWorker {
   #drained: { left: number } | undefined
   #onExit: (() => void) | undefined
 
-  constructor(birth: QueueBirth, rules: Generation, log: SupervisorLog, onFatal: (error: Error) => void) {
+  /** `rules`: shared by all workers; what it holds when a worker is born, that one is told. */
+  constructor(birth: QueueBirth, rules: Generations, log: SupervisorLog, onFatal: (error: Error) => void) {
     this.queue = birth.queue
     this.#birth = birth
-    this.#generations = [rules]
+    this.#rules = rules
     this.#counters = new Counters(birth.counters)
     this.#control = queueControl(birth.memory, birth.plan)
     this.#log = log
@@ -66,10 +66,8 @@ export class SupervisedWorker {
     return new Promise((resolve, reject) => this.#spawn(resolve, reject))
   }
 
-  /** Tells the worker what the rules of a generation are called; call it before the generation is put in force. */
+  /** Tells the running worker what the rules of a generation are called; call it before the generation is put in force. */
   announce(rules: Generation): void {
-    this.#generations.push(rules)
-    if (this.#generations.length > REMEMBERED) this.#generations.shift()
     this.#announce?.postMessage(rules)
   }
 
@@ -133,10 +131,10 @@ export class SupervisedWorker {
   }
 
   #spawn(onRunning: () => void, onFailed: (error: Error) => void): void {
-    // A channel for each worker: the port of the one before died with it, and what was announced since is in the birth.
+    // A channel for each worker: the port of the one before died with it, and what came in force since is in the birth.
     const { port1, port2 } = new MessageChannel()
     this.#announce = port1
-    const birth: WorkerBirth = { ...this.#birth, generations: this.#generations, announced: port2 }
+    const birth: WorkerBirth = { ...this.#birth, generations: this.#rules.list, announced: port2 }
     const worker = new Worker(new URL('./worker/main.js', import.meta.url), {
       workerData: birth,
       transferList: [port2],

@@ -3,10 +3,13 @@ import { type Config, ConfigError, loadConfig, redactedConfig, settingsTable } f
 import { distance, isServiceLink } from '../src/config/names.js'
 import { VARIABLES, type VariableName } from '../src/config/variables.js'
 import { exitStatus, fromNative, MillraceError } from '../src/errors.js'
+import { readRules, rulesFileName } from '../src/rules-text.js'
 
 const SEED = `SU${'A'.repeat(56)}`
-const FILES: Record<string, string> = {
+const FILES: Record<string, string | Buffer> = {
   '/rules': 'u8[0] == 1 => queue(0)',
+  '/rules.bom': '\ufeffqueue(0)',
+  '/rules.latin': Buffer.from('queue(0)\n# für alle', 'latin1'),
   '/seed': `-----BEGIN SEED-----\n${SEED}\n`,
   '/noseed': 'nothing here',
 }
@@ -14,10 +17,10 @@ const FACTS = {
   cpus: [0, 1, 2, 3],
   hostname: 'box.example',
   exists: (path: string) => path.startsWith('/'),
-  readText: (path: string) => {
-    const text = FILES[path]
-    if (text === undefined) throw Object.assign(new Error('no'), { code: 'ENOENT' })
-    return text
+  readFile: (path: string) => {
+    const content = FILES[path]
+    if (content === undefined) throw Object.assign(new Error('no'), { code: 'ENOENT' })
+    return Buffer.from(content as string)
   },
 }
 
@@ -184,7 +187,13 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
   },
   MILLRACE_WORKER_CPUS: { good: [['3', (c) => c.workers.cpus, [3, 3, 3, 3]]], bad: ['0-4', '-1'] },
   MILLRACE_RULES: { good: [['else => drop', (c) => c.engine.rules, 'else => drop']], bad: [' '] },
-  MILLRACE_RULES_FILE: { good: [['/rules', (c) => c.engine.rules, FILES['/rules']]], bad: ['/missing'] },
+  MILLRACE_RULES_FILE: {
+    good: [
+      ['/rules', (c) => c.engine.rules, FILES['/rules']],
+      ['/rules.bom', (c) => c.engine.rules, 'queue(0)'],
+    ],
+    bad: ['/missing', '/rules.latin'],
+  },
   MILLRACE_HANDLER: { good: [['/h.js', (c) => c.workers.handler, '/h.js']], bad: ['/missing.js'] },
   MILLRACE_BATCH: { good: [['256', (c) => c.workers.batch, 256]], bad: ['0', '65537'] },
   MILLRACE_FORMAT: { good: [['columns', (c) => c.publisher.format, 'columns']], bad: ['json'] },
@@ -303,7 +312,7 @@ for (const [name, { good, bad }] of Object.entries(CASES)) {
       const error = problems({ [name]: value })
       t.equal(error.problems.length, 1, `${value} is one problem`)
       t.equal(error.problems[0]!.name, name)
-      t.match(error.toString(), new RegExp(`^MILLRACE_E_[A-Z]+: ${name}=".*": expected .`), value)
+      t.match(error.toString(), new RegExp(`^MILLRACE_E_[A-Z]+: ${name}(=".*": expected .| /)`), value)
       t.notMatch(error.toString(), '\n')
       t.equal(exitStatus(error), 2)
     }
@@ -351,6 +360,33 @@ t.test('CPUs are those of the process', async (t) => {
   )
   t.equal(loadConfig({}, { ...FACTS, parallelism: 2 }).engine.queues, 2, 'a quota lowers the default')
 })
+
+t.test(
+  'a rules file that is refused has one message, at the start, at a reload and on the command line',
+  async (t) => {
+    const refused = (path: string) => problems({ MILLRACE_RULES_FILE: path, MILLRACE_BATCH: 'x' }).toString()
+    t.match(refused('/rules.latin').split('\n'), [
+      /^MILLRACE_E_CONFIG: MILLRACE_BATCH="x": /,
+      'MILLRACE_E_RULES: MILLRACE_RULES_FILE /rules.latin: line 2 is not UTF-8',
+    ])
+    t.match(
+      refused('/missing'),
+      'MILLRACE_E_CONFIG: MILLRACE_RULES_FILE /missing: no such file; expected a file of rules',
+    )
+    const real = t.testdir({ latin: FILES['/rules.latin']! })
+    const said = (f: () => unknown) => {
+      try {
+        return f()
+      } catch (error) {
+        return String(error)
+      }
+    }
+    t.equal(
+      said(() => loadConfig({ MILLRACE_RULES_FILE: `${real}/latin` }, { cpus: [0], hostname: 'x' })),
+      said(() => readRules(`${real}/latin`, rulesFileName(`${real}/latin`))),
+    )
+  },
+)
 
 t.test('variables that exclude or need each other', async (t) => {
   const cases: [Record<string, string>, string][] = [

@@ -88,6 +88,8 @@ for (const { name, daemonset, config, backend, add } of FLAVOURS) {
     t.ok(pod.terminationGracePeriodSeconds * 1000 > Number(config.MILLRACE_DRAIN_MS ?? 20_000))
     t.equal(container.readinessProbe.httpGet.path, '/readyz')
     t.equal(container.livenessProbe.httpGet.path, '/healthz')
+    for (const probe of ['startupProbe', 'readinessProbe', 'livenessProbe'])
+      t.equal(container[probe].timeoutSeconds, 5)
     t.ok(container.startupProbe.failureThreshold * container.startupProbe.periodSeconds >= 60)
     t.equal(pod.priorityClassName, 'system-node-critical')
     t.same(pod.tolerations, [{ operator: 'Exists' }])

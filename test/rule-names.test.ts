@@ -3,7 +3,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { MessageChannel } from 'node:worker_threads'
 import t from 'tap'
 import { Batch } from '../src/worker/batch.js'
-import { FORGOTTEN, REMEMBERED, RuleNames } from '../src/worker/rule-names.js'
+import { FORGOTTEN, Generations, MOST_NAMES, REMEMBERED, RuleNames } from '../src/worker/rule-names.js'
 import { FakeLane } from './rig/lane.js'
 
 t.test('each datagram has the name that its own rules give it', async (t) => {
@@ -55,4 +55,29 @@ t.test('what is forgotten is no wrong name, and nothing piles up', async (t) => 
   // A descriptor holds 16 bits of the number.
   port1.postMessage({ number: 2 ** 16 + 2, names: ['wrapped'] })
   t.equal(names.name(2, 0), 'wrapped')
+})
+
+t.test('names are bounded in all, but for the two newest generations', async (t) => {
+  const known = new Generations()
+  const add = (number: number, size: number) => known.add({ number, names: Array(size).fill(`n${number}`) })
+  const numbers = () => known.list.map(({ number }) => number)
+  add(1, 10)
+  add(2, MOST_NAMES / 2)
+  add(3, MOST_NAMES / 2 - 10)
+  t.same(numbers(), [1, 2, 3], 'just as many as may be')
+  add(4, 1)
+  t.same(numbers(), [2, 3, 4])
+  t.same([known.names(1), known.names(4)], [[], ['n4']])
+  add(5, MOST_NAMES)
+  add(6, MOST_NAMES)
+  t.same(numbers(), [5, 6])
+  t.equal(new RuleNames(known.list).name(5, MOST_NAMES - 1), 'n5')
+  // However often a reload fails, it takes one place, and what it held is free again.
+  for (let k = 0; k <= REMEMBERED; k++) add(7, MOST_NAMES)
+  t.same(numbers(), [6, 7])
+  add(7, 1)
+  add(8, 1)
+  t.same(numbers(), [7, 8])
+  for (let number = 9; number <= 12; number++) add(number, MOST_NAMES / 4 - 1)
+  t.same(numbers(), [7, 8, 9, 10, 11, 12])
 })

@@ -7,7 +7,7 @@ import type { Log } from '../src/log.js'
 import { RulesFile } from '../src/service/rules-file.js'
 
 /** What was applied, what was logged, how many reloads had no text. */
-function watched(path: string, text: string) {
+function watched(path: string, text: string, failures: Error[] = []) {
   const applied: string[] = []
   const lines: string[] = []
   const count = { refused: 0 }
@@ -15,6 +15,8 @@ function watched(path: string, text: string) {
     lines.push([level, message, fields.code, fields.reason].filter(Boolean).join(': '))
   const log = { info: note('info'), warn: note('warn'), error: note('error') } as unknown as Log
   const apply = (rules: string) => {
+    const failure = failures.shift()
+    if (failure) throw failure
     if (rules.includes('wrong')) throw new MillraceError('MILLRACE_E_RULES', 'no such action')
     return applied.push(rules)
   }
@@ -107,6 +109,32 @@ t.test('a file that cannot be read, and one that is not UTF-8', async (t) => {
   // It comes back as it was.
   writeFileSync(path, 'queue(0)')
   await until('the old text', () => applied.length === 1)
+})
+
+t.test('what changed between the start and the watch is found', async (t) => {
+  const dir = t.testdir({ rules: '\ufeffqueue(1)', same: '\ufeffqueue(0)' })
+  const { file, applied } = watched(join(dir, 'rules'), 'queue(0)')
+  const unchanged = watched(join(dir, 'same'), 'queue(0)')
+  t.teardown(() => [file, unchanged.file].map((f) => f.close()))
+  await until('the look', () => applied.length === 1)
+  t.same(applied, ['queue(1)'])
+  t.same(unchanged.lines, [])
+})
+
+t.test('a text that the kernel refused is tried again at the next event', async (t) => {
+  const dir = t.testdir({ rules: 'queue(1)' })
+  const kernel = new MillraceError('MILLRACE_E_KERNEL', 'no memory')
+  const { file, applied, lines } = watched(join(dir, 'rules'), 'queue(0)', [kernel])
+  t.teardown(() => file.close())
+  await until('the refusal', () => lines.length === 1)
+  t.same(applied, [])
+  writeFileSync(join(dir, 'other'), 'x')
+  await until('the second time', () => applied.length === 1)
+  t.same(applied, ['queue(1)'])
+  t.same(lines, [
+    'error: rules not reloaded: the old ones stay in force: MILLRACE_E_KERNEL: no memory',
+    'info: rules reloaded',
+  ])
 })
 
 t.test('a directory that cannot be watched', async (t) => {

@@ -1,5 +1,7 @@
 import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
 import { type AddressInfo, connect, createServer } from 'node:net'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { MillraceError } from '../src/errors.js'
@@ -104,6 +106,53 @@ t.test('from start to closing books', async (t) => {
     EVENTS.map((event) => process.listenerCount(event)),
     listeners,
     'the process is let go',
+  )
+})
+
+t.test('a rules file that changes while the service starts', async (t) => {
+  const path = join(t.testdir({ rules: 'queue(0)' }), 'rules')
+  const begin = (hangup: boolean) => {
+    const plane = new FakeDataPlane()
+    let start = () => {}
+    plane.mayStart = new Promise((resolve) => {
+      start = resolve
+    })
+    const service = started(plane, { MILLRACE_RULES_FILE: path })
+    if (hangup) process.emit('SIGHUP')
+    return { plane, service, start: () => start() }
+  }
+  const end = async (service: ReturnType<typeof started>) => {
+    process.emit('SIGTERM')
+    t.equal(await service.status, 0)
+  }
+
+  const asked = begin(true)
+  writeFileSync(path, 'queue(1)')
+  t.match(asked.service.lines.at(-1), {
+    level: 'info',
+    msg: /^SIGHUP while starting: the rules file is read/,
+  })
+  t.same(asked.plane.calls, ['start'].slice(0, asked.plane.calls.length), 'not before it has started')
+  asked.start()
+  await asked.service.line('rules reloaded')
+  await end(asked.service)
+  t.same(asked.plane.calls.slice(0, 2), ['start', 'reload queue(1)'])
+
+  const unasked = begin(false)
+  writeFileSync(path, 'queue(2)')
+  unasked.start()
+  await unasked.service.line('rules reloaded')
+  await end(unasked.service)
+  t.same(unasked.plane.calls, ['start', 'reload queue(2)', 'stop 5000', 'stopped'])
+
+  const same = begin(true)
+  same.start()
+  await same.service.line('rules reloaded')
+  await end(same.service)
+  t.same(
+    same.plane.calls,
+    ['start', 'reload queue(2)', 'stop 5000', 'stopped'],
+    'once, although nothing changed',
   )
 })
 

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import type { ErrorCode } from '../errors.js'
+import { type ErrorCode, fromNative } from '../errors.js'
+import { readRules, rulesFileName } from '../rules-text.js'
 import type { Facts } from './facts.js'
 import { type Problem, shown } from './problems.js'
 import type { Values, VariableName } from './variables.js'
@@ -9,7 +10,7 @@ import type { Values, VariableName } from './variables.js'
 export class Check {
   readonly #faulty: ReadonlySet<string>
   readonly #exists: (path: string) => boolean
-  readonly #readText: (path: string) => string
+  readonly #readFile: (path: string) => Buffer
 
   constructor(
     readonly env: Readonly<Record<string, string>>,
@@ -19,7 +20,7 @@ export class Check {
   ) {
     this.#faulty = new Set(problems.map((p) => p.name))
     this.#exists = facts.exists ?? existsSync
-    this.#readText = facts.readText ?? ((path) => readFileSync(path, 'utf8'))
+    this.#readFile = facts.readFile ?? ((path) => readFileSync(path))
   }
 
   isSet(name: VariableName): boolean {
@@ -58,10 +59,25 @@ export class Check {
     const value = this.env[name]
     if (value === undefined) return null
     try {
-      return this.#readText(resolve(value))
+      return this.#readFile(resolve(value)).toString()
     } catch (error) {
       // Node's message repeats the path; the code alone keeps a mistyped secret out of the line.
       this.fail(name, `a file that can be read (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
+      return null
+    }
+  }
+
+  /** The rules in the file of MILLRACE_RULES_FILE, or null where it is unset or has none. */
+  rules(): string | null {
+    const name = 'MILLRACE_RULES_FILE'
+    const value = this.env[name]
+    if (value === undefined) return null
+    try {
+      return readRules(resolve(value), rulesFileName(value), this.#readFile)
+    } catch (error) {
+      // The words of a reload and of `millrace rules`, so that one mistake has one message.
+      const { code, message } = fromNative(error)
+      this.problems.push({ code, name, message })
       return null
     }
   }

@@ -9,8 +9,8 @@ export interface Facts {
   readonly hostname: string
   /** How many threads it makes sense to run at once, where a quota makes that fewer than `cpus`. */
   readonly parallelism?: number
-  /** Text of a file; throws when it cannot be read. Default: the file system. */
-  readonly readText?: (path: string) => string
+  /** What a file holds; throws when it cannot be read. Default: the file system. */
+  readonly readFile?: (path: string) => Buffer
   /** True when a file exists. Default: the file system. */
   readonly exists?: (path: string) => boolean
 }

@@ -167,7 +167,7 @@ function pinning(check: Check, queues: number, rxThreads: number): { rx: number[
 
 function rules(check: Check): string {
   check.exclusive('MILLRACE_RULES', 'MILLRACE_RULES_FILE')
-  return check.values.MILLRACE_RULES ?? check.text('MILLRACE_RULES_FILE') ?? DEFAULT_RULES
+  return check.values.MILLRACE_RULES ?? check.rules() ?? DEFAULT_RULES
 }
 
 /** What every variable came to, for `millrace config`. */

@@ -2,14 +2,19 @@ import { type ErrorCode, MillraceError } from '../errors.js'
 import { VARIABLES } from './variables.js'
 
 /** One thing that is wrong with the environment. */
-export interface Problem {
+export type Problem = {
   readonly code: ErrorCode
   /** The variable. */
   readonly name: string
-  /** What stands there, already without secrets. */
-  readonly given: string
-  readonly expected: string
-}
+} & (
+  | {
+      /** What stands there, already without secrets. */
+      readonly given: string
+      readonly expected: string
+    }
+  /** All there is to say, where it is about what a file holds. */
+  | { readonly message: string }
+)
 
 /** All problems of one start; the message has one line for each. */
 export class ConfigError extends MillraceError {
@@ -27,8 +32,9 @@ export class ConfigError extends MillraceError {
   }
 }
 
-function problemText({ name, given, expected }: Problem): string {
-  return `${name}=${given}: expected ${expected}`
+function problemText(problem: Problem): string {
+  if ('message' in problem) return problem.message
+  return `${problem.name}=${problem.given}: expected ${problem.expected}`
 }
 
 const LONGEST = 80

@@ -129,7 +129,7 @@ export const VARIABLES = {
   }),
   MILLRACE_RULES_FILE: optional(path, {
     group: 'rules',
-    help: 'File with the rule set. Not together with MILLRACE_RULES.',
+    help: 'File with the rule set, UTF-8. It is read again when it changes and on SIGHUP. Not together with MILLRACE_RULES.',
     example: '/etc/millrace/rules',
   }),
   MILLRACE_HANDLER: set(text('forward, or the path of a handler module', /\S/), 'forward', {

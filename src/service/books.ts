@@ -56,7 +56,7 @@ export function total(counts: ByReason): number {
 }
 
 /**
- * Closes the books (design.md section 8). The equations hold at any quiet moment; while traffic flows a snapshot reads
+ * Closes the books. The equations (docs/metrics.md) hold at any quiet moment; while traffic flows a snapshot reads
  * counters one after the other, so a busy service may look unbalanced for one reading.
  */
 export function closeBooks({ engine, workers }: Snapshot): Books {

@@ -47,8 +47,8 @@ function perQueue(type: Type, name: string, help: string, value: (queue: QueueSt
 
 function perRule(name: string, help: string, value: (rule: RuleStats) => number): Family {
   const read = ({ engine }: Snapshot) =>
-    engine.rules.map((rule, index): Sample => [{ index, rule: rule.name }, value(rule)])
-  return { name, type: 'counter', help, labels: ['index', 'rule'], read }
+    engine.rules.map((rule): Sample => [{ rule: rule.name }, value(rule)])
+  return { name, type: 'counter', help, labels: ['rule'], read }
 }
 
 function perWorker(type: Type, name: string, help: string, value: (worker: WorkerStats) => number): Family {
@@ -99,7 +99,7 @@ export const FAMILIES: readonly Family[] = [
   perThread(
     'counter',
     'steered_local_datagrams_total',
-    'Of the datagrams given to a queue, those that came by the receive thread with the number of the queue.',
+    'Of the datagrams given to a queue, those that came by the receive thread with the number of the queue modulo receive threads.',
     (t) => t.steeredLocal,
   ),
   perThreadAndReason(
@@ -165,6 +165,13 @@ export const FAMILIES: readonly Family[] = [
     labels: [],
     read: ({ engine }) => [[{}, engine.earlyDropped]],
   },
+  {
+    name: 'rule_info',
+    type: 'gauge',
+    help: 'A rule in force and its place among them, from 0; always 1. The counters go by name alone, so that a rule inserted above leaves the series of the others as they are.',
+    labels: ['index', 'rule'],
+    read: ({ engine }) => engine.rules.map((rule, index): Sample => [{ index, rule: rule.name }, 1]),
+  },
   perRule('rule_matched_datagrams_total', 'Datagrams the rule matched.', (r) => r.matched),
   perRule(
     'rule_dropped_datagrams_total',
@@ -179,11 +186,11 @@ export const FAMILIES: readonly Family[] = [
   {
     name: 'rule_queue_datagrams_total',
     type: 'counter',
-    help: 'Datagrams the rule gave to the queue; series without any are left out.',
-    labels: ['index', 'rule', 'queue'],
+    help: 'Datagrams the rule gave to the queue; series without any are left out. Only while rules × queues are at most 4,096; with more there are no such series.',
+    labels: ['rule', 'queue'],
     read: ({ engine }) =>
-      engine.rules.flatMap((rule, index) =>
-        rule.queues.map(([queue, n]): Sample => [{ index, rule: rule.name, queue }, n]),
+      engine.rules.flatMap((rule) =>
+        rule.queues.map(([queue, n]): Sample => [{ rule: rule.name, queue }, n]),
       ),
   },
   {
@@ -196,7 +203,7 @@ export const FAMILIES: readonly Family[] = [
   {
     name: 'rules_refused_total',
     type: 'counter',
-    help: 'Reloads refused, whatever the reason: a file that cannot be read, is not UTF-8 or does not compile; the old rules stayed.',
+    help: 'Reloads refused, whatever the reason: a file that cannot be read, is not UTF-8 or does not compile, or a kernel that does not take its program; the old rules stayed.',
     labels: [],
     read: ({ engine }) => [[{}, engine.rulesRefused]],
   },
@@ -235,7 +242,7 @@ export const FAMILIES: readonly Family[] = [
   {
     name: 'dropped_results_total',
     type: 'counter',
-    help: 'Results that were lost: disconnected, unconfirmed (may have arrived), oversize, shutdown.',
+    help: 'Results that were lost: disconnected, unconfirmed (may have arrived), oversize, overrun (of the bound on what is held), shutdown.',
     labels: ['queue', 'reason'],
     read: ({ workers }) =>
       workers.flatMap((w) =>

@@ -1,11 +1,14 @@
 import { type FSWatcher, watch } from 'node:fs'
 import { dirname } from 'node:path'
-import { fromNative, type MillraceError } from '../errors.js'
+import { type ErrorCode, fromNative, type MillraceError } from '../errors.js'
 import type { Log } from '../log.js'
-import { readRules } from '../rules-text.js'
+import { readRules, rulesFileName } from '../rules-text.js'
 
 /** A change of a ConfigMap is several events; so long nothing more must happen before the file is read, milliseconds. */
 const SETTLE_MS = 100
+
+/** Errors that stay until the file changes; after others the same text may be taken another time. */
+const OF_THE_FILE: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['MILLRACE_E_RULES', 'MILLRACE_E_CONFIG'])
 
 /** What is done with the text of the file. */
 export interface RulesSink {
@@ -29,8 +32,11 @@ export class RulesFile {
   readonly #log: Log
   readonly #watcher: FSWatcher | undefined
   #timer: NodeJS.Timeout | undefined
-  /** What was found last, a text, good or bad, or why there is none: an event that leaves it as it was means nothing. */
-  #found: string | MillraceError
+  /**
+   * What was found last, a text, good or bad, or why there is none: an event that leaves it as it was means nothing.
+   * Nothing when a good text could not be put in force: the next event tries it again.
+   */
+  #found: string | MillraceError | undefined
 
   /** `text`: the rules in force. */
   constructor(path: string, text: string, sink: RulesSink, log: Log) {
@@ -46,6 +52,8 @@ export class RulesFile {
     } catch (err) {
       log.warn({ err, path }, 'the rules file cannot be watched; SIGHUP reads it')
     }
+    // It may have changed since the start read it; no event will tell.
+    this.#changed()
   }
 
   /** Reads the file now. */
@@ -83,6 +91,7 @@ export class RulesFile {
 
   #refuse(error: unknown): void {
     const { code, message } = fromNative(error)
+    if (!OF_THE_FILE.has(code)) this.#found = undefined
     this.#log.error(
       { path: this.#path, code, reason: message },
       'rules not reloaded: the old ones stay in force',
@@ -93,7 +102,7 @@ export class RulesFile {
 /** The text of the file, or why there is none. */
 function readText(path: string): string | MillraceError {
   try {
-    return readRules(path, `MILLRACE_RULES_FILE ${path}`)
+    return readRules(path, rulesFileName(path))
   } catch (error) {
     return fromNative(error)
   }

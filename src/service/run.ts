@@ -49,6 +49,8 @@ class Service {
   #started = false
   #uncaught = false
   #rules: RulesFile | undefined
+  /** A SIGHUP that came while starting. */
+  #hungUp = false
 
   constructor(config: Config, dataPlane: DataPlane, log: Log, surroundings: Surroundings) {
     this.#config = config
@@ -75,10 +77,7 @@ class Service {
         this.#log.warn({ signal, status }, 'second signal: exiting at once, nothing is drained further')
         this.#exit(status)
       },
-      hangup: () => {
-        if (this.#rules) return this.#rules.reload()
-        this.#log.warn('SIGHUP ignored: a restart is needed to read the configuration again')
-      },
+      hangup: () => this.#hangup(),
     })
     let http: HttpServer | null = null
     const { serviceLinks } = this.#config
@@ -140,14 +139,33 @@ class Service {
     )
   }
 
+  /** Path of the rules file, if rules come from one. */
+  get #rulesPath(): string {
+    return this.#config.settings.find(({ name }) => name === 'MILLRACE_RULES_FILE')?.value ?? ''
+  }
+
+  #hangup(): void {
+    if (this.#rules) {
+      this.#rules.reload()
+      return
+    }
+    if (this.#phase === 'starting' && this.#rulesPath) {
+      this.#hungUp = true
+      this.#log.info('SIGHUP while starting: the rules file is read again once receiving')
+      return
+    }
+    this.#log.warn('SIGHUP ignored: a restart is needed to read the configuration again')
+  }
+
   #watchRules(): void {
-    const path = this.#config.settings.find(({ name }) => name === 'MILLRACE_RULES_FILE')?.value
+    const path = this.#rulesPath
     if (!path) return
     const sink = {
       apply: (text: string) => this.#dataPlane.reload(text),
       refused: () => this.#dataPlane.reloadRefused(),
     }
     this.#rules = new RulesFile(path, this.#config.engine.rules, sink, this.#log)
+    if (this.#hungUp) this.#rules.reload()
   }
 
   async #stop(cause: Cause): Promise<number> {

@@ -181,7 +181,7 @@ export class Batch {
 
   /**
    * Name of the rule that chose this queue, also when the rules have been reloaded since. `?` for a datagram that waited
-   * in its queue through more than 64 reloads.
+   * in its queue through more than 64 reloads, or fewer of large sets (65,536 names are kept).
    */
   ruleName(i: number): string {
     const d = this.#base + i * SIZE

@@ -9,12 +9,45 @@ export interface Generation {
 
 /** Generations that are remembered: so many reloads may happen while a datagram waits in its lane. */
 export const REMEMBERED = 64
+/** Names that are remembered in all generations together: large sets would hold megabytes for each worker. */
+export const MOST_NAMES = 65_536
+/** Generations that are remembered however large: the one in force, and the one before it. */
+const LEAST = 2
 
 /** The name of a rule whose generation is forgotten. No rule can be called so. */
 export const FORGOTTEN = '?'
 
 /** A descriptor holds this many generations apart. */
 const WRAP = 2 ** 16
+
+/** The generations whose datagrams may lie in the lanes, as far as they are remembered. */
+export class Generations {
+  readonly #list: Generation[] = []
+  #names = 0
+
+  /** The oldest first. */
+  get list(): readonly Generation[] {
+    return this.#list
+  }
+
+  /** Takes a newer one. One of the same number was announced for a reload that failed, and is forgotten. */
+  add(generation: Generation): void {
+    while ((this.#list.at(-1)?.number ?? 0) >= generation.number) this.#forget(this.#list.pop())
+    this.#list.push(generation)
+    this.#names += generation.names.length
+    const tooMany = () => this.#list.length > REMEMBERED || this.#names > MOST_NAMES
+    while (this.#list.length > LEAST && tooMany()) this.#forget(this.#list.shift())
+  }
+
+  /** Names of a generation as a descriptor holds it; none when it is forgotten. */
+  names(held: number): readonly string[] {
+    return this.#list.findLast(({ number }) => number % WRAP === held)?.names ?? []
+  }
+
+  #forget(generation: Generation | undefined): void {
+    this.#names -= generation?.names.length ?? 0
+  }
+}
 
 /**
  * What the rules are called, for a worker: a rule's index means nothing without the generation it counts in, and datagrams
@@ -24,7 +57,7 @@ const WRAP = 2 ** 16
  * generation that is new to him finds its names on the port, without waiting for a turn of the event loop.
  */
 export class RuleNames {
-  readonly #names = new Map<number, readonly string[]>()
+  readonly #known = new Generations()
   readonly #port: MessagePort | undefined
   /** The generation asked for last. */
   #asked = -1
@@ -48,7 +81,7 @@ export class RuleNames {
   #turn(generation: number): void {
     this.#read()
     this.#asked = generation
-    this.#current = this.#names.get(generation) ?? []
+    this.#current = this.#known.names(generation)
   }
 
   #read(): void {
@@ -60,12 +93,9 @@ export class RuleNames {
     }
   }
 
-  #add({ number, names }: Generation): void {
-    const key = number % WRAP
-    // Announced anew when the reload it was announced for failed; the order of insertion is the order of age.
-    this.#names.delete(key)
-    this.#names.set(key, names)
-    if (this.#asked === key) this.#asked = -1
-    if (this.#names.size > REMEMBERED) this.#names.delete(this.#names.keys().next().value!)
+  #add(generation: Generation): void {
+    this.#known.add(generation)
+    // What was asked for may have other names now, or none.
+    this.#asked = -1
   }
 }

@@ -1,6 +1,11 @@
 //! What a rule set would have done with a capture: counts by queue and rule, skew, and the heaviest keys.
 
-use std::{collections::HashMap, fs::File, path::Path};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, ErrorKind, Read},
+    path::Path,
+};
 
 use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 use serde::Serialize;
@@ -68,17 +73,22 @@ pub struct KeyCount {
 /// [`Code::Config`] when the file cannot be read or is no capture.
 pub fn analyse(rules: &RuleSet, queues: u16, path: &Path) -> Result<CaptureReport> {
     let name = path.display();
-    let fail = |what: String| Error::new(Code::Config, format!("capture {name}: {what}"));
-    let file = File::open(path).map_err(|e| fail(e.to_string()))?;
-    let mut reader = create_reader(BUFFER, file).map_err(|e| match e {
-        PcapError::Eof => fail("it is empty; expected pcap or pcapng".into()),
-        PcapError::Incomplete(_) => fail("it ends within the header of pcap or pcapng".into()),
-        e => fail(format!("this is neither pcap nor pcapng ({})", reason(&e))),
+    let file = File::open(path);
+    file.map_err(|e| e.to_string())
+        .and_then(|file| read(rules, queues, file))
+        .map_err(|what| Error::new(Code::Config, format!("capture {name}: {what}")))
+}
+
+/// The report, or what is wrong with the capture.
+fn read(rules: &RuleSet, queues: u16, capture: impl Read + Send) -> Result<CaptureReport, String> {
+    let mut reader = create_reader(BUFFER, Whole(capture)).map_err(|e| match e {
+        PcapError::Eof => "it is empty; expected pcap or pcapng".into(),
+        PcapError::Incomplete(_) => "it ends within the header of pcap or pcapng".into(),
+        e => format!("this is neither pcap nor pcapng ({})", reason(&e)),
     })?;
     let mut tally = Tally::new(rules, queues);
     let mut links: Vec<Linktype> = Vec::new();
     let mut size = BUFFER;
-    let mut exhausted = false;
     loop {
         match reader.next() {
             Ok((used, block)) => {
@@ -96,32 +106,50 @@ pub fn analyse(rules: &RuleSet, queues: u16, path: &Path) -> Result<CaptureRepor
                     PcapBlockOwned::NG(_) => {}
                 }
                 reader.consume(used);
-                exhausted = false;
             }
             Err(PcapError::Eof) => break,
-            Err(PcapError::Incomplete(_)) => {
-                if exhausted && reader.reader_exhausted() {
+            // The block ends behind what the buffer holds, or behind all that it could hold.
+            Err(PcapError::Incomplete(_) | PcapError::BufferTooSmall) => {
+                if reader.reader_exhausted() {
                     tally.report.truncated = true;
                     break;
                 }
-                if exhausted {
-                    // The buffer is full and the block larger.
+                // Full with this one block.
+                if reader.data().len() == size {
                     size *= 2;
                     if size > LARGEST_BUFFER || !reader.grow(size) {
-                        return Err(fail(format!("a block of more than {LARGEST_BUFFER} bytes")));
+                        return Err(format!("a block of more than {LARGEST_BUFFER} bytes"));
                     }
                 }
-                reader.refill().map_err(|e| fail(reason(&e)))?;
-                exhausted = true;
+                reader.refill().map_err(|e| reason(&e))?;
             }
             Err(PcapError::UnexpectedEof) => {
                 tally.report.truncated = true;
                 break;
             }
-            Err(e) => return Err(fail(format!("after {} packets: {}", tally.report.packets, reason(&e)))),
+            Err(e) => return Err(format!("after {} packets: {}", tally.report.packets, reason(&e))),
         }
     }
     Ok(tally.finish())
+}
+
+/// Fills the buffer it is given, however little a pipe hands over at a time: the parser wants the whole header from its
+/// first read, and less than it has room for means the end.
+struct Whole<R>(R);
+
+impl<R: Read> Read for Whole<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while let Some(space) = buffer.get_mut(filled..).filter(|space| !space.is_empty()) {
+            match self.0.read(space) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(filled)
+    }
 }
 
 /// The parser's own text would repeat the input.
@@ -233,5 +261,54 @@ fn parse(link: Option<Linktype>, data: &[u8]) -> Result<Udp<'_>, FrameDrop> {
         Some(Linktype::NULL) => by_version(behind(4)?),
         Some(Linktype::RAW | Linktype::IPV4 | Linktype::IPV6 | Linktype(12)) => by_version(data),
         _ => Err(FrameDrop::Foreign),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pipe whose writer is slow.
+    struct Trickle<R>(R);
+
+    impl<R: Read> Read for Trickle<R> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let some = buffer.len().min(1);
+            buffer.get_mut(..some).map_or(Ok(0), |byte| self.0.read(byte))
+        }
+    }
+
+    /// The header of a pcap file, then one for each packet and as many zeros as it has bytes.
+    fn pcap(packets: &[u32]) -> Vec<u8> {
+        let mut out = 0xa1b2_c3d4u32.to_le_bytes().to_vec();
+        out.extend([2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0]);
+        for length in packets {
+            out.extend([0; 8]);
+            out.extend(length.to_le_bytes());
+            out.extend(length.to_le_bytes());
+            out.resize(out.len() + *length as usize, 0);
+        }
+        out
+    }
+
+    #[test]
+    fn a_capture_may_come_byte_by_byte_and_have_blocks_longer_than_the_buffer() {
+        let rules = RuleSet::compile("queue(0)", 1).unwrap();
+        let file = pcap(&[60, 60, 3 * BUFFER as u32, 60, BUFFER as u32 - 16, 60]);
+        for end in [file.len(), file.len() - 1] {
+            let report = read(&rules, 1, Trickle(&file[..end])).unwrap();
+            let whole = end == file.len();
+            assert_eq!((report.packets, report.truncated), (5 + u64::from(whole), !whole));
+        }
+    }
+
+    #[test]
+    fn a_block_without_end_is_refused() {
+        let rules = RuleSet::compile("queue(0)", 1).unwrap();
+        let mut file = pcap(&[60, 0]);
+        let at = file.len() - 8;
+        file.splice(at..at + 4, u32::MAX.to_le_bytes());
+        let e = read(&rules, 1, file.as_slice().chain(io::repeat(0))).unwrap_err();
+        assert!(e.contains("a block of more than 67108864 bytes"), "{e}");
     }
 }
