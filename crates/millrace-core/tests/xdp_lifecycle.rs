@@ -163,6 +163,53 @@ fn jumbo_frames_arrive_whole() {
     assert_eq!((f.free + f.fill, f.rx, f.in_kernel), (f.total, 0, 0), "{f:?}");
 }
 
+/// Payloads are the senders', and a switch may add a trailer: neither makes a frame of several descriptors another one.
+#[test]
+fn jumbo_frames_arrive_whatever_is_in_them() {
+    if !rig::privileged("jumbo_frames_arrive_whatever_is_in_them") {
+        return;
+    }
+    let pair = Pair::new(1);
+    run(&format!("ip -n {} link set va mtu 9000", pair.a));
+    run(&format!("ip -n {} link set vb mtu 9000", pair.b));
+    let mut receivers = pair.in_b(|| open("native", 2048)).unwrap().receivers;
+    // Descriptors take 1,792 bytes each, of which headers take 42.
+    let plain = vec![7; 5000];
+    let all_ones = vec![0xff; 3000];
+    let mut address_in_it = vec![0; 5000];
+    for piece in [1792, 2 * 1792] {
+        address_in_it[piece - 42..piece - 36].copy_from_slice(&rig::MAC_B);
+    }
+    let broadcast = |mut frame: Vec<u8>| {
+        frame[..6].fill(0xff);
+        frame
+    };
+    let trailer = |frame: Vec<u8>| [frame, vec![1, 2, 3, 4, 5, 6]].concat();
+    let frame = |i: u16, payload: &[u8]| Pair::v4(1000 + i, 9000).bytes(payload);
+    let mut sink = Collector::default();
+    for round in 0..20 {
+        let first = round * 6;
+        pair.in_a(|| {
+            let sender = RawSender::new("va");
+            sender.send(&broadcast(frame(first, &all_ones)));
+            sender.send(&frame(first + 1, &address_in_it));
+            sender.send(&trailer(frame(first + 2, &plain[..3000])));
+            sender.send(&trailer(Pair::v6(1000 + first + 3, 9000).bytes(&plain)));
+            sender.send(&trailer(frame(first + 4, &plain[..1000])));
+            sender.send(&frame(first + 5, &plain));
+        });
+        drain_until(&mut receivers, &mut sink, |_, s| {
+            s.datagrams + s.dropped.len() == usize::from(first) + 6
+        });
+        assert!(sink.dropped.is_empty(), "{:?}", sink.dropped);
+        let want: [&[u8]; 6] = [&all_ones, &address_in_it, &plain[..3000], &plain, &plain[..1000], &plain];
+        for (i, want) in (first..).zip(want) {
+            assert!(sink.seen[&(1000 + i)].payload == want, "number {i}");
+        }
+    }
+    assert_eq!((sink.datagrams, lost(&mut receivers)), (120, 0), "{}", report(&mut receivers));
+}
+
 #[test]
 fn zero_copy_that_the_driver_lacks_is_refused_or_not_tried() {
     if !rig::privileged("zero_copy_that_the_driver_lacks_is_refused_or_not_tried") {

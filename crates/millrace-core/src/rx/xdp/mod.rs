@@ -29,6 +29,7 @@ pub(crate) mod knobs;
 mod live_program;
 pub mod mapping;
 mod numa;
+mod overflow;
 mod queue;
 pub mod receiver;
 pub mod ring;
