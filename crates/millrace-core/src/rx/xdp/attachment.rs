@@ -13,7 +13,7 @@ use crate::{
     error::{Code, Error, Result},
     net::Interface,
     rx::xdp::{
-        LINK_HEADER,
+        LINK_HEADER, socket,
         umem::{FRAME_BYTES, KERNEL_HEADROOM},
     },
 };
@@ -95,12 +95,12 @@ impl Attachment {
         }
     }
 
-    /// Natively, where frames can be longer than a UMEM frame, first with `segments`; a driver or kernel without them
-    /// refuses with the error that then counts.
+    /// Natively, where frames can be longer than a UMEM frame, first with `segments`; a driver without them refuses with
+    /// the error that then counts.
     fn attach(interface: &Interface, listen: &[Listen], mode: AttachMode) -> Result<Self> {
         let mtu = interface.link()?.mtu;
-        let long = mtu.saturating_add(LINK_HEADER) > FRAME_BYTES - KERNEL_HEADROOM;
-        if mode == AttachMode::Native && long {
+        // Without a socket nothing opens in any case, and opening one says why.
+        if segments_first(mode, mtu, || socket::knows_segments().unwrap_or(false)) {
             match Self::attach_with(interface, listen, mode, mtu, true) {
                 Err(e) if matches!(e.code, Code::Unsupported | Code::Kernel) => {}
                 result => return result,
@@ -177,6 +177,13 @@ impl Attachment {
     }
 }
 
+/// Natively, where frames can be longer than a UMEM frame, and sockets take them in several descriptors: a program for
+/// such frames on a kernel whose sockets do not would leave no queue that opens.
+fn segments_first(mode: AttachMode, mtu: u32, sockets_know: impl FnOnce() -> bool) -> bool {
+    let long = mtu.saturating_add(LINK_HEADER) > FRAME_BYTES - KERNEL_HEADROOM;
+    mode == AttachMode::Native && long && sockets_know()
+}
+
 fn load(
     listen: &[Listen],
     map: &XskMap,
@@ -198,5 +205,24 @@ fn max_frame(mode: AttachMode, mtu: u32) -> u32 {
     match mode {
         AttachMode::Native => room,
         AttachMode::Generic => room.min(mtu.saturating_add(LINK_HEADER)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_where_frames_are_long_and_sockets_know_them() {
+        let never = || panic!("asked for nothing");
+        assert!(
+            !segments_first(AttachMode::Native, 1500, never)
+                && !segments_first(AttachMode::Native, 1770, never)
+        );
+        assert!(!segments_first(AttachMode::Generic, 9000, never));
+        for known in [true, false] {
+            assert_eq!(segments_first(AttachMode::Native, 1771, || known), known);
+            assert_eq!(segments_first(AttachMode::Native, 9000, || known), known);
+        }
     }
 }
