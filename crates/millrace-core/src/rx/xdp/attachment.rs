@@ -1,6 +1,9 @@
 //! What all receivers of an interface share: the XSKMAP, the program and its place on the interface.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
 
 use super::early::EarlyRules;
 use crate::{
@@ -23,6 +26,8 @@ use crate::{
 pub(super) struct Attachment {
     link: XdpLink,
     loaded: Mutex<Loaded>,
+    /// Of the program in force. Apart, because `loaded` is held while the kernel replaces programs.
+    program_id: AtomicU32,
     pub(super) map: XskMap,
     /// What other programs in its place are made from.
     listen: Vec<Listen>,
@@ -33,9 +38,8 @@ pub(super) struct Attachment {
     pub(super) segments: bool,
 }
 
-/// The program in force and its instructions.
+/// What the program in force is made from; the link keeps the program itself.
 struct Loaded {
-    program: Program,
     /// What it drops early; it counts in their map.
     early: Option<Arc<EarlyRules>>,
     /// The kernel would not have them.
@@ -120,8 +124,9 @@ impl Attachment {
         let map = XskMap::new(interface.max_rx_queues())?;
         let program = load(listen, &map, max_frame, segments, None)?;
         let link = XdpLink::attach(&program, interface, mode)?;
-        let loaded = Mutex::new(Loaded { program, early: None, refused: false });
-        Ok(Attachment { link, loaded, map, listen: listen.to_vec(), mode, max_frame, segments })
+        let program_id = AtomicU32::new(program.id());
+        let loaded = Mutex::new(Loaded { early: None, refused: false });
+        Ok(Attachment { link, loaded, program_id, map, listen: listen.to_vec(), mode, max_frame, segments })
     }
 
     fn loaded(&self) -> MutexGuard<'_, Loaded> {
@@ -156,7 +161,8 @@ impl Attachment {
             Err(e) => return Err(e),
         };
         self.link.update(&program)?;
-        *loaded = Loaded { program, early, refused };
+        self.program_id.store(program.id(), Ordering::Relaxed);
+        *loaded = Loaded { early, refused };
         Ok(())
     }
 
@@ -173,7 +179,7 @@ impl Attachment {
 
     /// The kernel's id of the program in force.
     pub(super) fn program_id(&self) -> u32 {
-        self.loaded().program.id()
+        self.program_id.load(Ordering::Relaxed)
     }
 }
 
