@@ -35,6 +35,7 @@ pub mod receiver;
 pub mod ring;
 pub mod socket;
 pub mod umem;
+mod watch;
 pub mod zerocopy;
 
 use attachment::Attachment;
@@ -45,6 +46,7 @@ use live_program::LiveProgram;
 use queue::RxQueue;
 pub use receiver::XdpReceiver;
 use umem::FRAME_BYTES;
+use watch::Watch;
 
 /// Ethernet header and two VLAN tags.
 const LINK_HEADER: u32 = 14 + 2 * 4;
@@ -112,8 +114,9 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     info.degraded.splice(0..0, degraded);
     let begun = Beginning { here, rx_queues, zero_copy, busy_poll, sockets, info, knobs };
     let host = Host::new(config, &live, &attached, begun);
+    let watch = Watch::start(&host)?;
     let receivers =
-        (0..).zip(queues).map(|(i, queue)| XdpReceiver::new(&host, &attached, i, queue)).collect();
+        (0..).zip(queues).map(|(i, queue)| XdpReceiver::new((&host, &watch), &attached, i, queue)).collect();
     // The guard socket is opened and put here by whoever opens a backend in earnest (see `rx::Opened::guard`); fragments,
     // IP options, extension headers and frames longer than a UMEM frame reach it by XDP_PASS.
     let steer = Some(Box::new(live_program::Handle(live)) as Box<dyn crate::rx::Steer>);
