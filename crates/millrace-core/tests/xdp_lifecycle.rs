@@ -17,7 +17,7 @@ use millrace_core::{
     net::Interface,
     rx::{
         Receiver,
-        xdp::{self, XdpReceiver, socket::XskSocket, umem::Umem},
+        xdp::{self, XdpReceiver, host::Host, socket::XskSocket, umem::Umem},
     },
 };
 use rig::{Pair, RawSender, V4, run};
@@ -498,14 +498,41 @@ fn a_removed_interface_is_waited_for_and_taken_again() {
         assert!(receivers.iter().all(|r| r.away().is_none()));
         send(&pair, round * 1000 + 500..round * 1000 + 1000);
         drain_until(&mut receivers, &mut sink, |_, s| s.datagrams == sent + 1000);
+        // Attached before it was up, perhaps.
+        await_degraded(&host, |degraded| degraded.is_empty());
         let info = host.info();
-        assert_eq!((info.mode.as_str(), info.degraded.as_slice()), ("native copy", &[][..]));
+        assert_eq!(info.mode, "native copy");
         assert_eq!(info.granted.iter().find(|(k, _)| k == "rx queues").unwrap().1, queues.to_string());
     }
     assert_eq!(counter(&mut receivers, "xdp_reattached"), 6, "twice three times");
     assert_eq!(lost(&mut receivers), 0);
     drop(receivers);
     await_detached(&pair);
+}
+
+fn await_degraded(host: &Host, done: impl Fn(&[String]) -> bool) {
+    let start = Instant::now();
+    while !done(&host.info().degraded) {
+        assert!(start.elapsed() < PATIENCE, "{:?}", host.info().degraded);
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_link_that_is_down_is_said_for_as_long_as_it_is() {
+    if !rig::privileged("a_link_that_is_down_is_said_for_as_long_as_it_is") {
+        return;
+    }
+    let pair = Pair::new(1);
+    run(&format!("ip -n {} link set va down", pair.a));
+    let opened = pair.in_b(|| open("native", 512)).unwrap();
+    let says = |degraded: &[String]| degraded == ["vb is down: nothing arrives until it is up"];
+    assert!(says(&opened.info.degraded), "{:?}", opened.info.degraded);
+    let host = opened.receivers[0].host();
+    run(&format!("ip -n {} link set va up", pair.a));
+    await_degraded(&host, |degraded| degraded.is_empty());
+    run(&format!("ip -n {} link set va down", pair.a));
+    await_degraded(&host, says);
 }
 
 /// No socket of the thread could report it.

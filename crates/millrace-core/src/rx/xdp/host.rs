@@ -17,7 +17,7 @@ use std::{
 
 use super::{
     attachment::Attachment,
-    describe,
+    describe, down,
     knobs::Knobs,
     live_program::{self, LiveProgram},
     numa,
@@ -87,6 +87,8 @@ struct State {
     sockets: Sockets,
     info: BackendInfo,
     knobs: Knobs,
+    /// The link is down.
+    down: Option<String>,
     /// New rx queues could not be given the program.
     trouble: Option<String>,
     /// Rx queues without a socket, and why.
@@ -163,6 +165,7 @@ impl Host {
                 sockets,
                 info,
                 knobs,
+                down: down(&attached.interface),
                 trouble: None,
                 refused: BTreeMap::new(),
             }),
@@ -213,7 +216,8 @@ impl Host {
         let (mut info, attached, sockets, rx_queues) = {
             let state = self.state();
             let mut info = state.info.clone();
-            info.degraded.extend(state.trouble.iter().chain(state.refused.values()).cloned());
+            info.degraded
+                .extend(state.down.iter().chain(&state.trouble).chain(state.refused.values()).cloned());
             (info, state.attached(), state.sockets, self.now.load(Ordering::Acquire) as u32)
         };
         info.grant("rx queues", rx_queues.to_string());
@@ -249,7 +253,8 @@ impl Host {
         Ok(attached)
     }
 
-    /// The helper thread's look at the interface, about once a second: counts its rx queues, or waits for it.
+    /// The helper thread's look at the interface, about once a second: counts its rx queues and sees whether it is up, or
+    /// waits for it.
     pub(super) fn tend(&self) {
         let attached = self.state().attached();
         match attached {
@@ -285,8 +290,10 @@ impl Host {
             _ => Ok(()),
         };
         let (rx_queues, trouble) = usable(before, found, install);
+        let down = down(interface);
         let mut state = self.state();
         if self.is_current(attached) {
+            state.down = down;
             state.trouble = trouble;
             self.now.store(published(attached.generation, rx_queues), Ordering::Release);
         }
@@ -353,7 +360,7 @@ impl Host {
         }
         self.now.store(AWAY, Ordering::Release);
         state.why = "waiting for it".into();
-        state.trouble = None;
+        (state.down, state.trouble) = (None, None);
         state.refused.clear();
         state.sockets = Sockets::default();
         let fresh = state.fresh.take();
@@ -398,6 +405,7 @@ impl Host {
         // The old ones first: an interface that was only moved to another namespace and back still has them.
         drop(old_knobs);
         let knobs = Knobs::set(&self.config, &attached.interface, &mut info);
+        let down = down(&attached.interface);
         let mut state = self.state();
         // Said under the lock: what is stored before `release` asks for it, `release` puts back.
         self.may_attach()?;
@@ -406,7 +414,7 @@ impl Host {
         state.knobs = knobs;
         state.known = Some(Known::from(&attached));
         state.fresh = Some(attached.attachment);
-        state.trouble = None;
+        (state.down, state.trouble) = (down, None);
         state.refused.clear();
         self.now.store(published(generation, rx_queues), Ordering::Release);
         Ok(())

@@ -188,6 +188,13 @@ fn prefer_busy_poll(queues: &mut [RxQueue], info: &mut BackendInfo) -> bool {
     true
 }
 
+/// Of an interface that is there and carries nothing.
+fn down(interface: &Interface) -> Option<String> {
+    let state = interface.link().ok()?.operstate;
+    let down = matches!(state, "down" | "lowerlayerdown");
+    down.then(|| format!("{} is down: nothing arrives until it is up", interface.name))
+}
+
 /// What is known as soon as the program is attached. The mode is that of attaching; [`Host::info`] adds the sockets'.
 fn describe(config: &EngineConfig, attached: &Attached, rx_queues: u32) -> Result<BackendInfo> {
     let Attached { attachment, interface, .. } = attached;
@@ -205,9 +212,6 @@ fn describe(config: &EngineConfig, attached: &Attached, rx_queues: u32) -> Resul
             "generic XDP on a virtual interface ({driver}): datagrams that a sender on this host sends with UDP_SEGMENT \
              and that fit one MTU together arrive as one"
         ));
-    }
-    if link.operstate == "down" || link.operstate == "lowerlayerdown" {
-        degraded.push(format!("{} is down: nothing arrives until it is up", interface.name));
     }
     let ring = config.xdp_frames / 2;
     let granted = [
