@@ -410,6 +410,9 @@ impl Engine {
     /// Lanes keep their contents for the workers.
     pub fn stop(&mut self) {
         self.stop.store(true, Ordering::Release);
+        if let Some(host) = &self.host {
+            host.stop();
+        }
         for handle in self.handles.drain(..) {
             // A panic would have aborted the process (release) or been reported by the test harness (debug).
             let _ = handle.join();

@@ -17,13 +17,13 @@ use millrace_core::{
     net::Interface,
     rx::{
         Receiver,
-        xdp::{self, XdpReceiver, socket::XskSocket, umem::Umem},
+        xdp::{self, XdpReceiver, host::Host, socket::XskSocket, umem::Umem},
     },
 };
 use rig::{Pair, RawSender, V4, run};
 use xdp_support::{
-    Collector, PATIENCE, await_detached, config, counter, drain, drain_until, lost, open, report, send,
-    udp_socket,
+    Collector, PATIENCE, await_detached, config, counter, drain, drain_until, lost, open, program_on, report,
+    send, udp_socket,
 };
 
 #[test]
@@ -161,6 +161,53 @@ fn jumbo_frames_arrive_whole() {
     assert_eq!((sink.dropped.len(), lost(&mut receivers)), (0, 0), "{}", report(&mut receivers));
     let f = receivers[0].frames();
     assert_eq!((f.free + f.fill, f.rx, f.in_kernel), (f.total, 0, 0), "{f:?}");
+}
+
+/// Payloads are the senders', and a switch may add a trailer: neither makes a frame of several descriptors another one.
+#[test]
+fn jumbo_frames_arrive_whatever_is_in_them() {
+    if !rig::privileged("jumbo_frames_arrive_whatever_is_in_them") {
+        return;
+    }
+    let pair = Pair::new(1);
+    run(&format!("ip -n {} link set va mtu 9000", pair.a));
+    run(&format!("ip -n {} link set vb mtu 9000", pair.b));
+    let mut receivers = pair.in_b(|| open("native", 2048)).unwrap().receivers;
+    // Descriptors take 1,792 bytes each, of which headers take 42.
+    let plain = vec![7; 5000];
+    let all_ones = vec![0xff; 3000];
+    let mut address_in_it = vec![0; 5000];
+    for piece in [1792, 2 * 1792] {
+        address_in_it[piece - 42..piece - 36].copy_from_slice(&rig::MAC_B);
+    }
+    let broadcast = |mut frame: Vec<u8>| {
+        frame[..6].fill(0xff);
+        frame
+    };
+    let trailer = |frame: Vec<u8>| [frame, vec![1, 2, 3, 4, 5, 6]].concat();
+    let frame = |i: u16, payload: &[u8]| Pair::v4(1000 + i, 9000).bytes(payload);
+    let mut sink = Collector::default();
+    for round in 0..20 {
+        let first = round * 6;
+        pair.in_a(|| {
+            let sender = RawSender::new("va");
+            sender.send(&broadcast(frame(first, &all_ones)));
+            sender.send(&frame(first + 1, &address_in_it));
+            sender.send(&trailer(frame(first + 2, &plain[..3000])));
+            sender.send(&trailer(Pair::v6(1000 + first + 3, 9000).bytes(&plain)));
+            sender.send(&trailer(frame(first + 4, &plain[..1000])));
+            sender.send(&frame(first + 5, &plain));
+        });
+        drain_until(&mut receivers, &mut sink, |_, s| {
+            s.datagrams + s.dropped.len() == usize::from(first) + 6
+        });
+        assert!(sink.dropped.is_empty(), "{:?}", sink.dropped);
+        let want: [&[u8]; 6] = [&all_ones, &address_in_it, &plain[..3000], &plain, &plain[..1000], &plain];
+        for (i, want) in (first..).zip(want) {
+            assert!(sink.seen[&(1000 + i)].payload == want, "number {i}");
+        }
+    }
+    assert_eq!((sink.datagrams, lost(&mut receivers)), (120, 0), "{}", report(&mut receivers));
 }
 
 #[test]
@@ -451,14 +498,161 @@ fn a_removed_interface_is_waited_for_and_taken_again() {
         assert!(receivers.iter().all(|r| r.away().is_none()));
         send(&pair, round * 1000 + 500..round * 1000 + 1000);
         drain_until(&mut receivers, &mut sink, |_, s| s.datagrams == sent + 1000);
+        // Attached before it was up, perhaps.
+        await_degraded(&host, |degraded| degraded.is_empty());
         let info = host.info();
-        assert_eq!((info.mode.as_str(), info.degraded.as_slice()), ("native copy", &[][..]));
+        assert_eq!(info.mode, "native copy");
         assert_eq!(info.granted.iter().find(|(k, _)| k == "rx queues").unwrap().1, queues.to_string());
     }
     assert_eq!(counter(&mut receivers, "xdp_reattached"), 6, "twice three times");
     assert_eq!(lost(&mut receivers), 0);
     drop(receivers);
     await_detached(&pair);
+}
+
+fn await_degraded(host: &Host, done: impl Fn(&[String]) -> bool) {
+    let start = Instant::now();
+    while !done(&host.info().degraded) {
+        assert!(start.elapsed() < PATIENCE, "{:?}", host.info().degraded);
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_link_that_is_down_is_said_for_as_long_as_it_is() {
+    if !rig::privileged("a_link_that_is_down_is_said_for_as_long_as_it_is") {
+        return;
+    }
+    let pair = Pair::new(1);
+    run(&format!("ip -n {} link set va down", pair.a));
+    let opened = pair.in_b(|| open("native", 512)).unwrap();
+    let says = |degraded: &[String]| degraded == ["vb is down: nothing arrives until it is up"];
+    assert!(says(&opened.info.degraded), "{:?}", opened.info.degraded);
+    let host = opened.receivers[0].host();
+    run(&format!("ip -n {} link set va up", pair.a));
+    await_degraded(&host, |degraded| degraded.is_empty());
+    run(&format!("ip -n {} link set va down", pair.a));
+    await_degraded(&host, says);
+}
+
+/// No socket of the thread could report it.
+#[test]
+fn a_thread_without_sockets_hears_of_a_removed_interface() {
+    if !rig::privileged("a_thread_without_sockets_hears_of_a_removed_interface") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut receivers = pair.in_b(|| open("native", 512)).unwrap().receivers;
+    // As when the kernel refuses every socket.
+    receivers[0].follow(0);
+    drain(&mut receivers, &mut Collector::default());
+    assert_eq!((receivers[0].serves(), receivers[0].frames().total), (vec![], 0));
+    pair.unplug();
+    let start = Instant::now();
+    while receivers[0].away().is_none() {
+        assert!(start.elapsed() < PATIENCE, "{}", report(&mut receivers));
+        drop(receivers[0].counters());
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(receivers[0].away().unwrap().contains("vb was removed"));
+    pair.plug(1, [2, 0, 0, 0, 0x0b, 7]);
+    look_until(&pair, &mut receivers, &[&[0]]);
+    each_receives_its_own(&pair, &mut receivers, 0..100, &[0]);
+    assert_eq!((counter(&mut receivers, "xdp_reattached"), lost(&mut receivers)), (1, 0));
+}
+
+/// Refuses the calling thread what takes the RTNL: ioctl(2), rtnetlink, and bpf(2) but for elements of maps
+/// (seccomp(2)). The bind(2) of a new socket stays allowed.
+fn forbid_slow_calls() {
+    let bpf = |code: u32, jt, jf, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+    let load = |offset| bpf(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
+    let equal = |k, jt, jf| bpf(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, jt, jf, k);
+    let answer = |k| bpf(libc::BPF_RET | libc::BPF_K, 0, 0, k);
+    // `struct seccomp_data`: the number of the call, and the low half of its first argument.
+    let argument = if cfg!(target_endian = "little") { 16 } else { 20 };
+    let mut program = [
+        load(0),
+        equal(libc::SYS_ioctl as u32, 7, 0),
+        equal(libc::SYS_bpf as u32, 2, 0),
+        equal(libc::SYS_socket as u32, 3, 0),
+        answer(libc::SECCOMP_RET_ALLOW),
+        load(argument),
+        // BPF_MAP_LOOKUP_ELEM, _UPDATE_ELEM, _DELETE_ELEM
+        bpf(libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K, 2, 3, 3),
+        load(argument),
+        equal(libc::AF_NETLINK as u32, 0, 1),
+        answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: both change this thread alone; the program is copied before the call returns.
+    let rc = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+    };
+    assert_eq!(rc, 0, "seccomp: {}", std::io::Error::last_os_error());
+    assert!(Interface::by_name("vb").is_err(), "ioctl is refused");
+}
+
+/// Any veth deleted on the host may hold the RTNL for longer than rings last.
+#[test]
+fn receive_threads_ask_the_interface_nothing() {
+    if !rig::privileged("receive_threads_ask_the_interface_nothing") {
+        return;
+    }
+    let pair = Pair::new(2);
+    run(&format!("ip netns exec {} ethtool -L va tx 1", pair.a));
+    run(&format!("ip netns exec {} ethtool -L vb rx 1", pair.b));
+    let mut receivers = pair.in_b(|| open("native", 512)).unwrap().receivers;
+    let look_until = |receivers: &mut [XdpReceiver], done: &(dyn Fn(&XdpReceiver) -> bool + Sync)| {
+        let start = Instant::now();
+        while !done(&receivers[0]) {
+            assert!(start.elapsed() < PATIENCE, "{}", report(receivers));
+            pair.in_b(|| {
+                forbid_slow_calls();
+                drop(receivers[0].counters());
+                receivers[0].receive(&mut Collector::default()).unwrap();
+            });
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    // A new rx queue, which needs the program installed again.
+    run(&format!("ip netns exec {} ethtool -L vb rx 2", pair.b));
+    run(&format!("ip netns exec {} ethtool -L va tx 2", pair.a));
+    look_until(&mut receivers, &|r| r.serves() == [0, 1]);
+    each_receives_its_own(&pair, &mut receivers, 0..500, &[0, 1]);
+    // And an interface that goes and comes.
+    pair.unplug();
+    look_until(&mut receivers, &|r| r.away().is_some() && r.frames().total == 0);
+    pair.plug(2, [2, 0, 0, 0, 0x0b, 7]);
+    look_until(&mut receivers, &|r| r.serves() == [0, 1]);
+    each_receives_its_own(&pair, &mut receivers, 1000..1500, &[0, 1]);
+    assert_eq!(lost(&mut receivers), 0);
+}
+
+/// Attaching may take the driver seconds and bounce the link.
+#[test]
+fn nothing_is_attached_any_more_when_the_service_stops() {
+    if !rig::privileged("nothing_is_attached_any_more_when_the_service_stops") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let mut receivers = pair.in_b(|| open("native", 512)).unwrap().receivers;
+    let host = receivers[0].host();
+    pair.unplug();
+    let start = Instant::now();
+    while receivers[0].away().is_none() {
+        assert!(start.elapsed() < PATIENCE, "{}", report(&mut receivers));
+        drop(receivers[0].counters());
+    }
+    host.stop();
+    pair.plug(1, [2, 0, 0, 0, 0x0b, 7]);
+    // Two looks of the helper thread, if there still were any.
+    thread::sleep(Duration::from_secs(2));
+    drop(receivers[0].counters());
+    assert_eq!((program_on(&pair.b), receivers[0].serves()), (None, vec![]));
+    drop(receivers);
+    assert_eq!(program_on(&pair.b), None);
 }
 
 fn granted(opened: &millrace_core::rx::Opened<XdpReceiver>, what: &str) -> String {

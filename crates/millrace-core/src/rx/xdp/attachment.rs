@@ -1,6 +1,9 @@
 //! What all receivers of an interface share: the XSKMAP, the program and its place on the interface.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
 
 use super::early::EarlyRules;
 use crate::{
@@ -13,7 +16,7 @@ use crate::{
     error::{Code, Error, Result},
     net::Interface,
     rx::xdp::{
-        LINK_HEADER,
+        LINK_HEADER, socket,
         umem::{FRAME_BYTES, KERNEL_HEADROOM},
     },
 };
@@ -23,6 +26,8 @@ use crate::{
 pub(super) struct Attachment {
     link: XdpLink,
     loaded: Mutex<Loaded>,
+    /// Of the program in force. Apart, because `loaded` is held while the kernel replaces programs.
+    program_id: AtomicU32,
     pub(super) map: XskMap,
     /// What other programs in its place are made from.
     listen: Vec<Listen>,
@@ -33,9 +38,8 @@ pub(super) struct Attachment {
     pub(super) segments: bool,
 }
 
-/// The program in force and its instructions.
+/// What the program in force is made from; the link keeps the program itself.
 struct Loaded {
-    program: Program,
     /// What it drops early; it counts in their map.
     early: Option<Arc<EarlyRules>>,
     /// The kernel would not have them.
@@ -95,12 +99,12 @@ impl Attachment {
         }
     }
 
-    /// Natively, where frames can be longer than a UMEM frame, first with `segments`; a driver or kernel without them
-    /// refuses with the error that then counts.
+    /// Natively, where frames can be longer than a UMEM frame, first with `segments`; a driver without them refuses with
+    /// the error that then counts.
     fn attach(interface: &Interface, listen: &[Listen], mode: AttachMode) -> Result<Self> {
         let mtu = interface.link()?.mtu;
-        let long = mtu.saturating_add(LINK_HEADER) > FRAME_BYTES - KERNEL_HEADROOM;
-        if mode == AttachMode::Native && long {
+        // Without a socket nothing opens in any case, and opening one says why.
+        if segments_first(mode, mtu, || socket::knows_segments().unwrap_or(false)) {
             match Self::attach_with(interface, listen, mode, mtu, true) {
                 Err(e) if matches!(e.code, Code::Unsupported | Code::Kernel) => {}
                 result => return result,
@@ -120,8 +124,9 @@ impl Attachment {
         let map = XskMap::new(interface.max_rx_queues())?;
         let program = load(listen, &map, max_frame, segments, None)?;
         let link = XdpLink::attach(&program, interface, mode)?;
-        let loaded = Mutex::new(Loaded { program, early: None, refused: false });
-        Ok(Attachment { link, loaded, map, listen: listen.to_vec(), mode, max_frame, segments })
+        let program_id = AtomicU32::new(program.id());
+        let loaded = Mutex::new(Loaded { early: None, refused: false });
+        Ok(Attachment { link, loaded, program_id, map, listen: listen.to_vec(), mode, max_frame, segments })
     }
 
     fn loaded(&self) -> MutexGuard<'_, Loaded> {
@@ -156,7 +161,8 @@ impl Attachment {
             Err(e) => return Err(e),
         };
         self.link.update(&program)?;
-        *loaded = Loaded { program, early, refused };
+        self.program_id.store(program.id(), Ordering::Relaxed);
+        *loaded = Loaded { early, refused };
         Ok(())
     }
 
@@ -173,8 +179,15 @@ impl Attachment {
 
     /// The kernel's id of the program in force.
     pub(super) fn program_id(&self) -> u32 {
-        self.loaded().program.id()
+        self.program_id.load(Ordering::Relaxed)
     }
+}
+
+/// Natively, where frames can be longer than a UMEM frame, and sockets take them in several descriptors: a program for
+/// such frames on a kernel whose sockets do not would leave no queue that opens.
+fn segments_first(mode: AttachMode, mtu: u32, sockets_know: impl FnOnce() -> bool) -> bool {
+    let long = mtu.saturating_add(LINK_HEADER) > FRAME_BYTES - KERNEL_HEADROOM;
+    mode == AttachMode::Native && long && sockets_know()
 }
 
 fn load(
@@ -198,5 +211,24 @@ fn max_frame(mode: AttachMode, mtu: u32) -> u32 {
     match mode {
         AttachMode::Native => room,
         AttachMode::Generic => room.min(mtu.saturating_add(LINK_HEADER)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_where_frames_are_long_and_sockets_know_them() {
+        let never = || panic!("asked for nothing");
+        assert!(
+            !segments_first(AttachMode::Native, 1500, never)
+                && !segments_first(AttachMode::Native, 1770, never)
+        );
+        assert!(!segments_first(AttachMode::Generic, 9000, never));
+        for known in [true, false] {
+            assert_eq!(segments_first(AttachMode::Native, 1771, || known), known);
+            assert_eq!(segments_first(AttachMode::Native, 9000, || known), known);
+        }
     }
 }

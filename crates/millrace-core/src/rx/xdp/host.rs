@@ -1,29 +1,35 @@
 //! What the receivers of one interface share: where the program is attached now, and what the kernel granted. The
 //! receivers own the attachment; this only knows it, so that it ends with the last of them.
+//!
+//! Whatever takes the kernel's RTNL (counting rx queues, replacing or attaching a program, settings in sysfs) is done by
+//! the helper thread ([`super::watch`]) and never under the lock, so that neither a receive thread nor a reader of
+//! [`Host::info`] waits for it. The one exception is bind(2) of a queue that came anew.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::{Duration, Instant},
+    mem,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use super::{
     attachment::Attachment,
-    describe,
+    describe, down,
     knobs::Knobs,
     live_program::{self, LiveProgram},
     numa,
     queue::{RxQueue, Wanted},
+    watch::Signal,
 };
 use crate::{
     config::{EngineConfig, Listen, ListenSet, ZeroCopy},
     error::{Code, Error, Result},
-    net::Interface,
+    net::{self, Interface},
     rx::{BackendInfo, local},
 };
-
-/// How often a removed interface is looked for, by all threads together.
-const JOIN_EVERY: Duration = Duration::from_millis(900);
 
 /// The program on an interface that exists, as a receiver holds it.
 #[derive(Clone)]
@@ -34,7 +40,7 @@ pub(super) struct Attached {
     /// NUMA node for packet memory.
     pub(super) node: Option<u32>,
     /// 1 for the first.
-    pub(super) generation: u64,
+    pub(super) generation: u32,
 }
 
 /// An [`Attached`] that others own.
@@ -53,13 +59,27 @@ pub struct Host {
     /// Addresses and ports of the start. A new interface may get its addresses only after we attached to it.
     here: Vec<Listen>,
     threads: u32,
+    /// Ends the helper thread.
+    signal: Arc<Signal>,
+    /// Generation of the attachment in force (0: the interface is away) and its rx queues, see [`published`]. Written
+    /// under the lock, read without.
+    now: AtomicU64,
     state: Mutex<State>,
 }
 
+/// Where nothing is in force.
+const AWAY: u64 = 0;
+
+const fn published(generation: u32, rx_queues: u32) -> u64 {
+    (generation as u64) << 32 | rx_queues as u64
+}
+
 struct State {
-    generation: u64,
+    generation: u32,
     known: Option<Known>,
-    tried: Option<Instant>,
+    /// A new attachment that no receiver has taken yet.
+    fresh: Option<Arc<Attachment>>,
+    /// Why there is none.
     why: String,
     /// To be asked for when a socket is opened: what was granted at the start.
     zero_copy: bool,
@@ -67,7 +87,10 @@ struct State {
     sockets: Sockets,
     info: BackendInfo,
     knobs: Knobs,
-    rx_queues: u32,
+    /// The link is down.
+    down: Option<String>,
+    /// New rx queues could not be given the program.
+    trouble: Option<String>,
     /// Rx queues without a socket, and why.
     refused: BTreeMap<u32, String>,
 }
@@ -130,17 +153,20 @@ impl Host {
             name: attached.interface.name.clone(),
             here,
             threads: rx_queues,
+            signal: Arc::default(),
+            now: AtomicU64::new(published(attached.generation, rx_queues)),
             state: Mutex::new(State {
                 generation: attached.generation,
                 known: Some(Known::from(attached)),
-                tried: None,
+                fresh: None,
                 why: String::new(),
                 zero_copy,
                 busy_poll,
                 sockets,
                 info,
                 knobs,
-                rx_queues,
+                down: down(&attached.interface),
+                trouble: None,
                 refused: BTreeMap::new(),
             }),
         })
@@ -163,47 +189,114 @@ impl Host {
         Wanted { listen: Arc::clone(&attached.listen), verify_checksum: self.config.verify_checksum }
     }
 
+    pub(super) fn signal(&self) -> &Arc<Signal> {
+        &self.signal
+    }
+
+    /// From now on nothing is attached or opened any more. Waits for nobody; the engine says it before it joins its
+    /// threads.
+    pub fn stop(&self) {
+        self.signal.stop();
+    }
+
+    /// True from [`Host::stop`] on, or when the last receiver is gone.
+    pub(super) fn stopped(&self) -> bool {
+        self.signal.stopped()
+    }
+
     /// Puts the interface's settings back. The engine does it when its threads have ended, the last owner in any case.
     pub fn release(&self) {
-        self.state().knobs = Knobs::default();
+        self.stop();
+        let knobs = mem::take(&mut self.state().knobs);
+        drop(knobs);
     }
 
     /// What the kernel grants now.
     pub fn info(&self) -> BackendInfo {
-        let state = self.state();
-        let mut info = state.info.clone();
-        info.grant("rx queues", state.rx_queues.to_string());
-        if let Some(attached) = state.attached() {
+        let (mut info, attached, sockets, rx_queues) = {
+            let state = self.state();
+            let mut info = state.info.clone();
+            info.degraded
+                .extend(state.down.iter().chain(&state.trouble).chain(state.refused.values()).cloned());
+            (info, state.attached(), state.sockets, self.now.load(Ordering::Acquire) as u32)
+        };
+        info.grant("rx queues", rx_queues.to_string());
+        if let Some(attached) = attached {
             info.grant("program id", attached.attachment.program_id().to_string());
         }
         info.grant(live_program::GRANTED, self.live.says());
-        state.sockets.describe(&mut info);
-        info.degraded.extend(state.refused.values().cloned());
+        sockets.describe(&mut info);
         info
     }
 
     /// False when the interface was removed under it, or is attached anew.
     pub(super) fn is_current(&self, attached: &Attached) -> bool {
-        let state = self.state();
-        state.known.is_some() && state.generation == attached.generation
+        self.rx_queues(attached).is_some()
     }
 
-    /// Rx queues of the interface; None where that cannot be told, as from another network namespace. New ones have the
-    /// program when this returns.
-    pub(super) fn rx_queues_now(&self, attached: &Attached) -> Option<u32> {
-        let queues = attached.interface.rx_queues_if_there()?;
+    /// Rx queues of the interface when they were last counted; None when `attached` is not in force any more. All of them
+    /// have the program.
+    pub(super) fn rx_queues(&self, attached: &Attached) -> Option<u32> {
+        let now = self.now.load(Ordering::Acquire);
+        (now >> 32 == u64::from(attached.generation)).then_some(now as u32)
+    }
+
+    /// The attachment in force, for a receiver to keep.
+    ///
+    /// # Errors
+    /// Why there is none, for people.
+    pub(super) fn join(&self) -> std::result::Result<Attached, String> {
         let mut state = self.state();
-        let grown = queues > state.rx_queues;
-        state.rx_queues = queues;
+        let attached = state.attached().ok_or_else(|| state.why.clone())?;
+        // With a receiver it is not ours any more.
+        state.fresh = None;
+        Ok(attached)
+    }
+
+    /// The helper thread's look at the interface, about once a second: counts its rx queues and sees whether it is up, or
+    /// waits for it.
+    pub(super) fn tend(&self) {
+        let attached = self.state().attached();
+        match attached {
+            Some(attached) => self.count(&attached),
+            None => {
+                if let Err(e) = self.attach_again() {
+                    self.state().why = e.message;
+                }
+            }
+        }
+    }
+
+    /// The helper thread ends: what nobody took is let go of.
+    pub(super) fn forget_fresh(&self) {
+        let fresh = self.state().fresh.take();
+        drop(fresh);
+    }
+
+    fn count(&self, attached: &Attached) {
+        let interface = &attached.interface;
+        let Some(found) = interface.rx_queues_if_there() else {
+            // Sockets report a removed interface, but a thread may have none. What was only renamed is still there.
+            if !net::exists(interface.index) {
+                self.lost(attached);
+            }
+            return;
+        };
+        let Some(before) = self.rx_queues(attached) else { return };
         // veth gives a program to the rx queues there are when it is installed, and to no later ones
         // (`veth_enable_range_safe`). Other drivers rebuild all rings with it.
-        if grown
-            && attached.interface.driver().as_deref() == Some("veth")
-            && let Err(e) = attached.attachment.reinstall()
-        {
-            state.info.degraded.push(format!("new rx queues have no program: {}", e.message));
+        let install = || match interface.driver().as_deref() {
+            Some("veth") => attached.attachment.reinstall(),
+            _ => Ok(()),
+        };
+        let (rx_queues, trouble) = usable(before, found, install);
+        let down = down(interface);
+        let mut state = self.state();
+        if self.is_current(attached) {
+            state.down = down;
+            state.trouble = trouble;
+            self.now.store(published(attached.generation, rx_queues), Ordering::Release);
         }
-        Some(queues)
     }
 
     /// Opens rx queue `number` as those of the start were opened, without waiting for anybody.
@@ -262,33 +355,21 @@ impl Host {
     /// The interface under `attached` was removed.
     pub(super) fn lost(&self, attached: &Attached) {
         let mut state = self.state();
-        if state.generation == attached.generation && state.known.take().is_some() {
-            state.refused.clear();
-            state.sockets = Sockets::default();
-            state.rx_queues = 0;
+        if state.generation != attached.generation || state.known.take().is_none() {
+            return;
         }
+        self.now.store(AWAY, Ordering::Release);
+        state.why = "waiting for it".into();
+        (state.down, state.trouble) = (None, None);
+        state.refused.clear();
+        state.sockets = Sockets::default();
+        let fresh = state.fresh.take();
+        drop(state);
+        drop(fresh);
     }
 
-    /// The attachment that is there, or a new one if the interface is back.
-    ///
-    /// # Errors
-    /// Why not, for people.
-    pub(super) fn join(&self) -> std::result::Result<Attached, String> {
-        let mut state = self.state();
-        if let Some(attached) = state.attached() {
-            return Ok(attached);
-        }
-        if state.tried.is_some_and(|at| at.elapsed() < JOIN_EVERY) {
-            return Err(state.why.clone());
-        }
-        state.tried = Some(Instant::now());
-        self.attach_again(&mut state).map_err(|e| {
-            state.why = e.message;
-            state.why.clone()
-        })
-    }
-
-    fn attach_again(&self, state: &mut State) -> Result<Attached> {
+    /// By the helper thread alone.
+    fn attach_again(&self) -> Result<()> {
         let interface = Interface::by_name(&self.name)?;
         let mut here = self.here.clone();
         for l in local::listen_here(&self.config.listen, &self.config.multicast, &interface.name)? {
@@ -296,31 +377,63 @@ impl Host {
                 here.push(l);
             }
         }
+        // Attaching may bounce the link.
+        self.may_attach()?;
         let mut degraded = Vec::new();
         let attachment = self
             .live
             .attach(|early| Attachment::new(&interface, &here, self.config.xdp_mode, early, &mut degraded))?;
-        state.generation += 1;
+        let (generation, busy_poll, old_knobs) = {
+            let mut state = self.state();
+            (state.generation + 1, state.busy_poll, mem::take(&mut state.knobs))
+        };
         let attached = Attached {
             attachment,
             listen: Arc::new(ListenSet::new(&here)),
             node: numa::node_of(&interface),
             interface,
-            generation: state.generation,
+            generation,
         };
-        state.rx_queues = attached.interface.rx_queues();
-        state.info = describe(&self.config, &attached, state.rx_queues)?;
-        state.info.degraded.splice(0..0, degraded);
-        if state.busy_poll {
+        let gone = || Error::new(Code::Interface, "it came back and was removed again".to_owned());
+        let rx_queues = attached.interface.rx_queues_if_there().ok_or_else(gone)?;
+        let mut info = describe(&self.config, &attached, rx_queues)?;
+        info.degraded.splice(0..0, degraded);
+        if busy_poll {
             let see = "set again, see the note busy_poll_napi_id";
-            state.info.granted.push(("preferred busy-poll".into(), see.into()));
+            info.granted.push(("preferred busy-poll".into(), see.into()));
         }
         // The old ones first: an interface that was only moved to another namespace and back still has them.
-        state.knobs = Knobs::default();
-        state.knobs = Knobs::set(&self.config, &attached.interface, &mut state.info);
+        drop(old_knobs);
+        let knobs = Knobs::set(&self.config, &attached.interface, &mut info);
+        let down = down(&attached.interface);
+        let mut state = self.state();
+        // Said under the lock: what is stored before `release` asks for it, `release` puts back.
+        self.may_attach()?;
+        state.generation = generation;
+        state.info = info;
+        state.knobs = knobs;
         state.known = Some(Known::from(&attached));
+        state.fresh = Some(attached.attachment);
+        (state.down, state.trouble) = (down, None);
         state.refused.clear();
-        Ok(attached)
+        self.now.store(published(generation, rx_queues), Ordering::Release);
+        Ok(())
+    }
+
+    fn may_attach(&self) -> Result<()> {
+        if self.stopped() { Err(Error::new(Code::State, "stopping".to_owned())) } else { Ok(()) }
+    }
+}
+
+/// Rx queues that can be served of the `found` there are: new ones only when `install` gave them the program; until then
+/// the sentence says why not.
+fn usable(before: u32, found: u32, install: impl FnOnce() -> Result<()>) -> (u32, Option<String>) {
+    if found <= before {
+        return (found, None);
+    }
+    match install() {
+        Ok(()) => (found, None),
+        Err(e) => (before, Some(format!("new rx queues have no program: {}", e.message))),
     }
 }
 
@@ -345,5 +458,23 @@ impl From<&Attached> for Known {
             listen: Arc::clone(&a.listen),
             node: a.node,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_rx_queues_wait_until_they_have_the_program() {
+        let refused = || Err(Error::new(Code::Kernel, "no memory".to_owned()));
+        for _ in 0..2 {
+            let (queues, why) = usable(2, 4, refused);
+            assert_eq!((queues, why.as_deref()), (2, Some("new rx queues have no program: no memory")));
+        }
+        assert_eq!(usable(2, 4, || Ok(())), (4, None));
+        // Nothing is installed for queues that went, or stayed.
+        assert_eq!(usable(4, 1, refused), (1, None));
+        assert_eq!(usable(4, 4, refused), (4, None));
     }
 }

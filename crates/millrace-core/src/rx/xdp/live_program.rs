@@ -38,13 +38,23 @@ impl LiveProgram {
         self.state().says.clone()
     }
 
-    /// Attaches with the early drops in force, while no reload can change them.
+    /// Attaches with the early drops in force. Attaching may take seconds, for which no reload and no reader of
+    /// [`LiveProgram::says`] waits; what a reload changed meanwhile is put in force before anybody has the attachment.
     pub(super) fn attach(
         &self,
         attach: impl FnOnce(Option<Arc<EarlyRules>>) -> Result<Attachment>,
     ) -> Result<Arc<Attachment>> {
+        let early = self.state().early.clone();
+        let attachment = Arc::new(attach(early.clone())?);
         let mut state = self.state();
-        let attachment = Arc::new(attach(state.early.clone())?);
+        let same = match (&early, &state.early) {
+            (None, None) => true,
+            (Some(then), Some(now)) => Arc::ptr_eq(then, now),
+            _ => false,
+        };
+        if !same {
+            attachment.replace(state.early.clone())?;
+        }
         state.attached = Arc::downgrade(&attachment);
         state.says = attachment.early_drops();
         Ok(attachment)
@@ -71,5 +81,53 @@ impl Steer for Handle {
         }
         state.early.clone_from(&steering.early);
         Ok((GRANTED, state.says.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::{
+        config::{Listen, XdpMode},
+        net::Interface,
+        rule::RuleSet,
+    };
+
+    fn drops(rules: &str) -> Option<Arc<EarlyRules>> {
+        let rules = Arc::new(RuleSet::compile(rules, 1).unwrap());
+        EarlyRules::new(&rules).unwrap().map(Arc::new)
+    }
+
+    /// In a network namespace of its own, which has a loopback interface and nothing else.
+    #[test]
+    fn a_reload_while_the_program_is_attached_waits_for_nothing_and_is_not_forgotten() {
+        let own_namespace = || {
+            // SAFETY: moves this thread alone, which ends with the test.
+            if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+                eprintln!("SKIP: needs CAP_SYS_ADMIN to make a network namespace");
+                return;
+            }
+            let lo = Interface::by_name("lo").unwrap();
+            let listen = [Listen { address: None, scope: None, port: 9000 }];
+            let live = LiveProgram::new(drops("u8[0] == 1 => drop\nelse => queue(0)"));
+            let reload = |rules: &str| {
+                let steering = Steering { early: drops(rules), ..Steering::default() };
+                Handle(Arc::clone(&live)).steer(&steering).unwrap().1
+            };
+            let mut at_first = 0;
+            let attach = |early: Option<Arc<EarlyRules>>| {
+                let made = Attachment::new(&lo, &listen, XdpMode::Generic, early, &mut Vec::new())?;
+                at_first = made.program_id();
+                reload("u8[0] == 1 => drop\nu8[0] == 2 => drop\nelse => queue(0)");
+                Ok(made)
+            };
+            let attached = live.attach(attach).unwrap();
+            assert_ne!(attached.program_id(), at_first);
+            assert_eq!(live.says(), "2 leading rules run in the XDP program");
+            assert_eq!(reload("queue(0)"), "none: the rules begin with no drop");
+        };
+        thread::spawn(own_namespace).join().unwrap();
     }
 }

@@ -29,11 +29,13 @@ pub(crate) mod knobs;
 mod live_program;
 pub mod mapping;
 mod numa;
+mod overflow;
 mod queue;
 pub mod receiver;
 pub mod ring;
 pub mod socket;
 pub mod umem;
+mod watch;
 pub mod zerocopy;
 
 use attachment::Attachment;
@@ -44,6 +46,7 @@ use live_program::LiveProgram;
 use queue::RxQueue;
 pub use receiver::XdpReceiver;
 use umem::FRAME_BYTES;
+use watch::Watch;
 
 /// Ethernet header and two VLAN tags.
 const LINK_HEADER: u32 = 14 + 2 * 4;
@@ -111,8 +114,9 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     info.degraded.splice(0..0, degraded);
     let begun = Beginning { here, rx_queues, zero_copy, busy_poll, sockets, info, knobs };
     let host = Host::new(config, &live, &attached, begun);
+    let watch = Watch::start(&host)?;
     let receivers =
-        (0..).zip(queues).map(|(i, queue)| XdpReceiver::new(&host, &attached, i, queue)).collect();
+        (0..).zip(queues).map(|(i, queue)| XdpReceiver::new((&host, &watch), &attached, i, queue)).collect();
     // The guard socket is opened and put here by whoever opens a backend in earnest (see `rx::Opened::guard`); fragments,
     // IP options, extension headers and frames longer than a UMEM frame reach it by XDP_PASS.
     let steer = Some(Box::new(live_program::Handle(live)) as Box<dyn crate::rx::Steer>);
@@ -184,6 +188,13 @@ fn prefer_busy_poll(queues: &mut [RxQueue], info: &mut BackendInfo) -> bool {
     true
 }
 
+/// Of an interface that is there and carries nothing.
+fn down(interface: &Interface) -> Option<String> {
+    let state = interface.link().ok()?.operstate;
+    let down = matches!(state, "down" | "lowerlayerdown");
+    down.then(|| format!("{} is down: nothing arrives until it is up", interface.name))
+}
+
 /// What is known as soon as the program is attached. The mode is that of attaching; [`Host::info`] adds the sockets'.
 fn describe(config: &EngineConfig, attached: &Attached, rx_queues: u32) -> Result<BackendInfo> {
     let Attached { attachment, interface, .. } = attached;
@@ -201,9 +212,6 @@ fn describe(config: &EngineConfig, attached: &Attached, rx_queues: u32) -> Resul
             "generic XDP on a virtual interface ({driver}): datagrams that a sender on this host sends with UDP_SEGMENT \
              and that fit one MTU together arrive as one"
         ));
-    }
-    if link.operstate == "down" || link.operstate == "lowerlayerdown" {
-        degraded.push(format!("{} is down: nothing arrives until it is up", interface.name));
     }
     let ring = config.xdp_frames / 2;
     let granted = [

@@ -8,6 +8,7 @@ use super::{
     busy::{self, BusyPoll},
     host::Attached,
     joined::{Joined, Piece},
+    overflow::Overflow,
     socket::{XskSocket, XskStatistics},
     umem::{FrameCensus, Umem},
 };
@@ -39,6 +40,8 @@ pub(super) struct RxQueue {
     pass: Vec<u64>,
     /// A frame of several descriptors, as far as it came.
     joined: Joined,
+    /// Where frames may lose their ends: in zero-copy, by the kernel's own word.
+    overflow: Option<Overflow>,
     busy_poll: Option<BusyPoll>,
     /// Nothing comes any more; closed as soon as it is empty.
     pub(super) leaving: bool,
@@ -66,6 +69,7 @@ impl RxQueue {
             umem,
             pass: Vec::with_capacity(frames as usize),
             joined: Joined::new(attachment.segments),
+            overflow: None,
             busy_poll: None,
             leaving: false,
             statistics: XskStatistics::default(),
@@ -73,6 +77,8 @@ impl RxQueue {
         };
         queue.top_up();
         queue.socket.bind(&attached.interface, number, zero_copy, attachment.segments, patience)?;
+        // One that does not say is not trusted.
+        queue.overflow = queue.socket.zero_copy().unwrap_or(true).then(Overflow::default);
         attachment.map.insert(number, queue.socket.as_fd())?;
         Ok(queue)
     }
@@ -125,6 +131,9 @@ impl RxQueue {
     pub(super) fn statistics(&mut self) -> XskStatistics {
         if let Ok(now) = self.socket.statistics() {
             self.statistics = now;
+            if let Some(overflow) = &mut self.overflow {
+                overflow.read(now);
+            }
         }
         self.statistics
     }
@@ -145,6 +154,10 @@ impl RxQueue {
     pub(super) fn pass<S: Sink>(&mut self, wanted: &Wanted, sink: &mut S) -> usize {
         let count = self.socket.rx.available(PASS_FRAMES);
         if count == 0 {
+            self.nothing_left(sink);
+            if let Some(overflow) = &mut self.overflow {
+                overflow.emptied();
+            }
             if self.busy_poll.as_mut().is_some_and(BusyPoll::due) || self.socket.fill.needs_wakeup() {
                 self.socket.wake();
             }
@@ -153,11 +166,14 @@ impl RxQueue {
         let at = Place { time: Timestamp::now(), rx_queue: self.number as u16 };
         for i in 0..count {
             let descriptor = self.socket.rx.get(i);
-            self.pass.extend(take(&mut self.umem, &mut self.joined, &descriptor, wanted, at, sink));
+            let torn =
+                || self.overflow.as_ref().is_some_and(|o| o.may_have_torn(|| self.socket.statistics().ok()));
+            let frame = take(&mut self.umem, (&mut self.joined, torn), &descriptor, wanted, at, sink);
+            self.pass.extend(frame);
         }
-        // Fewer than could be: that was all the kernel has published, and it publishes whole frames.
-        if count < PASS_FRAMES && !self.joined.is_empty() && self.joined.cut_off() {
-            sink.frame_dropped(FrameDrop::Truncated);
+        // Fewer than could be: that was all there is.
+        if count < PASS_FRAMES {
+            self.nothing_left(sink);
         }
         self.give_back();
         self.socket.rx.release(count);
@@ -169,6 +185,14 @@ impl RxQueue {
             self.socket.wake();
         }
         count as usize
+    }
+
+    /// All the kernel has published is taken, and it publishes whole frames.
+    #[inline]
+    fn nothing_left<S: Sink>(&mut self, sink: &mut S) {
+        if !self.joined.is_empty() && self.joined.cut_off() {
+            sink.frame_dropped(FrameDrop::Truncated);
+        }
     }
 
     /// Puts the frames of `pass` on the fill ring, and keeps what does not fit.
@@ -210,7 +234,7 @@ struct Place {
 #[inline]
 fn take<S: Sink>(
     umem: &mut Umem,
-    joined: &mut Joined,
+    (joined, torn): (&mut Joined, impl FnOnce() -> bool),
     descriptor: &libc::xdp_desc,
     wanted: &Wanted,
     at: Place,
@@ -230,8 +254,12 @@ fn take<S: Sink>(
         deliver(bytes, wanted, at, sink);
     } else {
         // A piece of a frame, or bytes outside the packet memory, with which its frame is lost.
-        match joined.add(bytes, more) {
+        match joined.add(bytes, more, torn) {
             Piece::Last(frame) => deliver(frame, wanted, at, sink),
+            Piece::LostThen(frame) => {
+                sink.frame_dropped(FrameDrop::Truncated);
+                deliver(frame, wanted, at, sink);
+            }
             Piece::Lost => sink.frame_dropped(FrameDrop::Truncated),
             Piece::Taken => {}
         }
@@ -304,7 +332,7 @@ mod tests {
                 let options = if more { libc::XDP_PKT_CONTD } else { 0 };
                 let desc = libc::xdp_desc { addr: frame + 256, len: piece.len() as u32, options };
                 umem.write(&desc, piece);
-                back.extend(take(&mut umem, joined, &desc, &wanted, at, seen));
+                back.extend(take(&mut umem, (&mut *joined, || true), &desc, &wanted, at, seen));
             }
             assert_eq!(back, frames);
             umem.keep(&back);
@@ -324,13 +352,13 @@ mod tests {
         hand_over(&mut joined, &mut seen, &whole(one));
         hand_over(&mut joined, &mut seen, &[&whole(one)[..1], &whole(two)].concat());
         hand_over(&mut joined, &mut seen, &whole(two));
-        assert_eq!((seen.payloads.len(), seen.dropped.as_slice()), (2, &[FrameDrop::Truncated][..]));
+        assert_eq!((seen.payloads.len(), seen.dropped.as_slice()), (3, &[FrameDrop::Truncated][..]));
         assert!(seen.payloads[0] == [1; 3000] && seen.payloads[1] == [2; 3000]);
         // More pieces than the packet memory has frames, and no end.
-        hand_over(&mut joined, &mut seen, &[(&one[..1792], true); 1000]);
+        hand_over(&mut joined, &mut seen, &[(&one[42..1792], true); 1000]);
         assert_eq!(seen.dropped.len(), 2, "counted once, before its end");
         hand_over(&mut joined, &mut seen, &[(&one[..10], false)]);
         hand_over(&mut joined, &mut seen, &whole(one));
-        assert_eq!((seen.payloads.len(), seen.dropped.len()), (3, 2));
+        assert_eq!((seen.payloads.len(), seen.dropped.len()), (4, 2));
     }
 }

@@ -1,8 +1,8 @@
 //! What one receive thread reads: the rx queues that fall to it, which come and go with the interface.
 //!
 //! Thread r of T serves rx queues r, r + T, r + 2T … T is the number of rx queues at the start; what `ethtool -L` adds
-//! later is shared out among the threads there are. About once a second a thread compares what it has with what there
-//! is (see [`XdpReceiver::look`]). An interface that was removed is waited for: its sockets are emptied and closed, and
+//! later is shared out among the threads there are. About once a second a thread compares what it has with what the helper
+//! thread found there is (see [`XdpReceiver::look`]); by itself it asks the kernel nothing that could take long. An interface that was removed is waited for: its sockets are emptied and closed, and
 //! when one of that name exists again the program is attached to it and sockets are opened as at the start.
 
 use std::{
@@ -18,6 +18,7 @@ use super::{
     queue::{RxQueue, Wanted},
     socket::{self, XskStatistics},
     umem::FrameCensus,
+    watch::Watch,
 };
 use crate::{
     error::Result,
@@ -26,14 +27,17 @@ use crate::{
 
 /// A receiver that never waits looks after its sockets' health once in so many idle passes.
 const IDLE_CHECK: u32 = 1 << 16;
-/// How often to look how many rx queues the interface has, and whether a removed one is back.
+/// How often to read how many rx queues the interface has, and whether a removed one is back.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often to try an rx queue again that was refused while others are served: each try costs the time to get packet
 /// memory.
 const REFUSED_AGAIN: Duration = Duration::from_secs(5);
 
 /// Receives from the rx queues of one thread.
+///
+/// Field order: the helper thread has let go of the attachment when the last queue does.
 pub struct XdpReceiver {
+    _watch: Arc<Watch>,
     queues: Vec<RxQueue>,
     /// None while the interface is away.
     attached: Option<Attached>,
@@ -60,8 +64,14 @@ pub struct XdpReceiver {
 
 impl XdpReceiver {
     /// Thread `index`, with the queue it begins with.
-    pub(super) fn new(host: &Arc<Host>, attached: &Attached, index: u32, queue: RxQueue) -> Self {
+    pub(super) fn new(
+        (host, watch): (&Arc<Host>, &Arc<Watch>),
+        attached: &Attached,
+        index: u32,
+        queue: RxQueue,
+    ) -> Self {
         XdpReceiver {
+            _watch: Arc::clone(watch),
             queues: vec![queue],
             attached: Some(attached.clone()),
             host: Arc::clone(host),
@@ -104,25 +114,24 @@ impl XdpReceiver {
         self.attached.as_ref().map_or(0, |a| a.attachment.program_id())
     }
 
-    /// Compares what is served with what there is. Costs three system calls, and much more when something changed.
+    /// Compares what is served with what there is. Costs a system call for each queue, and much more when something
+    /// changed.
     fn look(&mut self) {
         self.looked = Instant::now();
         self.health();
         match &self.attached {
-            // Another thread saw first that the interface was removed, or has attached again already.
-            Some(attached) if !self.host.is_current(attached) => self.lose(),
-            Some(attached) => {
-                if let Some(queues) = self.host.rx_queues_now(attached) {
-                    self.follow(queues);
-                }
-            }
+            Some(attached) => match self.host.rx_queues(attached) {
+                Some(queues) => self.follow(queues),
+                // Another thread saw first that the interface was removed, or it is attached again already.
+                None => self.lose(),
+            },
             None if self.queues.is_empty() => self.join(),
             None => {}
         }
     }
 
     /// Serves what falls to this thread when the interface has `queues` rx queues, and nothing else. The engine's thread
-    /// does it by itself with the number that ethtool says, see [`Receiver::counters`].
+    /// does it by itself with the number that the helper thread found, see [`Receiver::counters`].
     pub fn follow(&mut self, queues: u32) {
         let Some(attached) = self.attached.clone() else { return };
         let gone = |q: &&mut RxQueue| q.number >= queues && !q.leaving;
@@ -145,6 +154,9 @@ impl XdpReceiver {
             // One that is leaving still holds its rx queue.
             if self.queues.iter().any(|q| q.number == number) {
                 continue;
+            }
+            if self.host.stopped() {
+                return;
             }
             match self.host.open_queue(&attached, number) {
                 Ok(queue) => self.queues.push(queue),
@@ -185,9 +197,12 @@ impl XdpReceiver {
                 self.wanted = self.host.wanted(&attached);
                 self.away = None;
                 self.reattached += 1;
-                let queues = self.host.rx_queues_now(&attached).unwrap_or(0);
+                let queues = self.host.rx_queues(&attached);
                 self.attached = Some(attached);
-                self.follow(queues);
+                // Gone again already: the next look says so.
+                if let Some(queues) = queues {
+                    self.follow(queues);
+                }
             }
             Err(why) => {
                 self.away = Some(format!("interface {} was removed; {why}", self.host.name()));

@@ -111,13 +111,7 @@ impl XskSocket {
     /// # Errors
     /// [`Code::Permission`], [`Code::Unsupported`], [`Code::Kernel`].
     pub fn new(umem: &Umem, entries: u32) -> Result<Self> {
-        // SAFETY: plain socket(2); the result is checked before it is owned.
-        let raw = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        if raw < 0 {
-            return Err(socket_refused(io::Error::last_os_error()));
-        }
-        // SAFETY: `raw` is a fresh descriptor that nothing else owns.
-        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        let fd = fresh()?;
         set_option(fd.as_fd(), libc::XDP_UMEM_REG, &umem.registration()).map_err(|e| umem.refused(e))?;
         for (name, option, size) in [
             ("fill", libc::XDP_UMEM_FILL_RING, entries),
@@ -174,18 +168,7 @@ impl XskSocket {
         };
         let deadline = Instant::now() + patience;
         loop {
-            // SAFETY: pointer and length describe `address`, which outlives the call.
-            let rc = unsafe {
-                libc::bind(
-                    self.fd.as_raw_fd(),
-                    (&raw const address).cast(),
-                    mem::size_of_val(&address) as libc::socklen_t,
-                )
-            };
-            if rc == 0 {
-                return Ok(());
-            }
-            let e = io::Error::last_os_error();
+            let Err(e) = bind_to(self.fd.as_fd(), &address) else { return Ok(()) };
             if e.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= deadline {
                 return Err(bind_refused(interface, queue, zero_copy, e));
             }
@@ -261,6 +244,46 @@ impl AsFd for XskSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Whether this kernel takes frames of several descriptors (XDP_USE_SG, Linux 6.6). Older ones take an XDP program for
+/// such frames (Linux 5.18) and then refuse every socket. `xsk_bind` looks at the flags first, and at the interface,
+/// here none, later: an unknown flag is EINVAL, a known one ENODEV.
+///
+/// # Errors
+/// [`Code::Permission`], [`Code::Unsupported`], [`Code::Kernel`]: no socket can be made.
+pub fn knows_segments() -> Result<bool> {
+    Ok(bind_nowhere(libc::XDP_COPY | libc::XDP_USE_SG)? != Some(libc::EINVAL))
+}
+
+/// The errno of binding a fresh socket to no interface.
+fn bind_nowhere(flags: u16) -> Result<Option<i32>> {
+    let fd = fresh()?;
+    let address = libc::sockaddr_xdp {
+        sxdp_family: libc::AF_XDP as u16,
+        sxdp_flags: flags,
+        sxdp_ifindex: 0,
+        sxdp_queue_id: 0,
+        sxdp_shared_umem_fd: 0,
+    };
+    Ok(bind_to(fd.as_fd(), &address).err().and_then(|e| e.raw_os_error()))
+}
+
+fn fresh() -> Result<OwnedFd> {
+    // SAFETY: plain socket(2); the result is checked before it is owned.
+    let raw = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if raw < 0 {
+        return Err(socket_refused(io::Error::last_os_error()));
+    }
+    // SAFETY: `raw` is a fresh descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+fn bind_to(fd: BorrowedFd<'_>, address: &libc::sockaddr_xdp) -> io::Result<()> {
+    let len = mem::size_of_val(address) as libc::socklen_t;
+    // SAFETY: pointer and length describe `address`, which outlives the call and is only read.
+    let rc = unsafe { libc::bind(fd.as_raw_fd(), (&raw const *address).cast(), len) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn offsets_of(o: &libc::xdp_ring_offset) -> Offsets {
@@ -344,5 +367,24 @@ fn bind_refused(interface: &Interface, queue: u32, zero_copy: bool, e: io::Error
         ),
         Some(libc::EOPNOTSUPP) => Error::os(Code::Unsupported, format!("{what}: not supported"), e),
         _ => Error::os(Code::Kernel, what, e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As this kernel answers; skipped where no AF_XDP socket can be made.
+    #[test]
+    fn flags_are_looked_at_before_the_interface() {
+        let Ok(known) = knows_segments() else {
+            eprintln!("SKIP: no AF_XDP socket: needs CAP_NET_RAW");
+            return;
+        };
+        // Distributions bring it to older kernels, none takes it away.
+        let (major, minor) = crate::rx::xdp::zerocopy::kernel();
+        assert!(known || (major, minor) < (6, 6), "Linux {major}.{minor}");
+        assert_eq!(bind_nowhere(libc::XDP_COPY).unwrap(), Some(libc::ENODEV));
+        assert_eq!(bind_nowhere(1 << 15).unwrap(), Some(libc::EINVAL), "an unknown flag");
     }
 }
