@@ -242,6 +242,40 @@ fn what_stands_on_the_rings_interface_is_not_delivered_twice() {
     }
 }
 
+/// A frame for a MAC that is not the ring's is another host's to the ring, while the stack takes it.
+#[test]
+fn what_is_for_the_mac_of_something_on_the_rings_interface_comes_once() {
+    if !rig::privileged("what_is_for_the_mac_of_something_on_the_rings_interface_comes_once") {
+        return;
+    }
+    const OWN: [u8; 6] = [2, 0, 0, 0, 0x0c, 0x99];
+    for kind in ["bridge", "macvlan"] {
+        let pair = Pair::new(1);
+        let b = &pair.b;
+        let link = if kind == "bridge" { "" } else { "link vb" };
+        let mode = if kind == "bridge" { "" } else { "mode bridge" };
+        rig::run(&format!("ip -n {b} link add {link} name up0 address 02:00:00:00:0c:99 type {kind} {mode}"));
+        if kind == "bridge" {
+            rig::run(&format!("ip -n {b} link set vb master up0"));
+        }
+        rig::run(&format!("ip -n {b} addr add 203.0.113.2/24 dev up0"));
+        rig::run(&format!("ip -n {b} link set up0 up"));
+        let mut opened = open(&pair, &config(ONE_PORT, "vb", 2));
+        pair.in_a(|| {
+            let raw = RawSender::new("va");
+            for i in 0..60 {
+                let dst_mac = [OWN, Pair::v4(1, 1).dst_mac, [0xff; 6]][i / 20];
+                raw.send(&Frame { dst_mac, ..Pair::v4(1, 9000) }.bytes(&payload(i, 40)));
+            }
+        });
+        let keep = drain(&mut opened, 60);
+        assert_eq!(numbers(&keep), (0..60).collect::<Vec<_>>(), "{kind}");
+        let slow = |g: &Got| g.flags & flags::SLOW_PATH != 0;
+        assert!(keep.got.iter().all(|g| slow(g) == (g.payload[0] < 20)), "{kind}");
+        assert_eq!(lost(&mut opened), 0);
+    }
+}
+
 /// The ring has only the tunnel's own datagrams, for another port.
 #[test]
 fn what_comes_out_of_a_tunnel_over_the_rings_interface_is_delivered() {

@@ -16,6 +16,7 @@ const NLM_F_DUMP: u16 = 0x300;
 /// Links changed while the list was made: it may lack some.
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const RTMGRP_LINK: u32 = 1;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
@@ -33,8 +34,18 @@ pub(crate) struct Stack {
     news: OwnedFd,
     /// Asks for the list of links, in the same namespace.
     asks: OwnedFd,
+    found: Found,
+}
+
+/// What one look found.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    /// The interface and all that stand on it, ascending.
     on: Vec<u32>,
+    /// The interface it is a port of, 0 for none.
     master: u32,
+    /// Its own address, where its frames have Ethernet headers.
+    mac: Option<[u8; 6]>,
 }
 
 /// What rtnetlink says about how one link is connected.
@@ -45,6 +56,8 @@ struct Row {
     lower: u32,
     /// The interface it is a port of, 0 for none.
     master: u32,
+    /// Its address, where it is an Ethernet device.
+    mac: Option<[u8; 6]>,
 }
 
 impl Stack {
@@ -55,19 +68,25 @@ impl Stack {
     pub(crate) fn on(base: u32) -> io::Result<Self> {
         // First listen, then look: nothing is missed between.
         let (news, asks) = (netlink(RTMGRP_LINK)?, netlink(0)?);
-        let mut stack = Stack { base, news, asks, on: Vec::new(), master: 0 };
-        (stack.on, stack.master) = stack.look()?;
+        let mut stack = Stack { base, news, asks, found: Found::default() };
+        stack.found = stack.look()?;
         Ok(stack)
     }
 
     /// The interface itself and all that stand on it, in ascending order.
     pub(crate) fn members(&self) -> &[u32] {
-        &self.on
+        &self.found.on
+    }
+
+    /// The interface's own address, where its frames have Ethernet headers: the kernel takes a frame for another address
+    /// as another host's there (net/ethernet/eth.c, `eth_type_trans`), though what stands on it may have that one.
+    pub(crate) fn mac(&self) -> Option<[u8; 6]> {
+        self.found.mac
     }
 
     /// The bridge, bond, team or VRF that the interface is a port of.
     pub(crate) fn master(&self) -> Option<u32> {
-        (self.master != 0).then_some(self.master)
+        (self.found.master != 0).then_some(self.found.master)
     }
 
     /// Readable when there may be something new.
@@ -75,15 +94,15 @@ impl Stack {
         &self.news
     }
 
-    /// Looks again when a link has changed since the last time; true when the members are others now. When looking fails
-    /// they stay what they were.
+    /// Looks again when a link has changed since the last time; true when members, master or address are others now.
+    /// When looking fails they stay what they were.
     pub(crate) fn refresh(&mut self) -> bool {
         if !self.heard() {
             return false;
         }
         match self.look() {
-            Ok((on, master)) if on != self.on => {
-                (self.on, self.master) = (on, master);
+            Ok(found) if found != self.found => {
+                self.found = found;
                 true
             }
             _ => false,
@@ -104,12 +123,11 @@ impl Stack {
         }
     }
 
-    /// The members, and the master or 0.
-    fn look(&self) -> io::Result<(Vec<u32>, u32)> {
+    fn look(&self) -> io::Result<Found> {
         for _ in 0..ATTEMPTS {
             if let Some(rows) = self.list()? {
-                let master = rows.iter().find(|r| r.index == self.base).map_or(0, |r| r.master);
-                return Ok((stacked(&rows, self.base), master));
+                let base = rows.iter().find(|r| r.index == self.base).copied().unwrap_or_default();
+                return Ok(Found { on: stacked(&rows, self.base), master: base.master, mac: base.mac });
             }
         }
         Err(io::Error::from(io::ErrorKind::Interrupted))
@@ -168,10 +186,12 @@ fn stacked(rows: &[Row], base: u32) -> Vec<u32> {
 
 /// One RTM_NEWLINK message.
 fn row(message: &[u8]) -> Row {
+    let ethernet = u16_at(message, HEADER + 2) == libc::ARPHRD_ETHER;
     let mut row = Row { index: u32_at(message, HEADER + 4), ..Row::default() };
     let (mut same_frames, mut elsewhere) = (false, false);
     for (kind, value) in attributes(message.get(HEADER + IFINFO..).unwrap_or_default()) {
         match kind {
+            IFLA_ADDRESS if ethernet => row.mac = value.try_into().ok(),
             IFLA_LINK => row.lower = u32_at(value, 0),
             IFLA_MASTER => row.master = u32_at(value, 0),
             // The lower interface is in another namespace; the number counts there.
@@ -245,28 +265,42 @@ mod tests {
         };
         let other_ns = attribute(IFLA_LINK_NETNSID, &0u32.to_ne_bytes());
         let port = attribute(IFLA_MASTER, &9u32.to_ne_bytes());
-        assert_eq!(on(b"vlan\0", &[]), Row { index: 7, lower: 3, master: 0 });
+        assert_eq!(on(b"vlan\0", &[]), Row { index: 7, lower: 3, ..Row::default() });
         assert_eq!(on(b"vlan", &[other_ns]).lower, 0);
         assert_eq!((on(b"veth\0", &[]).lower, on(b"vxlan\0", &[]).lower), (0, 0));
-        assert_eq!(on(b"veth\0", &[port]), Row { index: 7, lower: 0, master: 9 });
+        assert_eq!(on(b"veth\0", &[port]), Row { index: 7, master: 9, ..Row::default() });
     }
 
     #[test]
     fn what_stands_on_a_port_of_something_stands_on_it() {
         let rows = [(2, 0, 5), (3, 0, 5), (4, 2, 0), (5, 0, 0), (6, 5, 0), (8, 3, 0)];
-        let rows = rows.map(|(index, lower, master)| Row { index, lower, master });
+        let rows = rows.map(|(index, lower, master)| Row { index, lower, master, ..Row::default() });
         assert_eq!(stacked(&rows, 2), [2, 4, 5, 6]);
         assert_eq!(stacked(&rows, 5), [5, 6]);
         assert_eq!(stacked(&rows, 1), [1]);
         // A list that contradicts itself ends all the same.
-        let circle = [Row { index: 1, lower: 2, master: 0 }, Row { index: 2, lower: 1, master: 1 }];
+        let circle = [(1, 2, 0), (2, 1, 1)].map(|(index, lower, master)| Row {
+            index,
+            lower,
+            master,
+            ..Row::default()
+        });
         assert_eq!(stacked(&circle, 1), [1, 2]);
+    }
+
+    #[test]
+    fn only_ethernet_has_an_address_to_tell_frames_by() {
+        let mut link = message(7, b"dummy", &[attribute(IFLA_ADDRESS, &[2, 0, 0, 0, 0, 7])]);
+        for (kind, mac) in [(libc::ARPHRD_ETHER, Some([2, 0, 0, 0, 0, 7])), (libc::ARPHRD_LOOPBACK, None)] {
+            link[HEADER + 2..HEADER + 4].copy_from_slice(&kind.to_ne_bytes());
+            assert_eq!(row(&link).mac, mac);
+        }
     }
 
     #[test]
     fn loopback_carries_nothing() {
         let mut stack = Stack::on(1).unwrap();
-        assert_eq!(stack.members(), [1]);
+        assert_eq!((stack.members(), stack.mac()), (&[1][..], None));
         stack.refresh();
         assert_eq!(stack.members(), [1]);
     }

@@ -10,6 +10,7 @@ pub mod guard;
 mod membership;
 pub(crate) mod multicast;
 mod owner;
+mod pick;
 mod receiver;
 pub mod sink;
 mod snmp;

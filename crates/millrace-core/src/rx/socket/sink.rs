@@ -1,7 +1,9 @@
 //! The guard for `packet`, whose ring has a copy of everything that arrives on its interface. Most of what the stack
 //! gives the guard is therefore dropped; delivered is what the ring cannot have:
 //!
-//! - datagrams that came by another interface (loopback, a second NIC, a tunnel), as with `xdp`;
+//! - datagrams that came by another interface (loopback, a second NIC, a tunnel), as with `xdp`, or in frames for the
+//!   address of something that stands on the ring's interface (a bridge or macvlan with a MAC of its own), which are
+//!   another host's to the ring;
 //! - datagrams that the kernel put together from fragments: IPv6, and IPv4 unless the fanout group does that.
 //!
 //! Each place has a SO_REUSEPORT group of up to three sockets, and a program that picks one for each datagram. One socket
@@ -15,6 +17,7 @@ use super::{
     SocketReceiver, bind,
     guard::{checked_places, options},
     multicast,
+    pick::{ELSEWHERE, HOLDER, InRing},
     receiver::{Source, Wanted},
     sys,
 };
@@ -22,15 +25,8 @@ use crate::{
     config::{EngineConfig, FanoutFlag, Multicast},
     error::{Code, Error, Result},
     net::{Interface, Stack, name_of},
-    rx::cbpf::{self, AD_IFINDEX, Assembler, NEXT},
+    rx::cbpf,
 };
-
-/// Position in the group of the socket whose filter drops everything and that nobody reads,
-const HOLDER: u32 = 0;
-/// of the one for what came by other interfaces,
-const ELSEWHERE: u32 = 1;
-/// and of the one for what may have been fragments.
-const FRAGMENTS: u32 = 2;
 
 /// Receive buffer of a socket that looks for fragments, bytes.
 const FRAGMENTS_RCVBUF: u32 = 4 << 20;
@@ -50,7 +46,7 @@ pub(super) struct Sorting {
 }
 
 impl Sorting {
-    /// True for an interface whose frames the ring has.
+    /// True for an interface whose broadcast and multicast frames the ring has.
     pub(super) fn in_ring(&self, ifindex: u32) -> bool {
         self.stack.members().contains(&ifindex)
     }
@@ -65,7 +61,8 @@ impl Sorting {
         if self.stack.refresh() {
             for (holder, limit) in &self.holders {
                 // Fails only without memory; then the old program goes on.
-                let _ = attach(holder, libc::SO_ATTACH_REUSEPORT_CBPF, &pick(self.stack.members(), *limit));
+                let program = in_ring(&self.stack).pick(*limit);
+                let _ = attach(holder, libc::SO_ATTACH_REUSEPORT_CBPF, &program);
             }
         }
     }
@@ -184,7 +181,7 @@ impl Sink<'_> {
         let (here, away) = &self.groups;
         multicast::join(here, place, &[&fragments.as_ref().unwrap_or(&holder).fd])?;
         multicast::join(away, place, &[&elsewhere.fd])?;
-        attach(&holder.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &pick(self.stack.members(), limit))?;
+        attach(&holder.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &in_ring(&self.stack).pick(limit))?;
         self.sources.push(Source::new(elsewhere, Wanted::Elsewhere));
         self.sources.extend(fragments.map(|f| Source::new(f, Wanted::Reassembled)));
         self.holders.push((holder.fd, limit));
@@ -205,43 +202,10 @@ fn report_fragments(fd: &OwnedFd, v6: bool) -> std::io::Result<()> {
     }
 }
 
+fn in_ring(stack: &Stack) -> InRing<'_> {
+    InRing { interfaces: stack.members(), mac: stack.mac() }
+}
+
 fn attach(fd: &OwnedFd, option: libc::c_int, program: &[libc::sock_filter]) -> Result<()> {
     sys::attach_cbpf(fd, option, program).map_err(|e| Error::os(Code::Kernel, "guard: attach a filter", e))
-}
-
-/// SO_ATTACH_REUSEPORT_CBPF (socket(7)): the number of a datagram's socket. Offset 0 of the program is the UDP payload, so
-/// its packet length is that of the payload.
-fn pick(in_ring: &[u32], limit: Option<u32>) -> Vec<libc::sock_filter> {
-    let mut a = Assembler::default();
-    let (here, holder) = (a.label(), a.label());
-    a.load_word(AD_IFINDEX);
-    // More than fit a program stand on no interface; then the rest would come twice, which is better than not at all.
-    for &index in in_ring.iter().take(cbpf::MAX_INSNS / 4) {
-        a.if_eq(index, here, NEXT);
-    }
-    a.ret(ELSEWHERE);
-    a.place(here);
-    if let Some(limit) = limit {
-        a.load_len();
-        a.if_gt(limit, NEXT, holder);
-        a.ret(FRAGMENTS);
-    }
-    a.place(holder);
-    a.ret(HOLDER);
-    a.finish().expect("forward branches, and the length was bounded")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn any_number_of_interfaces_makes_a_program() {
-        for n in [1, 255, 300, 5000] {
-            let all: Vec<u32> = (1..=n).collect();
-            for limit in [None, Some(NEVER_FRAGMENTED_V4), Some(NEVER_FRAGMENTED_V6)] {
-                assert!(pick(&all, limit).len() <= cbpf::MAX_INSNS, "{n}");
-            }
-        }
-    }
 }
