@@ -197,7 +197,9 @@ fn a_taken_port_names_its_owner() {
     // A process that another test is just starting may hold a copy of the descriptor until its exec: hence `settled`.
     // A second Millrace of the same user, whichever way either receives.
     let first = settled(|| open_in_b(&pair, &config, socket::open));
-    let sink = |config: &EngineConfig| open_sink(config, &Interface::by_name("vb")?, &mut Vec::new());
+    let sink = |config: &EngineConfig| {
+        open_sink(config, &Interface::by_name("vb")?, &config.listen, &mut Vec::new())
+    };
     let guards: [&Open; 2] = [&open_guard, &sink];
     for guard in guards {
         assert_eq!(pair.in_b(|| guard(&config)).err().map(|e| e.code), Some(Code::Port));

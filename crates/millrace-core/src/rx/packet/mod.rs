@@ -104,7 +104,8 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         (0..config.rx_threads).map(|_| packet_socket(config.tpacket)).collect::<Result<Vec<OwnedFd>>>()?;
     let mut info =
         BackendInfo { backend: "packet", interface: Some(interface.name.clone()), ..BackendInfo::default() };
-    let guard = open_sink(config, &interface, &mut info.degraded)?;
+    let here = local::listen_here(&config.listen, &config.multicast, &interface.name)?;
+    let guard = open_sink(config, &interface, &here, &mut info.degraded)?;
     info.granted.extend(multicast::granted(&config.multicast, Some(&interface.name)));
     let Interface { name, index: ifindex } = interface;
 
@@ -118,7 +119,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         info.grant(fanout::GRANTED, said);
     }
 
-    let listen = ListenSet::new(&local::listen_here(&config.listen, &config.multicast, &name)?);
+    let listen = ListenSet::new(&here);
     let shared = Arc::new(Shared::new(config, wanted, (&name, ifindex), program, &made));
     let rolls_over = made.group.rolls_over();
     let receivers: Vec<PacketReceiver> = made

@@ -167,7 +167,9 @@ impl Receiver for SocketReceiver {
                 let message = self.batch.message(i);
                 let control = control::parse(message.control);
                 if *wanted != Wanted::All {
-                    let in_ring = self.sorting.as_ref().is_some_and(|s| s.in_ring(control.ifindex));
+                    let in_ring = self.sorting.as_ref().is_some_and(|s| {
+                        s.in_ring(control.ifindex, control.dst.unwrap_or(Addr::UNSPECIFIED), bound.port)
+                    });
                     if !is_wanted(*wanted, &control, message.payload.len(), in_ring) {
                         *overlaps = true;
                         continue;
@@ -269,8 +271,8 @@ fn deliver<S: Sink>(sink: &mut S, header: &Datagram<'_>, message: &Message<'_>, 
 }
 
 /// Whether a datagram of one of the guard's sockets is one that the ring does not have. The program of the group has
-/// sorted datagrams to one receiver; those to many come to every socket of the group, which is then for the interface to
-/// tell. Loopback's own is not asked where it could mislead: there the kernel names the device the sender is bound to.
+/// sorted datagrams to one receiver; those to many come to every socket of the group, which is then for interface and
+/// destination to tell. Loopback's own is not asked where it could mislead: there the kernel names the device the sender is bound to.
 fn is_wanted(wanted: Wanted, control: &Control, payload: usize, in_ring: bool) -> bool {
     match wanted {
         Wanted::All => true,

@@ -4,6 +4,8 @@
 //! - datagrams that came by another interface (loopback, a second NIC, a tunnel), as with `xdp`, or in frames for the
 //!   address of something that stands on the ring's interface (a bridge or macvlan with a MAC of its own), which are
 //!   another host's to the ring;
+//! - datagrams for an address that the stack takes for the host's and the ring does not: one that came after the start, or
+//!   a local route;
 //! - datagrams that the kernel put together from fragments: IPv6, and IPv4 unless the fanout group does that.
 //!
 //! Each place has a SO_REUSEPORT group of up to three sockets, and a program that picks one for each datagram. One socket
@@ -22,7 +24,8 @@ use super::{
     sys,
 };
 use crate::{
-    config::{EngineConfig, FanoutFlag, Multicast},
+    config::{EngineConfig, FanoutFlag, Listen, ListenSet, Multicast},
+    datagram::Addr,
     error::{Code, Error, Result},
     net::{Interface, Stack, name_of},
     rx::cbpf,
@@ -41,14 +44,32 @@ const NEVER_FRAGMENTED_V4: u32 = 0;
 /// What decides where a datagram goes, kept up to date.
 pub(super) struct Sorting {
     stack: Stack,
-    /// The holder of each place, and above how many bytes of payload a datagram may have been fragments.
-    holders: Vec<(Arc<OwnedFd>, Option<u32>)>,
+    /// What the ring takes.
+    listen: ListenSet,
+    holders: Vec<Holder>,
+}
+
+/// The socket of a place that has the place's program.
+struct Holder {
+    fd: Arc<OwnedFd>,
+    /// Above how many bytes of payload a datagram may have been fragments.
+    limit: Option<u32>,
+    /// See [`InRing::addresses`].
+    addresses: Option<Vec<IpAddr>>,
+}
+
+impl Holder {
+    fn sort(&self, stack: &Stack) -> Result<()> {
+        let (interfaces, mac) = (stack.members(), stack.mac());
+        let in_ring = InRing { interfaces, mac, addresses: self.addresses.as_deref() };
+        attach(&self.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &in_ring.pick(self.limit))
+    }
 }
 
 impl Sorting {
-    /// True for an interface whose broadcast and multicast frames the ring has.
-    pub(super) fn in_ring(&self, ifindex: u32) -> bool {
-        self.stack.members().contains(&ifindex)
+    /// True for a broadcast or multicast datagram that the ring has: by the interface it came by and its destination.
+    pub(super) fn in_ring(&self, ifindex: u32, dst: Addr, port: u16) -> bool {
+        self.stack.members().contains(&ifindex) && self.listen.accepts(dst, port)
     }
 
     /// Readable when [`Sorting::refresh`] is due.
@@ -59,16 +80,15 @@ impl Sorting {
     /// Follows the interfaces: one made on top of the ring's has frames that the ring has too.
     pub(super) fn refresh(&mut self) {
         if self.stack.refresh() {
-            for (holder, limit) in &self.holders {
+            for holder in &self.holders {
                 // Fails only without memory; then the old program goes on.
-                let program = in_ring(&self.stack).pick(*limit);
-                let _ = attach(holder, libc::SO_ATTACH_REUSEPORT_CBPF, &program);
+                let _ = holder.sort(&self.stack);
             }
         }
     }
 }
 
-/// Opens the guard beside rings on `ring`. Its receiver puts [`crate::datagram::flags::SLOW_PATH`] on every datagram and
+/// Opens the guard beside rings on `ring` that take `here`, the listen list with every address written out. Its receiver puts [`crate::datagram::flags::SLOW_PATH`] on every datagram and
 /// has rx queue 0.
 ///
 /// `guard_rcvbuf` counts what was lost of the datagrams that came by other interfaces. What did not fit the buffer of a
@@ -80,6 +100,7 @@ impl Sorting {
 pub fn open_sink(
     config: &EngineConfig,
     ring: &Interface,
+    here: &[Listen],
     degraded: &mut Vec<String>,
 ) -> Result<SocketReceiver> {
     let stack = Stack::on(ring.index)
@@ -114,7 +135,8 @@ pub fn open_sink(
         !matches!(interface, Some(Ok(i)) if !stack.members().contains(&i.index))
     };
     let groups = groups.into_iter().partition(in_ring);
-    let mut sink = Sink { config, groups, stack, fragments_v4, sources: Vec::new(), holders: Vec::new() };
+    let mut sink =
+        Sink { config, here, groups, stack, fragments_v4, sources: Vec::new(), holders: Vec::new() };
     for (target, port) in places {
         match target {
             bind::Target::Any => {
@@ -126,19 +148,20 @@ pub fn open_sink(
             target => sink.hold((target, port))?,
         }
     }
-    let sorting = Sorting { stack: sink.stack, holders: sink.holders };
+    let sorting = Sorting { stack: sink.stack, listen: ListenSet::new(here), holders: sink.holders };
     Ok(SocketReceiver::of_sink(sink.sources, sorting))
 }
 
 /// The guard being opened.
 struct Sink<'a> {
     config: &'a EngineConfig,
+    here: &'a [Listen],
     /// Multicast groups joined where the ring hears them, and elsewhere.
     groups: (Vec<Multicast>, Vec<Multicast>),
     stack: Stack,
     fragments_v4: bool,
     sources: Vec<Source>,
-    holders: Vec<(Arc<OwnedFd>, Option<u32>)>,
+    holders: Vec<Holder>,
 }
 
 impl Sink<'_> {
@@ -181,11 +204,28 @@ impl Sink<'_> {
         let (here, away) = &self.groups;
         multicast::join(here, place, &[&fragments.as_ref().unwrap_or(&holder).fd])?;
         multicast::join(away, place, &[&elsewhere.fd])?;
-        attach(&holder.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &in_ring(&self.stack).pick(limit))?;
+        let holder = Holder { fd: holder.fd, limit, addresses: self.addresses(place) };
+        holder.sort(&self.stack)?;
         self.sources.push(Source::new(elsewhere, Wanted::Elsewhere));
         self.sources.extend(fragments.map(|f| Source::new(f, Wanted::Reassembled)));
-        self.holders.push((holder.fd, limit));
+        self.holders.push(holder);
         Ok(())
+    }
+
+    /// See [`InRing::addresses`]. The program does not see what goes to many.
+    fn addresses(&self, (target, port): bind::Place) -> Option<Vec<IpAddr>> {
+        let v4 = match target {
+            bind::Target::Exact(..) => return None,
+            target => target == bind::Target::AnyV4,
+        };
+        let here = self.here.iter().filter(|l| l.port == port).filter_map(|l| l.address);
+        let mut of_family: Vec<IpAddr> = here
+            .map(|address| address.to_canonical())
+            .filter(|address| address.is_ipv4() == v4 && !address.is_multicast())
+            .collect();
+        of_family.sort_unstable();
+        of_family.dedup();
+        Some(of_family)
     }
 }
 
@@ -200,10 +240,6 @@ fn report_fragments(fd: &OwnedFd, v6: bool) -> std::io::Result<()> {
     } else {
         sys::set_int(fd, libc::IPPROTO_IP, libc::IP_RECVFRAGSIZE, 1)
     }
-}
-
-fn in_ring(stack: &Stack) -> InRing<'_> {
-    InRing { interfaces: stack.members(), mac: stack.mac() }
 }
 
 fn attach(fd: &OwnedFd, option: libc::c_int, program: &[libc::sock_filter]) -> Result<()> {
