@@ -97,6 +97,27 @@ fn rings_and_xdp_take_it() {
     get_all(&pair, opened, "packet, both");
 }
 
+/// The ring has the frames, and leaves them: on its own interface this is another address.
+#[test]
+fn one_of_what_stands_on_the_rings_interface_comes_by_the_guard() {
+    if !rig::privileged("one_of_what_stands_on_the_rings_interface_comes_by_the_guard") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let b = &pair.b;
+    rig::run(&format!("ip -n {b} link add br0 type bridge"));
+    rig::run(&format!("ip netns exec {b} sysctl -qw net.ipv6.conf.br0.accept_dad=0"));
+    rig::run(&format!("ip -n {b} link set vb master br0"));
+    rig::run(&format!("ip -n {b} link set br0 up"));
+    rig::run(&format!("ip -n {b} addr add {NEAR}/64 dev br0 nodad"));
+    rig::run(&format!("ip -n {} addr add {FAR}/64 dev va nodad", pair.a));
+    rig::run(&format!("ip -n {} neigh replace {NEAR} lladdr 02:00:00:00:0b:01 dev va", pair.a));
+    let beside = Listen { address: Some(rig::V4.1.parse().unwrap()), scope: None, port: 9000 };
+    let mut config = listening(Some("br0"), Some("vb"));
+    config.listen.push(beside);
+    get_all(&pair, open_in_b(&pair, &config, packet::open).unwrap(), "on the bridge");
+}
+
 #[test]
 fn refusals_name_the_cure() {
     if !rig::privileged("refusals_name_the_cure (link-local)") {

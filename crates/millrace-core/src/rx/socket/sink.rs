@@ -135,8 +135,16 @@ pub fn open_sink(
         !matches!(interface, Some(Ok(i)) if !stack.members().contains(&i.index))
     };
     let groups = groups.into_iter().partition(in_ring);
-    let mut sink =
-        Sink { config, here, groups, stack, fragments_v4, sources: Vec::new(), holders: Vec::new() };
+    let mut sink = Sink {
+        config,
+        ring: ring.index,
+        here,
+        groups,
+        stack,
+        fragments_v4,
+        sources: Vec::new(),
+        holders: Vec::new(),
+    };
     for (target, port) in places {
         match target {
             bind::Target::Any => {
@@ -155,6 +163,8 @@ pub fn open_sink(
 /// The guard being opened.
 struct Sink<'a> {
     config: &'a EngineConfig,
+    /// Index of the ring's interface.
+    ring: u32,
     here: &'a [Listen],
     /// Multicast groups joined where the ring hears them, and elsewhere.
     groups: (Vec<Multicast>, Vec<Multicast>),
@@ -166,6 +176,19 @@ struct Sink<'a> {
 
 impl Sink<'_> {
     fn hold(&mut self, place: bind::Place) -> Result<()> {
+        // A link-local address of another interface, be it one that hands up the ring's frames: the ring leaves it to us.
+        if matches!(place.0, bind::Target::Exact(_, scope) if scope != 0 && scope != self.ring) {
+            let mut options = options(self.config.socket_rcvbuf);
+            for bound in bind::bind_group(place, 1, &mut |fd, v6| {
+                multicast::only_own(fd, v6);
+                options.receive(fd, v6, false)
+            })? {
+                multicast::join(&self.groups.0, place, &[&bound.fd])?;
+                multicast::join(&self.groups.1, place, &[&bound.fd])?;
+                self.sources.push(Source::new(bound, Wanted::All));
+            }
+            return Ok(());
+        }
         let v4 = matches!(place.0, bind::Target::AnyV4 | bind::Target::Exact(IpAddr::V4(_), _));
         let limit = match (v4, self.fragments_v4) {
             (true, true) => Some(NEVER_FRAGMENTED_V4),
