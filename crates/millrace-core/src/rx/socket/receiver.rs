@@ -31,6 +31,8 @@ const ATOMIC_FRAGMENT_OVERHEAD: u32 = 40 + 8 + 8;
 pub(super) enum Wanted {
     /// Every one.
     All,
+    /// None: the socket is bound to a broadcast address, and another receiver has the same datagrams.
+    Nothing,
     /// Those that the kernel put together from fragments: the rest came by the packet ring already.
     Reassembled,
     /// Those that arrived on an interface without a ring.
@@ -83,9 +85,9 @@ pub struct SocketReceiver {
     sorting: Option<Sorting>,
     batch: Batch,
     index: u16,
-    /// Destinations this receiver leaves to the group's first one: the kernel gives a broadcast datagram to every socket
-    /// of a SO_REUSEPORT group.
-    not_mine: Vec<Addr>,
+    /// This receiver leaves broadcast to the group's first one: the kernel gives a broadcast datagram to every socket of
+    /// a SO_REUSEPORT group.
+    leaves_broadcast: bool,
     /// Put on every datagram.
     flags: u16,
     /// Name of the loss counter.
@@ -105,7 +107,7 @@ impl SocketReceiver {
             sorting: None,
             batch: Batch::new(),
             index,
-            not_mine: Vec::new(),
+            leaves_broadcast: false,
             flags: 0,
             lost: "socket_rcvbuf",
             checksum_errors: None,
@@ -120,9 +122,15 @@ impl SocketReceiver {
         self.checksum_errors = Some(ChecksumErrors::new());
     }
 
-    /// Leaves datagrams for these destinations to another receiver.
-    pub(super) fn leave(&mut self, destinations: Vec<Addr>) {
-        self.not_mine = destinations;
+    /// Leaves broadcast to another receiver. Sockets that are bound to one address have theirs looked up in `broadcasts`;
+    /// of others each datagram says whether it is broadcast, because subnets come and go.
+    pub(super) fn leave_broadcast(&mut self, broadcasts: &[Addr]) {
+        self.leaves_broadcast = true;
+        for Source { bound, wanted, .. } in &mut self.sockets {
+            if bound.dst.is_some_and(|dst| broadcasts.contains(&dst)) {
+                *wanted = Wanted::Nothing;
+            }
+        }
     }
 
     /// Makes it the guard's receiver.
@@ -187,7 +195,7 @@ impl Receiver for SocketReceiver {
                     flags |= flags::SPLIT;
                 }
                 let dst = bound.dst.or(control.dst).unwrap_or(Addr::UNSPECIFIED);
-                if self.not_mine.contains(&dst) {
+                if self.leaves_broadcast && is_broadcast(control.to_many, dst) {
                     continue;
                 }
                 let header = Datagram {
@@ -276,9 +284,15 @@ fn deliver<S: Sink>(sink: &mut S, header: &Datagram<'_>, message: &Message<'_>, 
 fn is_wanted(wanted: Wanted, control: &Control, payload: usize, in_ring: bool) -> bool {
     match wanted {
         Wanted::All => true,
+        Wanted::Nothing => false,
         Wanted::Reassembled => is_reassembled(control, payload) && (!control.to_many || in_ring),
         Wanted::Elsewhere => !(control.to_many && in_ring),
     }
+}
+
+/// Groups are joined by one socket each, so that only broadcast comes to several.
+fn is_broadcast(to_many: bool, dst: Addr) -> bool {
+    to_many && dst.is_v4() && !dst.to_ip().is_multicast()
 }
 
 /// True when the kernel reassembled the datagram. For IPv6 it reports a fragment size for an atomic fragment too (RFC
