@@ -258,6 +258,7 @@ impl Shared {
         for old in places.sockets.iter().flatten() {
             end(old);
         }
+        self.cut.ended();
         for (&index, (ring, socket)) in alive.iter().zip(made.rings.into_iter().zip(made.sockets)) {
             places.sockets[index] = Some(Arc::clone(&socket));
             places.next[index] = Some((ring, socket));

@@ -2,7 +2,7 @@
 
 use std::{mem, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use super::{Rings, frame::Frame, group::Shared};
+use super::{Rings, cut::Since, frame::Frame, group::Shared};
 use crate::{
     config::ListenSet,
     datagram::{Datagram, flags},
@@ -40,8 +40,8 @@ pub struct PacketReceiver {
     shared: Arc<Shared>,
     /// The group we are in, as counted by `shared`.
     generation: u32,
-    /// The cut that group began with.
-    since: u64,
+    /// Where that group began.
+    since: Since,
     /// The ring is that of an old group, and all its frames are in blocks that the kernel has handed over.
     settled: bool,
     /// `close_intake` was called.
@@ -84,7 +84,7 @@ impl PacketReceiver {
             index,
             shared,
             generation,
-            since: 0,
+            since: Since::start(),
             settled: false,
             closed,
             rolls_over,
@@ -115,7 +115,7 @@ impl PacketReceiver {
         }
         self.settled = false;
         self.generation = self.shared.generation();
-        self.since = self.shared.cut.at();
+        self.since = self.shared.cut.begin();
         // Nothing waits for a member that closed before the new group was made.
         if let Some((ring, fd)) = self.shared.take_next(self.index) {
             self.read_statistics();
@@ -134,7 +134,7 @@ impl PacketReceiver {
     fn pass<S: Sink>(&mut self, sink: &mut S) -> usize {
         let (listen, index) = (&self.listen, self.index);
         let verify = self.shared.config.verify_checksum;
-        let (cut, since) = (&self.shared.cut, self.since);
+        let (cut, since) = (&self.shared.cut, &self.since);
         let mut stamped = false;
         let each = |frame: &Frame<'_>| {
             stamped = frame.stamped;
@@ -218,6 +218,7 @@ impl Receiver for PacketReceiver {
         if frames > 0 {
             self.suspect = false;
         } else {
+            self.since.idle();
             self.idle_passes = self.idle_passes.wrapping_add(1);
             if self.idle_passes.is_multiple_of(IDLE_CHECK) {
                 self.still_there()?;
