@@ -24,6 +24,9 @@ const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
 /// Kinds of devices that hand up the frames of the device they lie on.
 const SAME_FRAMES: [&[u8]; 5] = [b"vlan", b"macvlan", b"macvtap", b"ipvlan", b"ipvtap"];
+/// Kind of the devices of Open vSwitch. Its ports name one of them as their master, whose frames are not theirs: the host's
+/// come up by an internal port, which names no lower device.
+const SWITCH: &[u8] = b"openvswitch";
 /// Lists that changed under way are asked for again so many times.
 const ATTEMPTS: usize = 5;
 
@@ -44,6 +47,8 @@ struct Found {
     on: Vec<u32>,
     /// The interface it is a port of, 0 for none.
     master: u32,
+    /// That one is an Open vSwitch.
+    switched: bool,
     /// Its own address, where its frames have Ethernet headers.
     mac: Option<[u8; 6]>,
 }
@@ -58,6 +63,8 @@ struct Row {
     master: u32,
     /// Its address, where it is an Ethernet device.
     mac: Option<[u8; 6]>,
+    /// It is a device of Open vSwitch.
+    switch: bool,
 }
 
 impl Stack {
@@ -87,6 +94,12 @@ impl Stack {
     /// The bridge, bond, team or VRF that the interface is a port of.
     pub(crate) fn master(&self) -> Option<u32> {
         (self.found.master != 0).then_some(self.found.master)
+    }
+
+    /// The interface is a port of Open vSwitch. What comes up by the switch's internal ports came in by this interface as
+    /// well, and nothing about those says so.
+    pub(crate) fn is_switched(&self) -> bool {
+        self.found.switched
     }
 
     /// Readable when there may be something new.
@@ -126,8 +139,7 @@ impl Stack {
     fn look(&self) -> io::Result<Found> {
         for _ in 0..ATTEMPTS {
             if let Some(rows) = self.list()? {
-                let base = rows.iter().find(|r| r.index == self.base).copied().unwrap_or_default();
-                return Ok(Found { on: stacked(&rows, self.base), master: base.master, mac: base.mac });
+                return Ok(found(&rows, self.base));
             }
         }
         Err(io::Error::from(io::ErrorKind::Interrupted))
@@ -165,6 +177,13 @@ impl Stack {
     }
 }
 
+/// What a list of all links says about `base`.
+fn found(rows: &[Row], base: u32) -> Found {
+    let row = |index| rows.iter().find(|r| r.index == index).copied().unwrap_or_default();
+    let Row { master, mac, .. } = row(base);
+    Found { on: stacked(rows, base), master, switched: master != 0 && row(master).switch, mac }
+}
+
 /// `base` and what stands on it, directly or on something that does.
 fn stacked(rows: &[Row], base: u32) -> Vec<u32> {
     let mut on = vec![base];
@@ -200,6 +219,7 @@ fn row(message: &[u8]) -> Row {
                 let name = attributes(value).find(|(kind, _)| *kind == IFLA_INFO_KIND);
                 let name = name.map_or(&[][..], |(_, name)| name.strip_suffix(&[0]).unwrap_or(name));
                 same_frames = SAME_FRAMES.contains(&name);
+                row.switch = name == SWITCH;
             }
             _ => {}
         }
@@ -286,6 +306,23 @@ mod tests {
             ..Row::default()
         });
         assert_eq!(stacked(&circle, 1), [1, 2]);
+    }
+
+    #[test]
+    fn a_port_of_open_vswitch_is_known_by_its_master() {
+        let port = attribute(IFLA_MASTER, &9u32.to_ne_bytes());
+        for (kind, switched) in [(&b"openvswitch\0"[..], true), (b"bridge", false)] {
+            let rows = [
+                message(7, b"veth", std::slice::from_ref(&port)),
+                message(9, kind, &[]),
+                message(8, kind, &[]),
+            ];
+            let rows = rows.map(|m| row(&m));
+            let of = |base| found(&rows, base);
+            assert_eq!((of(7).master, of(7).switched), (9, switched));
+            // The internal port itself is as good as any.
+            assert_eq!((of(8).master, of(8).switched, of(8).on), (0, false, vec![8]));
+        }
     }
 
     #[test]

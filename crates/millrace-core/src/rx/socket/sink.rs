@@ -96,7 +96,7 @@ impl Sorting {
 /// was never read says whether it was put together from fragments, or whole and in the ring as well.
 ///
 /// # Errors
-/// As [`super::open`]; [`Code::Config`] for a source-specific multicast group.
+/// As [`super::open`]; [`Code::Config`] for a source-specific multicast group; [`Code::Interface`] on a port of Open vSwitch.
 pub fn open_sink(
     config: &EngineConfig,
     ring: &Interface,
@@ -105,6 +105,14 @@ pub fn open_sink(
 ) -> Result<SocketReceiver> {
     let stack = Stack::on(ring.index)
         .map_err(|e| Error::os(Code::Kernel, format!("asking rtnetlink what stands on {}", ring.name), e))?;
+    if stack.is_switched() {
+        let message = format!(
+            "{} is a port of Open vSwitch: the host's datagrams come up by an internal port, and would come twice: \
+             expected MILLRACE_INTERFACE to name the internal port that has the address, such as br-ex",
+            ring.name
+        );
+        return Err(Error::new(Code::Interface, message));
+    }
     if let Some(master) = stack.master().and_then(|index| name_of(index).ok()) {
         degraded.push(format!(
             "{} is a port of {master}: what reaches {master} by other ports is not received; set \
