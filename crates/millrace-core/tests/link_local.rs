@@ -7,11 +7,12 @@ mod support;
 use std::net::{Ipv6Addr, SocketAddrV6};
 
 use millrace_core::{
-    config::{BackendChoice, EngineConfig, Listen},
+    config::{BackendChoice, EngineConfig, Listen, Tpacket},
     error::Code,
-    rx::{Opened, Receiver, ladder, packet, socket},
+    packet::build::Frame,
+    rx::{FrameDrop, Opened, Receiver, ladder, packet, socket},
 };
-use rig::Pair;
+use rig::{Pair, RawSender};
 use support::*;
 
 const NEAR: &str = "fe80::b";
@@ -116,6 +117,33 @@ fn one_of_what_stands_on_the_rings_interface_comes_by_the_guard() {
     let mut config = listening(Some("br0"), Some("vb"));
     config.listen.push(beside);
     get_all(&pair, open_in_b(&pair, &config, packet::open).unwrap(), "on the bridge");
+}
+
+#[test]
+fn rings_tell_a_vlan_from_its_interface() {
+    if !rig::privileged("rings_tell_a_vlan_from_its_interface") {
+        return;
+    }
+    let pair = pair();
+    let any = config(ONE_PORT, "vb", 1);
+    for tpacket in [Tpacket::V3, Tpacket::V2] {
+        // Where every address of the host is listened on, any VLAN's frames are taken.
+        for (config, expected) in [(listening(None, Some("vb")), 20), (any.clone(), 40)] {
+            let config = EngineConfig { tpacket, ..config };
+            let mut opened = settled(|| open_in_b(&pair, &config, packet::open));
+            pair.in_a(|| {
+                let raw = RawSender::new("va");
+                for vlan in
+                    [vec![], vec![(0x8100, 5)], vec![(0x88a8, 7), (0x8100, 5)], vec![(0x8100, 0x2000)]]
+                {
+                    let frame = Frame { vlan, dst: NEAR.parse().unwrap(), ..Pair::v6(1, 9000) };
+                    (0..10).for_each(|i| raw.send(&frame.bytes(&payload(i, 40))));
+                }
+            });
+            let keep = drain(&mut opened, expected);
+            assert_eq!((keep.got.len(), keep.dropped(FrameDrop::Foreign)), (expected, 40 - expected));
+        }
+    }
 }
 
 #[test]

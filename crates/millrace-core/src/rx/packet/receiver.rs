@@ -9,6 +9,7 @@ use crate::{
     error::{Code, Error, Result},
     net,
     packet::{
+        Udp,
         checksum::{Verdict, verify as verdict},
         parse_ethernet, parse_network,
     },
@@ -27,6 +28,23 @@ const RESTLESS_WAIT: Duration = Duration::from_millis(5);
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
 
+/// Which datagrams of the ring are ours.
+#[derive(Clone)]
+pub(super) struct Ours {
+    /// The listen list with every address written out.
+    pub(super) listen: ListenSet,
+    /// Link-local entries: the same address on a VLAN of the interface is another one.
+    pub(super) untagged: ListenSet,
+}
+
+impl Ours {
+    #[inline]
+    fn accepts(&self, udp: &Udp<'_>, tagged: bool) -> bool {
+        self.listen.accepts(udp.dst, udp.dst_port)
+            && !(tagged && self.untagged.accepts(udp.dst, udp.dst_port))
+    }
+}
+
 /// Reads one TPACKET_V3 or TPACKET_V2 ring.
 ///
 /// The stack verifies UDP checksums, a ring does not: a datagram with a wrong checksum is delivered here, unless
@@ -35,7 +53,7 @@ pub struct PacketReceiver {
     // Before the socket, so that the ring is unmapped first.
     ring: Rings,
     fd: Arc<OwnedFd>,
-    listen: ListenSet,
+    ours: Ours,
     index: u16,
     shared: Arc<Shared>,
     /// The group we are in, as counted by `shared`.
@@ -71,7 +89,7 @@ impl PacketReceiver {
     pub(super) fn new(
         fd: Arc<OwnedFd>,
         ring: Rings,
-        listen: ListenSet,
+        ours: Ours,
         index: u16,
         shared: Arc<Shared>,
         rolls_over: bool,
@@ -80,7 +98,7 @@ impl PacketReceiver {
         PacketReceiver {
             ring,
             fd,
-            listen,
+            ours,
             index,
             shared,
             generation,
@@ -132,14 +150,14 @@ impl PacketReceiver {
     /// Handles at most one block, or 256 slots.
     #[inline]
     fn pass<S: Sink>(&mut self, sink: &mut S) -> usize {
-        let (listen, index) = (&self.listen, self.index);
+        let (ours, index) = (&self.ours, self.index);
         let verify = self.shared.config.verify_checksum;
         let (cut, since) = (&self.shared.cut, &self.since);
         let mut stamped = false;
         let each = |frame: &Frame<'_>| {
             stamped = frame.stamped;
             if cut.counts(since, frame.time) {
-                deliver(sink, listen, index, verify, frame);
+                deliver(sink, ours, index, verify, frame);
             }
         };
         let (announced, unreadable) = match &mut self.ring {
@@ -282,7 +300,7 @@ impl Drop for PacketReceiver {
 
 /// One frame → its datagrams, or the reason why not.
 #[inline]
-fn deliver<S: Sink>(sink: &mut S, listen: &ListenSet, index: u16, verify: bool, frame: &Frame<'_>) {
+fn deliver<S: Sink>(sink: &mut S, ours: &Ours, index: u16, verify: bool, frame: &Frame<'_>) {
     // The filter drops these already; a frame may have come in before it was attached.
     if frame.pkttype > LAST_INCOMING_PKTTYPE {
         return;
@@ -301,7 +319,7 @@ fn deliver<S: Sink>(sink: &mut S, listen: &ListenSet, index: u16, verify: bool, 
             .map_or(Err(FrameDrop::Malformed), |packet| parse_network(frame.ether_type, packet))
     };
     let udp = match parsed {
-        Ok(udp) if listen.accepts(udp.dst, udp.dst_port) => udp,
+        Ok(udp) if ours.accepts(&udp, frame.tagged) => udp,
         Ok(_) => return sink.frame_dropped(FrameDrop::Foreign),
         Err(reason) => return sink.frame_dropped(reason),
     };
