@@ -6,7 +6,19 @@ use std::net::IpAddr;
 
 use libc::sock_filter;
 
-use crate::rx::cbpf::{self, AD_IFINDEX, Assembler, LINK, Label, NET, NEXT};
+use crate::{
+    packet::IPPROTO_UDP,
+    rx::cbpf::{self, AD_IFINDEX, Assembler, LINK, Label, NET, NEXT},
+};
+
+const LD_B_IND: u16 = 0x50;
+const LD_MEM: u16 = 0x60;
+const LDX_IMM: u16 = 0x01;
+const ST: u16 = 0x02;
+const ADD_K: u16 = 0x04;
+const ADD_X: u16 = 0x0c;
+const LSH_K: u16 = 0x64;
+const TAX: u16 = 0x07;
 
 /// Position in the group of the socket whose filter drops everything and that nobody reads,
 pub(super) const HOLDER: u32 = 0;
@@ -17,6 +29,29 @@ const FRAGMENTS: u32 = 2;
 
 /// The first bit of an Ethernet address, in its first four bytes: broadcast and multicast.
 const TO_MANY: u32 = 1 << 24;
+
+/// IPv6 extension headers that the ring's parser walks, but for the fragment header.
+const WALKED: [u32; 3] = [0, 43, 60];
+const FRAGMENT_HEADER: u32 = 44;
+/// As many as the ring's parser walks, and what is behind them.
+const STEPS: usize = crate::packet::MAX_EXTENSION_HEADERS + 1;
+/// No conforming sender fragments an IPv6 packet that fits the minimum MTU of 1280 (RFC 8200 §5): UDP payload of such a
+/// packet without extension headers, bytes.
+const NEVER_FRAGMENTED_V6: u32 = 1280 - 40 - 8;
+
+/// Which datagrams have to be looked at, because they may have been fragments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// None: the fanout group puts fragments together.
+    Never,
+    /// All of IPv4 but empty ones, of which nothing is left for a second fragment (RFC 791: all but the last hold a multiple
+    /// of eight bytes, and the UDP header has eight). Neither a minimum MTU nor the bit "don't fragment", which some senders
+    /// set on fragments, says that a datagram was whole.
+    V4,
+    /// Those of IPv6 that are large, or have extension headers, which count for the MTU. One with a fragment header is not
+    /// among them: the stack leaves it only in atomic fragments (RFC 6946), which the ring has.
+    V6,
+}
 
 /// Which frames the ring has.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,18 +68,18 @@ pub(super) struct InRing<'a> {
 }
 
 impl InRing<'_> {
-    /// The program. Datagrams with more than `limit` bytes of payload may have been fragments.
-    pub(super) fn pick(&self, limit: Option<u32>) -> Vec<sock_filter> {
+    /// The program.
+    pub(super) fn pick(&self, look: Look) -> Vec<sock_filter> {
         // Too many addresses for a program: then one that the ring does not know is nobody's. Taking all for unknown would
         // deliver everything twice.
         let any = InRing { addresses: None, ..*self };
-        self.write(limit).or_else(|| any.write(limit)).expect("forward branches, and the length was bounded")
+        self.write(look).or_else(|| any.write(look)).expect("forward branches, and the length was bounded")
     }
 
     /// None when it is too long.
-    fn write(&self, limit: Option<u32>) -> Option<Vec<sock_filter>> {
+    fn write(&self, look: Look) -> Option<Vec<sock_filter>> {
         let mut a = Assembler::default();
-        let [here, own, ours, elsewhere, holder] = std::array::from_fn(|_| a.label());
+        let [here, own, ours, fragments, elsewhere, holder] = std::array::from_fn(|_| a.label());
         a.load_word(AD_IFINDEX);
         // More than fit a program stand on no interface; then the rest would come twice, which is better than not at all.
         for &index in self.interfaces.iter().take(cbpf::MAX_INSNS / 4) {
@@ -65,17 +100,51 @@ impl InRing<'_> {
             a.goto(elsewhere);
         }
         a.place(ours);
-        if let Some(limit) = limit {
-            a.load_len();
-            a.if_gt(limit, NEXT, holder);
-            a.ret(FRAGMENTS);
+        match look {
+            Look::Never => {}
+            Look::V4 => {
+                a.load_len();
+                a.if_gt(0, fragments, holder);
+            }
+            Look::V6 => look_v6(&mut a, fragments, elsewhere, holder),
         }
         a.place(holder);
         a.ret(HOLDER);
         a.place(elsewhere);
         a.ret(ELSEWHERE);
+        a.place(fragments);
+        a.ret(FRAGMENTS);
         a.finish()
     }
+}
+
+/// Walks the extension headers of an IPv6 packet. What the ring's parser does not walk is not in the ring.
+fn look_v6(a: &mut Assembler, fragments: Label, elsewhere: Label, holder: Label) {
+    let extended = a.label();
+    a.load_byte(NET + 6);
+    a.if_eq(IPPROTO_UDP.into(), NEXT, extended);
+    a.load_len();
+    a.if_gt(NEVER_FRAGMENTED_V6, fragments, holder);
+    a.place(extended);
+    // A is the kind of the header at X.
+    a.op(LDX_IMM, 40);
+    for _ in 0..STEPS {
+        let walk = a.label();
+        WALKED.iter().for_each(|kind| a.if_eq(*kind, walk, NEXT));
+        a.if_eq(FRAGMENT_HEADER, holder, NEXT);
+        a.if_eq(IPPROTO_UDP.into(), fragments, elsewhere);
+        a.place(walk);
+        a.op(LD_B_IND, NET);
+        a.op(ST, 0);
+        // Length in units of eight bytes, less one.
+        a.op(LD_B_IND, NET + 1);
+        a.op(ADD_K, 1);
+        a.op(LSH_K, 3);
+        a.op(ADD_X, 0);
+        a.op(TAX, 0);
+        a.op(LD_MEM, 0);
+    }
+    a.goto(elsewhere);
 }
 
 /// Branches on the destination address of the IP header.
@@ -106,14 +175,14 @@ mod tests {
     fn any_number_of_interfaces_and_addresses_makes_a_program() {
         for n in [0, 1, 255, 300, 5000] {
             let interfaces: Vec<u32> = (1..=n).collect();
-            for limit in [None, Some(0), Some(1232)] {
+            for look in [Look::Never, Look::V4, Look::V6] {
                 let mac = Some([2, 0, 0, 0, 0, 1]);
                 let v6: Vec<IpAddr> =
                     (0..n).map(|i| std::net::Ipv6Addr::from(u128::from(i)).into()).collect();
                 let v4: Vec<IpAddr> = (0..n).map(|i| std::net::Ipv4Addr::from(i).into()).collect();
                 for addresses in [None, Some(&v4[..]), Some(&v6[..])] {
                     let in_ring = InRing { interfaces: &interfaces, mac, addresses };
-                    assert!(in_ring.pick(limit).len() <= cbpf::MAX_INSNS, "{n}");
+                    assert!(in_ring.pick(look).len() <= cbpf::MAX_INSNS, "{n}");
                 }
             }
         }

@@ -19,7 +19,7 @@ use super::{
     SocketReceiver, bind,
     guard::{checked_places, options},
     multicast,
-    pick::{ELSEWHERE, HOLDER, InRing},
+    pick::{ELSEWHERE, HOLDER, InRing, Look},
     receiver::{Source, Wanted},
     sys,
 };
@@ -33,13 +33,6 @@ use crate::{
 
 /// Receive buffer of a socket that looks for fragments, bytes.
 const FRAGMENTS_RCVBUF: u32 = 4 << 20;
-/// No conforming sender fragments an IPv6 packet that fits the minimum MTU of 1280 (RFC 8200 §5): UDP payload of such a
-/// packet, bytes. What need not be looked at.
-const NEVER_FRAGMENTED_V6: u32 = 1280 - 40 - 8;
-/// The same for IPv4: nothing is left of an empty datagram that a second fragment could hold (RFC 791: all but the last
-/// hold a multiple of eight bytes, and the UDP header has eight). Everything else has to be looked at: neither a minimum
-/// MTU nor the bit "don't fragment", which some senders set on fragments, says that a datagram was whole.
-const NEVER_FRAGMENTED_V4: u32 = 0;
 
 /// What decides where a datagram goes, kept up to date.
 pub(super) struct Sorting {
@@ -52,8 +45,7 @@ pub(super) struct Sorting {
 /// The socket of a place that has the place's program.
 struct Holder {
     fd: Arc<OwnedFd>,
-    /// Above how many bytes of payload a datagram may have been fragments.
-    limit: Option<u32>,
+    look: Look,
     /// See [`InRing::addresses`].
     addresses: Option<Vec<IpAddr>>,
 }
@@ -62,7 +54,7 @@ impl Holder {
     fn sort(&self, stack: &Stack) -> Result<()> {
         let (interfaces, mac) = (stack.members(), stack.mac());
         let in_ring = InRing { interfaces, mac, addresses: self.addresses.as_deref() };
-        attach(&self.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &in_ring.pick(self.limit))
+        attach(&self.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &in_ring.pick(self.look))
     }
 }
 
@@ -198,13 +190,13 @@ impl Sink<'_> {
             return Ok(());
         }
         let v4 = matches!(place.0, bind::Target::AnyV4 | bind::Target::Exact(IpAddr::V4(_), _));
-        let limit = match (v4, self.fragments_v4) {
-            (true, true) => Some(NEVER_FRAGMENTED_V4),
-            (true, false) => None,
-            (false, _) => Some(NEVER_FRAGMENTED_V6),
+        let look = match (v4, self.fragments_v4) {
+            (true, true) => Look::V4,
+            (true, false) => Look::Never,
+            (false, _) => Look::V6,
         };
         let mut number = HOLDER;
-        let members = if limit.is_some() { 3 } else { 2 };
+        let members = if look == Look::Never { 2 } else { 3 };
         let rcvbuf = self.config.socket_rcvbuf;
         let (mut full, mut small) = (options(rcvbuf), options(FRAGMENTS_RCVBUF.min(rcvbuf)));
         let group = bind::bind_group(place, members, &mut |fd, v6| {
@@ -235,7 +227,7 @@ impl Sink<'_> {
         let (here, away) = &self.groups;
         multicast::join(here, place, &[&fragments.as_ref().unwrap_or(&holder).fd])?;
         multicast::join(away, place, &[&elsewhere.fd])?;
-        let holder = Holder { fd: holder.fd, limit, addresses: self.addresses(place) };
+        let holder = Holder { fd: holder.fd, look, addresses: self.addresses(place) };
         holder.sort(&self.stack)?;
         self.sources.push(Source::new(elsewhere, Wanted::Elsewhere));
         self.sources.extend(fragments.map(|f| Source::new(f, Wanted::Reassembled)));
