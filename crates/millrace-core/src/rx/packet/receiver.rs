@@ -222,6 +222,7 @@ impl PacketReceiver {
 
 impl Receiver for PacketReceiver {
     const POLL_COALESCES: bool = true;
+    const OTHERS_TAKE_OVER: bool = true;
 
     /// Handles at most one block, or 256 slots.
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {

@@ -159,6 +159,8 @@ impl SocketReceiver {
 }
 
 impl Receiver for SocketReceiver {
+    const OTHERS_TAKE_OVER: bool = true;
+
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
         let mut seen = 0;
         let mut now = None;
