@@ -249,7 +249,8 @@ fn what_is_for_the_mac_of_something_on_the_rings_interface_comes_once() {
         return;
     }
     const OWN: [u8; 6] = [2, 0, 0, 0, 0x0c, 0x99];
-    for kind in ["bridge", "macvlan"] {
+    // With the ring on the bridge itself, which takes frames for its ports' addresses too, the ring has them all.
+    for (kind, ring, by_guard) in [("bridge", "vb", 20), ("bridge", "up0", 0), ("macvlan", "vb", 20)] {
         let pair = Pair::new(1);
         let b = &pair.b;
         let link = if kind == "bridge" { "" } else { "link vb" };
@@ -260,7 +261,7 @@ fn what_is_for_the_mac_of_something_on_the_rings_interface_comes_once() {
         }
         rig::run(&format!("ip -n {b} addr add 203.0.113.2/24 dev up0"));
         rig::run(&format!("ip -n {b} link set up0 up"));
-        let mut opened = open(&pair, &config(ONE_PORT, "vb", 2));
+        let mut opened = open(&pair, &config(ONE_PORT, ring, 2));
         pair.in_a(|| {
             let raw = RawSender::new("va");
             for i in 0..60 {
@@ -269,9 +270,9 @@ fn what_is_for_the_mac_of_something_on_the_rings_interface_comes_once() {
             }
         });
         let keep = drain(&mut opened, 60);
-        assert_eq!(numbers(&keep), (0..60).collect::<Vec<_>>(), "{kind}");
+        assert_eq!(numbers(&keep), (0..60).collect::<Vec<_>>(), "{kind} {ring}");
         let slow = |g: &Got| g.flags & flags::SLOW_PATH != 0;
-        assert!(keep.got.iter().all(|g| slow(g) == (g.payload[0] < 20)), "{kind}");
+        assert!(keep.got.iter().all(|g| slow(g) == (g.payload[0] < by_guard)), "{kind} {ring}");
         assert_eq!(lost(&mut opened), 0);
     }
 }

@@ -49,8 +49,8 @@ struct Found {
     master: u32,
     /// That one is an Open vSwitch.
     switched: bool,
-    /// Its own address, where its frames have Ethernet headers.
-    mac: Option<[u8; 6]>,
+    /// Addresses of it and of what lies below it, where its frames have Ethernet headers.
+    macs: Vec<[u8; 6]>,
 }
 
 /// What rtnetlink says about how one link is connected.
@@ -80,15 +80,21 @@ impl Stack {
         Ok(stack)
     }
 
+    /// The interface itself.
+    pub(crate) fn base(&self) -> u32 {
+        self.base
+    }
+
     /// The interface itself and all that stand on it, in ascending order.
     pub(crate) fn members(&self) -> &[u32] {
         &self.found.on
     }
 
-    /// The interface's own address, where its frames have Ethernet headers: the kernel takes a frame for another address
-    /// as another host's there (net/ethernet/eth.c, `eth_type_trans`), though what stands on it may have that one.
-    pub(crate) fn mac(&self) -> Option<[u8; 6]> {
-        self.found.mac
+    /// Addresses whose frames the kernel takes as for this host on the interface: its own and, for a bond or bridge, those
+    /// of its ports. All others are another host's there (net/ethernet/eth.c, `eth_type_trans`), though what stands on
+    /// the interface may have that address. Empty where frames have no Ethernet header.
+    pub(crate) fn macs(&self) -> &[[u8; 6]] {
+        &self.found.macs
     }
 
     /// The bridge, bond, team or VRF that the interface is a port of.
@@ -181,7 +187,30 @@ impl Stack {
 fn found(rows: &[Row], base: u32) -> Found {
     let row = |index| rows.iter().find(|r| r.index == index).copied().unwrap_or_default();
     let Row { master, mac, .. } = row(base);
-    Found { on: stacked(rows, base), master, switched: master != 0 && row(master).switch, mac }
+    let macs = if mac.is_some() {
+        below(rows, base).iter().filter_map(|i| row(*i).mac).collect()
+    } else {
+        Vec::new()
+    };
+    Found { on: stacked(rows, base), master, switched: master != 0 && row(master).switch, macs }
+}
+
+/// `base`, and what it lies on or has as ports, directly or by way of another.
+fn below(rows: &[Row], base: u32) -> Vec<u32> {
+    let mut all = vec![base];
+    let mut at = 0;
+    while at < all.len() {
+        let above = all[at];
+        let lies_on = rows.iter().filter(|r| r.index == above).map(|r| r.lower);
+        let ports = rows.iter().filter(|r| r.master == above).map(|r| r.index);
+        for index in lies_on.chain(ports) {
+            if index != 0 && !all.contains(&index) {
+                all.push(index);
+            }
+        }
+        at += 1;
+    }
+    all
 }
 
 /// `base` and what stands on it, directly or on something that does.
@@ -334,10 +363,29 @@ mod tests {
         }
     }
 
+    /// A VLAN (7) on a bond (5) of two ports, and a stranger.
+    #[test]
+    fn frames_for_the_ports_of_a_bond_are_the_bonds_own() {
+        let rows = [(2, 0, 5), (3, 0, 5), (5, 0, 0), (7, 5, 0), (9, 0, 0)];
+        let mac = |index: u32| [2, 0, 0, 0, 0, index as u8];
+        let rows = rows.map(|(index, lower, master)| Row {
+            index,
+            lower,
+            master,
+            mac: Some(mac(index)),
+            switch: false,
+        });
+        let of = |base| found(&rows, base).macs;
+        assert_eq!(of(2), [mac(2)]);
+        assert_eq!(of(5), [mac(5), mac(2), mac(3)]);
+        assert_eq!(of(7), [mac(7), mac(5), mac(2), mac(3)]);
+    }
+
     #[test]
     fn loopback_carries_nothing() {
         let mut stack = Stack::on(1).unwrap();
-        assert_eq!((stack.members(), stack.mac()), (&[1][..], None));
+        assert_eq!(stack.members(), [1]);
+        assert!(stack.macs().is_empty());
         stack.refresh();
         assert_eq!(stack.members(), [1]);
     }

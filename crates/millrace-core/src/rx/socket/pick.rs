@@ -53,15 +53,20 @@ pub(super) enum Look {
     V6,
 }
 
+/// Most addresses a program looks for.
+const MACS: usize = 64;
+
 /// Which frames the ring has.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct InRing<'a> {
     /// The ring's interface and those that hand up its frames.
     pub(super) interfaces: &'a [u32],
-    /// Address of the ring's interface. Frames for another one are another host's to the ring, and may be for something
-    /// that stands on the interface. None where frames have no Ethernet header. It is the frame that tells: a VRF or bond
-    /// has its ports' frames whatever its own address is, and a bridge those for its own and for its ports' addresses.
-    pub(super) mac: Option<[u8; 6]>,
+    /// The ring's interface. What comes up by that itself the ring has, whatever its address: a VRF has its ports' frames.
+    pub(super) own: u32,
+    /// Addresses whose frames are for this host on the ring's interface. Frames for others are another host's to the ring,
+    /// and may be for something that stands on the interface. It is the frame that tells, not the device it comes up by: a
+    /// bridge gets those for its own and for its ports' addresses. Empty where frames have no Ethernet header.
+    pub(super) macs: &'a [[u8; 6]],
     /// Destinations of the family of the group's sockets that the ring takes. None where its sockets are bound to the one
     /// address they are for.
     pub(super) addresses: Option<&'a [IpAddr]>,
@@ -79,22 +84,30 @@ impl InRing<'_> {
     /// None when it is too long.
     fn write(&self, look: Look) -> Option<Vec<sock_filter>> {
         let mut a = Assembler::default();
-        let [here, own, ours, fragments, elsewhere, holder] = std::array::from_fn(|_| a.label());
+        let [here, in_ring, ours, fragments, elsewhere, holder] = std::array::from_fn(|_| a.label());
         a.load_word(AD_IFINDEX);
+        a.if_eq(self.own, in_ring, NEXT);
         // More than fit a program stand on no interface; then the rest would come twice, which is better than not at all.
         for &index in self.interfaces.iter().take(cbpf::MAX_INSNS / 4) {
             a.if_eq(index, here, NEXT);
         }
         a.goto(elsewhere);
         a.place(here);
-        if let Some([b0, b1, b2, b3, b4, b5]) = self.mac {
+        if !self.macs.is_empty() {
             a.load_word(LINK);
-            a.if_set(TO_MANY, own, NEXT);
-            a.if_eq(u32::from_be_bytes([b0, b1, b2, b3]), NEXT, elsewhere);
-            a.load_half(LINK + 4);
-            a.if_eq(u16::from_be_bytes([b4, b5]).into(), NEXT, elsewhere);
+            a.if_set(TO_MANY, in_ring, NEXT);
+            // As many as hardly any bond has; for more the ring's own would come twice.
+            for [b0, b1, b2, b3, b4, b5] in self.macs.iter().take(MACS) {
+                let other = a.label();
+                a.load_word(LINK);
+                a.if_eq(u32::from_be_bytes([*b0, *b1, *b2, *b3]), NEXT, other);
+                a.load_half(LINK + 4);
+                a.if_eq(u16::from_be_bytes([*b4, *b5]).into(), in_ring, NEXT);
+                a.place(other);
+            }
+            a.goto(elsewhere);
         }
-        a.place(own);
+        a.place(in_ring);
         if let Some(addresses) = self.addresses {
             addresses.iter().for_each(|address| if_destination(&mut a, *address, ours));
             a.goto(elsewhere);
@@ -176,12 +189,12 @@ mod tests {
         for n in [0, 1, 255, 300, 5000] {
             let interfaces: Vec<u32> = (1..=n).collect();
             for look in [Look::Never, Look::V4, Look::V6] {
-                let mac = Some([2, 0, 0, 0, 0, 1]);
+                let macs = vec![[2, 0, 0, 0, 0, 1]; n as usize];
                 let v6: Vec<IpAddr> =
                     (0..n).map(|i| std::net::Ipv6Addr::from(u128::from(i)).into()).collect();
                 let v4: Vec<IpAddr> = (0..n).map(|i| std::net::Ipv4Addr::from(i).into()).collect();
                 for addresses in [None, Some(&v4[..]), Some(&v6[..])] {
-                    let in_ring = InRing { interfaces: &interfaces, mac, addresses };
+                    let in_ring = InRing { interfaces: &interfaces, own: 1, macs: &macs, addresses };
                     assert!(in_ring.pick(look).len() <= cbpf::MAX_INSNS, "{n}");
                 }
             }

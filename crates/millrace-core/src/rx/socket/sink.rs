@@ -11,7 +11,7 @@
 //! Each place has a SO_REUSEPORT group of up to three sockets, and a program that picks one for each datagram. One socket
 //! with a filter would do, but the kernel counts what a filter drops in the same counter as a full buffer, and then nobody
 //! could say what was lost. Only broadcast and multicast go past the program, to all of them; there the reader looks at
-//! the interface itself.
+//! interface and destination itself.
 
 use std::{net::IpAddr, os::fd::OwnedFd, sync::Arc};
 
@@ -52,8 +52,8 @@ struct Holder {
 
 impl Holder {
     fn sort(&self, stack: &Stack) -> Result<()> {
-        let (interfaces, mac) = (stack.members(), stack.mac());
-        let in_ring = InRing { interfaces, mac, addresses: self.addresses.as_deref() };
+        let (interfaces, own, macs) = (stack.members(), stack.base(), stack.macs());
+        let in_ring = InRing { interfaces, own, macs, addresses: self.addresses.as_deref() };
         attach(&self.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &in_ring.pick(self.look))
     }
 }
@@ -80,8 +80,8 @@ impl Sorting {
     }
 }
 
-/// Opens the guard beside rings on `ring` that take `here`, the listen list with every address written out. Its receiver puts [`crate::datagram::flags::SLOW_PATH`] on every datagram and
-/// has rx queue 0.
+/// Opens the guard beside rings on `ring` that take `here`, the listen list with every address written out. Its receiver
+/// puts [`crate::datagram::flags::SLOW_PATH`] on every datagram and has rx queue 0.
 ///
 /// `guard_rcvbuf` counts what was lost of the datagrams that came by other interfaces. What did not fit the buffer of a
 /// socket that looks for fragments is in the note `guard_rcvbuf_unsure` and in no loss: nothing about a datagram that
