@@ -54,6 +54,21 @@ pub fn fifo(priority: u8) -> io::Result<()> {
     }
 }
 
+/// Takes real-time priority away from the calling thread (SCHED_OTHER, sched(7)): threads inherit it from the one that
+/// starts them. Needs no privilege.
+///
+/// # Errors
+/// What pthread_setschedparam(3) reports.
+pub fn ordinary() -> io::Result<()> {
+    // SAFETY: as in `fifo`; 0 is the only priority of this policy.
+    let param: libc::sched_param = unsafe { mem::zeroed() };
+    // SAFETY: the calling thread's own handle, and a parameter that the call only reads.
+    match unsafe { libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_OTHER, &raw const param) } {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
 /// Whether a thread of this one would be allowed [`fifo`], found out by one that ends at once.
 ///
 /// # Errors

@@ -504,11 +504,17 @@ impl<R: Receiver> ReceiveThread<R> {
         self.counters.priority.store(affinity::fifo_priority().unwrap_or(0), Ordering::Relaxed);
         affinity::exact_timers();
         self.scatter.set_cpu(affinity::current());
-        if let Err(e) = self.receive_until_stopped() {
+        let ended = self.receive_until_stopped();
+        let alone = ended.is_err() && R::OTHERS_TAKE_OVER;
+        if let Err(e) = ended {
             self.note(e.to_string());
         }
-        self.receiver.close_intake();
-        self.drain();
+        if alone {
+            self.read_out();
+        } else {
+            self.receiver.close_intake();
+            self.drain();
+        }
         self.read_kernel_counters();
         self.scatter.wake_all();
         // Its share of the group or the queue falls to others now, not when the last look is over.
@@ -564,6 +570,21 @@ impl<R: Receiver> ReceiveThread<R> {
             }
         }
         Ok(())
+    }
+
+    /// Takes what is there, of a receiver that goes on receiving until it is dropped, right after.
+    fn read_out(&mut self) {
+        let deadline = Instant::now() + FINAL_DRAIN;
+        thread::sleep(RETIRE_GRACE);
+        // What the error was is noted already.
+        while Instant::now() < deadline
+            && self.receiver.receive(&mut self.scatter).is_ok_and(|frames| frames > 0)
+        {
+            let now = Instant::now();
+            self.scatter.publish(now);
+            self.scatter.wake_due(now);
+        }
+        self.scatter.publish(Instant::now());
     }
 
     /// Takes what the kernel still holds. A block of a TPACKET_V3 ring shows only when its timeout retires it, so

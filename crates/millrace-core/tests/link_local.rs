@@ -7,11 +7,12 @@ mod support;
 use std::net::{Ipv6Addr, SocketAddrV6};
 
 use millrace_core::{
-    config::{BackendChoice, EngineConfig, Listen},
+    config::{BackendChoice, EngineConfig, Listen, Tpacket},
     error::Code,
-    rx::{Opened, Receiver, ladder, packet, socket},
+    packet::build::Frame,
+    rx::{FrameDrop, Opened, Receiver, ladder, packet, socket},
 };
-use rig::Pair;
+use rig::{Pair, RawSender};
 use support::*;
 
 const NEAR: &str = "fe80::b";
@@ -95,6 +96,54 @@ fn rings_and_xdp_take_it() {
     both.listen.push(Listen { port: 9000, address: Some(NEAR.parse().unwrap()), scope: Some("vb".into()) });
     let opened = settled(|| open_in_b(&pair, &both, packet::open));
     get_all(&pair, opened, "packet, both");
+}
+
+/// The ring has the frames, and leaves them: on its own interface this is another address.
+#[test]
+fn one_of_what_stands_on_the_rings_interface_comes_by_the_guard() {
+    if !rig::privileged("one_of_what_stands_on_the_rings_interface_comes_by_the_guard") {
+        return;
+    }
+    let pair = Pair::new(1);
+    let b = &pair.b;
+    rig::run(&format!("ip -n {b} link add br0 type bridge"));
+    rig::run(&format!("ip netns exec {b} sysctl -qw net.ipv6.conf.br0.accept_dad=0"));
+    rig::run(&format!("ip -n {b} link set vb master br0"));
+    rig::run(&format!("ip -n {b} link set br0 up"));
+    rig::run(&format!("ip -n {b} addr add {NEAR}/64 dev br0 nodad"));
+    rig::run(&format!("ip -n {} addr add {FAR}/64 dev va nodad", pair.a));
+    rig::run(&format!("ip -n {} neigh replace {NEAR} lladdr 02:00:00:00:0b:01 dev va", pair.a));
+    let beside = Listen { address: Some(rig::V4.1.parse().unwrap()), scope: None, port: 9000 };
+    let mut config = listening(Some("br0"), Some("vb"));
+    config.listen.push(beside);
+    get_all(&pair, open_in_b(&pair, &config, packet::open).unwrap(), "on the bridge");
+}
+
+#[test]
+fn rings_tell_a_vlan_from_its_interface() {
+    if !rig::privileged("rings_tell_a_vlan_from_its_interface") {
+        return;
+    }
+    let pair = pair();
+    let any = config(ONE_PORT, "vb", 1);
+    for tpacket in [Tpacket::V3, Tpacket::V2] {
+        // Where every address of the host is listened on, any VLAN's frames are taken.
+        for (config, expected) in [(listening(None, Some("vb")), 20), (any.clone(), 40)] {
+            let config = EngineConfig { tpacket, ..config };
+            let mut opened = settled(|| open_in_b(&pair, &config, packet::open));
+            pair.in_a(|| {
+                let raw = RawSender::new("va");
+                for vlan in
+                    [vec![], vec![(0x8100, 5)], vec![(0x88a8, 7), (0x8100, 5)], vec![(0x8100, 0x2000)]]
+                {
+                    let frame = Frame { vlan, dst: NEAR.parse().unwrap(), ..Pair::v6(1, 9000) };
+                    (0..10).for_each(|i| raw.send(&frame.bytes(&payload(i, 40))));
+                }
+            });
+            let keep = drain(&mut opened, expected);
+            assert_eq!((keep.got.len(), keep.dropped(FrameDrop::Foreign)), (expected, 40 - expected));
+        }
+    }
 }
 
 #[test]

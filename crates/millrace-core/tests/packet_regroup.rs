@@ -11,6 +11,7 @@ use std::{
 };
 
 use millrace_core::{
+    affinity,
     config::{EngineConfig, FanoutFlag, FanoutMode, Tpacket},
     rx::{Opened, Receiver, packet, packet::PacketReceiver},
 };
@@ -182,6 +183,57 @@ fn a_death_while_the_group_is_made_is_answered_too() {
         assert!(start.elapsed() < PATIENCE, "never in order again");
     }
     assert!(opened.receivers.iter_mut().all(|r| rebuilds(r) >= 1));
+}
+
+/// Policy, of all threads of this process with that name and in this network namespace (proc_pid_stat(5), field 41). 1 is
+/// SCHED_FIFO.
+fn policies(name: &str) -> Vec<u32> {
+    let here = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+    let stats = std::fs::read_dir("/proc/self/task").unwrap().filter_map(|task| {
+        // One that ends meanwhile.
+        let task = task.ok()?.path();
+        let is_here = std::fs::read_link(task.join("ns/net")).ok()? == here;
+        is_here.then(|| std::fs::read_to_string(task.join("stat")).ok())?
+    });
+    let of_name = |stat: String| {
+        let (front, fields) = stat.rsplit_once(')')?;
+        front.ends_with(&format!("({name}")).then(|| fields.split_whitespace().nth(38)?.parse().ok())?
+    };
+    stats.filter_map(of_name).collect()
+}
+
+#[test]
+fn the_thread_that_makes_a_group_has_no_real_time_priority() {
+    if !rig::privileged("the_thread_that_makes_a_group_has_no_real_time_priority") {
+        return;
+    }
+    if let Err(e) = affinity::try_fifo(1) {
+        eprintln!("SKIP: not even root may have real-time priority here: {e}");
+        return;
+    }
+    let pair = quiet_pair(1);
+    let mut opened = open(&pair, &steered(3));
+    drop(opened.receivers.remove(1));
+    await_members(&pair, 2);
+    thread::sleep(GRACE);
+    pair.in_b(|| {
+        affinity::fifo(1).unwrap();
+        let start = Instant::now();
+        // The thread waits for stamped frames, of which there are none, 100 ms long.
+        opened.receivers[0].receive(&mut Keep::default()).unwrap();
+        let mut seen = Vec::new();
+        while start.elapsed() < PATIENCE {
+            let now = policies("millrace-regrou");
+            if now.is_empty() && !seen.is_empty() {
+                break;
+            }
+            seen = now;
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!seen.is_empty() && seen.iter().all(|policy| *policy == 0), "{seen:?}");
+        affinity::ordinary().unwrap();
+        assert_eq!(affinity::fifo_priority(), None);
+    });
 }
 
 /// Members 0 to 2 get everything, with four members as with three; the fourth dies.

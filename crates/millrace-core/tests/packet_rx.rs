@@ -106,6 +106,70 @@ fn large_ipv6_datagrams_and_atomic_fragments_arrive_once() {
     assert!(keep.got.iter().all(|g| g.flags & flags::SLOW_PATH == 0));
 }
 
+/// Extension headers count for the MTU: what a conforming sender fragments may have a small payload then.
+#[test]
+fn fragments_with_extension_headers_arrive_once() {
+    if !rig::privileged("fragments_with_extension_headers_arrive_once") {
+        return;
+    }
+    // One option that nobody knows and everybody skips (RFC 8200 §4.2); the stack takes no padding of that length.
+    let options = (60, [&[0, 2, 0x1e, 20][..], &[0; 20]].concat());
+    let atomic = (44, vec![0, 0, 0, 0, 0, 0, 0, 9]);
+    let pair = Pair::new(1);
+    let mut opened = open_packet(&pair, ONE_PORT, 1);
+    let frame = |extensions: &[(u8, Vec<u8>)], i: usize, size| {
+        let frame =
+            millrace_core::packet::build::Frame { ipv6_extensions: extensions.to_vec(), ..Pair::v6(7, 9000) };
+        frame.bytes(&payload(i, size))
+    };
+    // In the ring, whatever their size: 40 IPv6 header, 24 options, 8 UDP header.
+    let mut frames = Vec::new();
+    let whole =
+        [std::slice::from_ref(&options), &[options.clone(), atomic.clone()], &[atomic, options.clone()]];
+    for (i, size) in [20, 1216, 1300].into_iter().enumerate() {
+        whole.iter().for_each(|extensions| frames.push(frame(extensions, i, size)));
+    }
+    let in_ring = frames.len();
+    // Fragments of 1280 bytes at most, options before the fragment header or behind it.
+    for (i, size) in [1216, 1217, 2400].into_iter().enumerate() {
+        for unfragmented in [0, 24] {
+            let id = (2 * i + unfragmented) as u8;
+            frames.extend(fragments(&frame(std::slice::from_ref(&options), 3 + i, size), unfragmented, id));
+        }
+    }
+    pair.in_a(|| {
+        let raw = RawSender::new("va");
+        frames.iter().for_each(|frame| raw.send(frame));
+    });
+    let keep = drain(&mut opened, in_ring + 6);
+    let slow = |g: &&Got| g.flags & flags::SLOW_PATH != 0;
+    let mut sizes: Vec<usize> = keep.got.iter().filter(slow).map(|g| g.payload.len()).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [1216, 1216, 1217, 1217, 2400, 2400]);
+    for g in keep.got.iter().filter(slow) {
+        let i = 3 + [1216, 1217, 2400].iter().position(|size| *size == g.payload.len()).unwrap();
+        assert_eq!(g.payload, payload(i, g.payload.len()));
+    }
+    assert_eq!(keep.got.len(), in_ring + 6);
+}
+
+/// An IPv6 frame in fragments of 1280 bytes, behind `unfragmented` bytes of extension headers, which must be one header.
+fn fragments(frame: &[u8], unfragmented: usize, id: u8) -> Vec<Vec<u8>> {
+    let (head, rest) = frame.split_at(14 + 40 + unfragmented);
+    let room = (1280 - 40 - unfragmented - 8) / 8 * 8;
+    let kind = if unfragmented == 0 { 14 + 6 } else { 14 + 40 };
+    let parts: Vec<&[u8]> = rest.chunks(room).collect();
+    let one = |(n, part): (usize, &&[u8])| {
+        let mut head = head.to_vec();
+        let next = std::mem::replace(&mut head[kind], 44);
+        head[18..20].copy_from_slice(&((unfragmented + 8 + part.len()) as u16).to_be_bytes());
+        let offset = (n * room) as u16 | u16::from(n + 1 < parts.len());
+        let [high, low] = offset.to_be_bytes();
+        [&head[..], &[next, 0, high, low, 0, 0, 0, id], part].concat()
+    };
+    parts.iter().enumerate().map(one).collect()
+}
+
 #[test]
 fn options_extension_headers_and_vlan_tags_are_read_by_the_ring() {
     if !rig::privileged("options_extension_headers_and_vlan_tags_are_read_by_the_ring") {

@@ -242,6 +242,77 @@ fn what_stands_on_the_rings_interface_is_not_delivered_twice() {
     }
 }
 
+/// A frame for a MAC that is not the ring's is another host's to the ring, while the stack takes it.
+#[test]
+fn what_is_for_the_mac_of_something_on_the_rings_interface_comes_once() {
+    if !rig::privileged("what_is_for_the_mac_of_something_on_the_rings_interface_comes_once") {
+        return;
+    }
+    const OWN: [u8; 6] = [2, 0, 0, 0, 0x0c, 0x99];
+    // With the ring on the bridge itself, which takes frames for its ports' addresses too, the ring has them all.
+    for (kind, ring, by_guard) in [("bridge", "vb", 20), ("bridge", "up0", 0), ("macvlan", "vb", 20)] {
+        let pair = Pair::new(1);
+        let b = &pair.b;
+        let link = if kind == "bridge" { "" } else { "link vb" };
+        let mode = if kind == "bridge" { "" } else { "mode bridge" };
+        rig::run(&format!("ip -n {b} link add {link} name up0 address 02:00:00:00:0c:99 type {kind} {mode}"));
+        if kind == "bridge" {
+            rig::run(&format!("ip -n {b} link set vb master up0"));
+        }
+        rig::run(&format!("ip -n {b} addr add 203.0.113.2/24 dev up0"));
+        rig::run(&format!("ip -n {b} link set up0 up"));
+        let mut opened = open(&pair, &config(ONE_PORT, ring, 2));
+        pair.in_a(|| {
+            let raw = RawSender::new("va");
+            for i in 0..60 {
+                let dst_mac = [OWN, Pair::v4(1, 1).dst_mac, [0xff; 6]][i / 20];
+                raw.send(&Frame { dst_mac, ..Pair::v4(1, 9000) }.bytes(&payload(i, 40)));
+            }
+        });
+        let keep = drain(&mut opened, 60);
+        assert_eq!(numbers(&keep), (0..60).collect::<Vec<_>>(), "{kind} {ring}");
+        let slow = |g: &Got| g.flags & flags::SLOW_PATH != 0;
+        assert!(keep.got.iter().all(|g| slow(g) == (g.payload[0] < by_guard)), "{kind} {ring}");
+        assert_eq!(lost(&mut opened), 0);
+    }
+}
+
+/// The stack takes more for the host's than the addresses it had at the start: what came after, and local routes.
+#[test]
+fn what_is_for_an_address_the_ring_does_not_know_comes_by_the_guard() {
+    if !rig::privileged("what_is_for_an_address_the_ring_does_not_know_comes_by_the_guard") {
+        return;
+    }
+    for fanout_flags in [vec![FanoutFlag::Uniqueid, FanoutFlag::Defrag], vec![FanoutFlag::Uniqueid]] {
+        let pair = Pair::new(1);
+        let b = &pair.b;
+        rig::run(&format!("ip -n {b} route add local 203.0.113.0/24 dev lo"));
+        let mut opened = open(&pair, &EngineConfig { fanout_flags, ..without_defrag(9000, 2) });
+        rig::run(&format!("ip -n {b} addr add 198.18.0.1/24 dev vb"));
+        rig::run(&format!("ip -n {b} addr add 2001:db8::77/64 dev vb nodad"));
+        pair.in_a(|| {
+            let raw = RawSender::new("va");
+            // The first two are the ring's.
+            for (k, dst) in [V4.1, V6.1, "203.0.113.7", "198.18.0.1", "198.18.0.255", "2001:db8::77"]
+                .into_iter()
+                .enumerate()
+            {
+                let dst: IpAddr = dst.parse().unwrap();
+                let mut frame =
+                    Frame { dst, ..if dst.is_ipv6() { Pair::v6(1, 9000) } else { Pair::v4(1, 9000) } };
+                if k == 4 {
+                    frame.dst_mac = [0xff; 6];
+                }
+                (k * 10..k * 10 + 10).for_each(|i| raw.send(&frame.bytes(&payload(i, 1400))));
+            }
+        });
+        let keep = drain(&mut opened, 60);
+        assert_eq!(numbers(&keep), (0..60).collect::<Vec<_>>());
+        assert!(keep.got.iter().all(|g| (g.flags & flags::SLOW_PATH == 0) == (g.payload[0] < 20)));
+        assert_eq!(lost(&mut opened), 0);
+    }
+}
+
 /// The ring has only the tunnel's own datagrams, for another port.
 #[test]
 fn what_comes_out_of_a_tunnel_over_the_rings_interface_is_delivered() {

@@ -197,7 +197,9 @@ fn a_taken_port_names_its_owner() {
     // A process that another test is just starting may hold a copy of the descriptor until its exec: hence `settled`.
     // A second Millrace of the same user, whichever way either receives.
     let first = settled(|| open_in_b(&pair, &config, socket::open));
-    let sink = |config: &EngineConfig| open_sink(config, &Interface::by_name("vb")?, &mut Vec::new());
+    let sink = |config: &EngineConfig| {
+        open_sink(config, &Interface::by_name("vb")?, &config.listen, &mut Vec::new())
+    };
     let guards: [&Open; 2] = [&open_guard, &sink];
     for guard in guards {
         assert_eq!(pair.in_b(|| guard(&config)).err().map(|e| e.code), Some(Code::Port));
@@ -330,20 +332,38 @@ fn a_broadcast_datagram_comes_once() {
     if !rig::privileged("a_broadcast_datagram_comes_once (socket)") {
         return;
     }
-    let pair = Pair::new(1);
-    let mut opened = open_in_b(&pair, &config(ONE_PORT, "vb", 4), socket::open).unwrap();
-    pair.in_a(|| {
-        let raw = RawSender::new("va");
-        for dst in ["192.0.2.255", "255.255.255.255"] {
-            let frame = millrace_core::packet::build::Frame {
-                dst: dst.parse().unwrap(),
-                dst_mac: [0xff; 6],
-                ..Pair::v4(1000, 9000)
-            };
-            raw.send(&frame.bytes(b"to all"));
+    // A dual-stack socket, one of IPv4 only, and one bound to the address.
+    for listen in [
+        ONE_PORT,
+        r#"{"address":"0.0.0.0","port":9000}"#,
+        r#"{"address":"192.0.2.255","port":9000},{"address":"255.255.255.255","port":9000}"#,
+    ] {
+        let pair = Pair::new(1);
+        let mut opened = open_in_b(&pair, &config(listen, "vb", 4), socket::open).unwrap();
+        // Sockets that are not bound to one address hear those of a subnet that was not there yet.
+        let mut to = vec!["192.0.2.255", "255.255.255.255"];
+        if !listen.contains("255") {
+            rig::run(&format!("ip -n {} addr add 198.18.0.1/24 dev vb", pair.b));
+            to.push("198.18.0.255");
         }
-    });
-    assert_eq!(drain(&mut opened, 2).sizes(), [6, 6], "the kernel gives it to every socket of the group");
+        pair.in_a(|| {
+            let raw = RawSender::new("va");
+            for dst in &to {
+                let frame = millrace_core::packet::build::Frame {
+                    dst: dst.parse().unwrap(),
+                    dst_mac: [0xff; 6],
+                    ..Pair::v4(1000, 9000)
+                };
+                (0..10).for_each(|_| raw.send(&frame.bytes(b"to all")));
+            }
+        });
+        let keep = drain(&mut opened, 10 * to.len());
+        let mut got: Vec<String> = keep.got.iter().map(|g| g.dst.to_ip().to_string()).collect();
+        got.sort();
+        let mut sent: Vec<&str> = to.iter().flat_map(|dst| [*dst; 10]).collect();
+        sent.sort_unstable();
+        assert_eq!(got, sent, "{listen}: the kernel gives it to every socket of the group");
+    }
 }
 
 /// Whatever net.ipv6.bindv6only says, and for addresses that are not the interface's first.

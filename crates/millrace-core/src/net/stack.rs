@@ -16,6 +16,7 @@ const NLM_F_DUMP: u16 = 0x300;
 /// Links changed while the list was made: it may lack some.
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const RTMGRP_LINK: u32 = 1;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
@@ -23,6 +24,9 @@ const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
 /// Kinds of devices that hand up the frames of the device they lie on.
 const SAME_FRAMES: [&[u8]; 5] = [b"vlan", b"macvlan", b"macvtap", b"ipvlan", b"ipvtap"];
+/// Kind of the devices of Open vSwitch. Its ports name one of them as their master, whose frames are not theirs: the host's
+/// come up by an internal port, which names no lower device.
+const SWITCH: &[u8] = b"openvswitch";
 /// Lists that changed under way are asked for again so many times.
 const ATTEMPTS: usize = 5;
 
@@ -33,8 +37,20 @@ pub(crate) struct Stack {
     news: OwnedFd,
     /// Asks for the list of links, in the same namespace.
     asks: OwnedFd,
+    found: Found,
+}
+
+/// What one look found.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    /// The interface and all that stand on it, ascending.
     on: Vec<u32>,
+    /// The interface it is a port of, 0 for none.
     master: u32,
+    /// That one is an Open vSwitch.
+    switched: bool,
+    /// Addresses of it and of what lies below it, where its frames have Ethernet headers.
+    macs: Vec<[u8; 6]>,
 }
 
 /// What rtnetlink says about how one link is connected.
@@ -45,6 +61,10 @@ struct Row {
     lower: u32,
     /// The interface it is a port of, 0 for none.
     master: u32,
+    /// Its address, where it is an Ethernet device.
+    mac: Option<[u8; 6]>,
+    /// It is a device of Open vSwitch.
+    switch: bool,
 }
 
 impl Stack {
@@ -55,19 +75,37 @@ impl Stack {
     pub(crate) fn on(base: u32) -> io::Result<Self> {
         // First listen, then look: nothing is missed between.
         let (news, asks) = (netlink(RTMGRP_LINK)?, netlink(0)?);
-        let mut stack = Stack { base, news, asks, on: Vec::new(), master: 0 };
-        (stack.on, stack.master) = stack.look()?;
+        let mut stack = Stack { base, news, asks, found: Found::default() };
+        stack.found = stack.look()?;
         Ok(stack)
+    }
+
+    /// The interface itself.
+    pub(crate) fn base(&self) -> u32 {
+        self.base
     }
 
     /// The interface itself and all that stand on it, in ascending order.
     pub(crate) fn members(&self) -> &[u32] {
-        &self.on
+        &self.found.on
+    }
+
+    /// Addresses whose frames the kernel takes as for this host on the interface: its own and, for a bond or bridge, those
+    /// of its ports. All others are another host's there (net/ethernet/eth.c, `eth_type_trans`), though what stands on
+    /// the interface may have that address. Empty where frames have no Ethernet header.
+    pub(crate) fn macs(&self) -> &[[u8; 6]] {
+        &self.found.macs
     }
 
     /// The bridge, bond, team or VRF that the interface is a port of.
     pub(crate) fn master(&self) -> Option<u32> {
-        (self.master != 0).then_some(self.master)
+        (self.found.master != 0).then_some(self.found.master)
+    }
+
+    /// The interface is a port of Open vSwitch. What comes up by the switch's internal ports came in by this interface as
+    /// well, and nothing about those says so.
+    pub(crate) fn is_switched(&self) -> bool {
+        self.found.switched
     }
 
     /// Readable when there may be something new.
@@ -75,15 +113,15 @@ impl Stack {
         &self.news
     }
 
-    /// Looks again when a link has changed since the last time; true when the members are others now. When looking fails
-    /// they stay what they were.
+    /// Looks again when a link has changed since the last time; true when members, master or address are others now.
+    /// When looking fails they stay what they were.
     pub(crate) fn refresh(&mut self) -> bool {
         if !self.heard() {
             return false;
         }
         match self.look() {
-            Ok((on, master)) if on != self.on => {
-                (self.on, self.master) = (on, master);
+            Ok(found) if found != self.found => {
+                self.found = found;
                 true
             }
             _ => false,
@@ -104,12 +142,10 @@ impl Stack {
         }
     }
 
-    /// The members, and the master or 0.
-    fn look(&self) -> io::Result<(Vec<u32>, u32)> {
+    fn look(&self) -> io::Result<Found> {
         for _ in 0..ATTEMPTS {
             if let Some(rows) = self.list()? {
-                let master = rows.iter().find(|r| r.index == self.base).map_or(0, |r| r.master);
-                return Ok((stacked(&rows, self.base), master));
+                return Ok(found(&rows, self.base));
             }
         }
         Err(io::Error::from(io::ErrorKind::Interrupted))
@@ -147,6 +183,36 @@ impl Stack {
     }
 }
 
+/// What a list of all links says about `base`.
+fn found(rows: &[Row], base: u32) -> Found {
+    let row = |index| rows.iter().find(|r| r.index == index).copied().unwrap_or_default();
+    let Row { master, mac, .. } = row(base);
+    let macs = if mac.is_some() {
+        below(rows, base).iter().filter_map(|i| row(*i).mac).collect()
+    } else {
+        Vec::new()
+    };
+    Found { on: stacked(rows, base), master, switched: master != 0 && row(master).switch, macs }
+}
+
+/// `base`, and what it lies on or has as ports, directly or by way of another.
+fn below(rows: &[Row], base: u32) -> Vec<u32> {
+    let mut all = vec![base];
+    let mut at = 0;
+    while at < all.len() {
+        let above = all[at];
+        let lies_on = rows.iter().filter(|r| r.index == above).map(|r| r.lower);
+        let ports = rows.iter().filter(|r| r.master == above).map(|r| r.index);
+        for index in lies_on.chain(ports) {
+            if index != 0 && !all.contains(&index) {
+                all.push(index);
+            }
+        }
+        at += 1;
+    }
+    all
+}
+
 /// `base` and what stands on it, directly or on something that does.
 fn stacked(rows: &[Row], base: u32) -> Vec<u32> {
     let mut on = vec![base];
@@ -168,10 +234,12 @@ fn stacked(rows: &[Row], base: u32) -> Vec<u32> {
 
 /// One RTM_NEWLINK message.
 fn row(message: &[u8]) -> Row {
+    let ethernet = u16_at(message, HEADER + 2) == libc::ARPHRD_ETHER;
     let mut row = Row { index: u32_at(message, HEADER + 4), ..Row::default() };
     let (mut same_frames, mut elsewhere) = (false, false);
     for (kind, value) in attributes(message.get(HEADER + IFINFO..).unwrap_or_default()) {
         match kind {
+            IFLA_ADDRESS if ethernet => row.mac = value.try_into().ok(),
             IFLA_LINK => row.lower = u32_at(value, 0),
             IFLA_MASTER => row.master = u32_at(value, 0),
             // The lower interface is in another namespace; the number counts there.
@@ -180,6 +248,7 @@ fn row(message: &[u8]) -> Row {
                 let name = attributes(value).find(|(kind, _)| *kind == IFLA_INFO_KIND);
                 let name = name.map_or(&[][..], |(_, name)| name.strip_suffix(&[0]).unwrap_or(name));
                 same_frames = SAME_FRAMES.contains(&name);
+                row.switch = name == SWITCH;
             }
             _ => {}
         }
@@ -245,28 +314,78 @@ mod tests {
         };
         let other_ns = attribute(IFLA_LINK_NETNSID, &0u32.to_ne_bytes());
         let port = attribute(IFLA_MASTER, &9u32.to_ne_bytes());
-        assert_eq!(on(b"vlan\0", &[]), Row { index: 7, lower: 3, master: 0 });
+        assert_eq!(on(b"vlan\0", &[]), Row { index: 7, lower: 3, ..Row::default() });
         assert_eq!(on(b"vlan", &[other_ns]).lower, 0);
         assert_eq!((on(b"veth\0", &[]).lower, on(b"vxlan\0", &[]).lower), (0, 0));
-        assert_eq!(on(b"veth\0", &[port]), Row { index: 7, lower: 0, master: 9 });
+        assert_eq!(on(b"veth\0", &[port]), Row { index: 7, master: 9, ..Row::default() });
     }
 
     #[test]
     fn what_stands_on_a_port_of_something_stands_on_it() {
         let rows = [(2, 0, 5), (3, 0, 5), (4, 2, 0), (5, 0, 0), (6, 5, 0), (8, 3, 0)];
-        let rows = rows.map(|(index, lower, master)| Row { index, lower, master });
+        let rows = rows.map(|(index, lower, master)| Row { index, lower, master, ..Row::default() });
         assert_eq!(stacked(&rows, 2), [2, 4, 5, 6]);
         assert_eq!(stacked(&rows, 5), [5, 6]);
         assert_eq!(stacked(&rows, 1), [1]);
         // A list that contradicts itself ends all the same.
-        let circle = [Row { index: 1, lower: 2, master: 0 }, Row { index: 2, lower: 1, master: 1 }];
+        let circle = [(1, 2, 0), (2, 1, 1)].map(|(index, lower, master)| Row {
+            index,
+            lower,
+            master,
+            ..Row::default()
+        });
         assert_eq!(stacked(&circle, 1), [1, 2]);
+    }
+
+    #[test]
+    fn a_port_of_open_vswitch_is_known_by_its_master() {
+        let port = attribute(IFLA_MASTER, &9u32.to_ne_bytes());
+        for (kind, switched) in [(&b"openvswitch\0"[..], true), (b"bridge", false)] {
+            let rows = [
+                message(7, b"veth", std::slice::from_ref(&port)),
+                message(9, kind, &[]),
+                message(8, kind, &[]),
+            ];
+            let rows = rows.map(|m| row(&m));
+            let of = |base| found(&rows, base);
+            assert_eq!((of(7).master, of(7).switched), (9, switched));
+            // The internal port itself is as good as any.
+            assert_eq!((of(8).master, of(8).switched, of(8).on), (0, false, vec![8]));
+        }
+    }
+
+    #[test]
+    fn only_ethernet_has_an_address_to_tell_frames_by() {
+        let mut link = message(7, b"dummy", &[attribute(IFLA_ADDRESS, &[2, 0, 0, 0, 0, 7])]);
+        for (kind, mac) in [(libc::ARPHRD_ETHER, Some([2, 0, 0, 0, 0, 7])), (libc::ARPHRD_LOOPBACK, None)] {
+            link[HEADER + 2..HEADER + 4].copy_from_slice(&kind.to_ne_bytes());
+            assert_eq!(row(&link).mac, mac);
+        }
+    }
+
+    /// A VLAN (7) on a bond (5) of two ports, and a stranger.
+    #[test]
+    fn frames_for_the_ports_of_a_bond_are_the_bonds_own() {
+        let rows = [(2, 0, 5), (3, 0, 5), (5, 0, 0), (7, 5, 0), (9, 0, 0)];
+        let mac = |index: u32| [2, 0, 0, 0, 0, index as u8];
+        let rows = rows.map(|(index, lower, master)| Row {
+            index,
+            lower,
+            master,
+            mac: Some(mac(index)),
+            switch: false,
+        });
+        let of = |base| found(&rows, base).macs;
+        assert_eq!(of(2), [mac(2)]);
+        assert_eq!(of(5), [mac(5), mac(2), mac(3)]);
+        assert_eq!(of(7), [mac(7), mac(5), mac(2), mac(3)]);
     }
 
     #[test]
     fn loopback_carries_nothing() {
         let mut stack = Stack::on(1).unwrap();
         assert_eq!(stack.members(), [1]);
+        assert!(stack.macs().is_empty());
         stack.refresh();
         assert_eq!(stack.members(), [1]);
     }

@@ -21,7 +21,7 @@ pub const ETH_P_8021AD: u16 = 0x88a8;
 pub const IPPROTO_UDP: u8 = 17;
 
 /// Extension headers walked before we call a chain malformed; RFC 8200 §4.1 names at most seven, each once.
-const MAX_EXTENSION_HEADERS: usize = 8;
+pub(crate) const MAX_EXTENSION_HEADERS: usize = 8;
 
 /// A UDP datagram found in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

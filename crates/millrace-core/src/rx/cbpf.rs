@@ -9,6 +9,8 @@ use libc::sock_filter;
 /// Base of loads relative to the network header, whatever the socket's own data offset is (`SKF_NET_OFF`). Right for
 /// ingress and outgoing frames, with and without a link-layer header.
 pub(crate) const NET: u32 = libc::SKF_NET_OFF as u32;
+/// Base of loads relative to the link-layer header (`SKF_LL_OFF`).
+pub(crate) const LINK: u32 = libc::SKF_LL_OFF as u32;
 /// `skb->protocol`, host order: the EtherType behind the VLAN tag that the kernel moved into metadata.
 pub(crate) const AD_PROTOCOL: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PROTOCOL) as u32;
 /// `skb->pkt_type`: 0 host, 1 broadcast, 2 multicast, 3 other host, 4 outgoing, 5 loopback (if_packet.h).

@@ -2,8 +2,8 @@
 //!
 //! A UDP socket bound to "any address" gets what the IP stack delivers locally. XDP and AF_PACKET sit below that
 //! decision and see what the host merely forwards as well, for example to pods that use the same port. So "any address"
-//! becomes the addresses this host has now. One added later is served by the guard socket with `xdp`, and after a restart
-//! with `packet`.
+//! becomes the addresses this host has now. What is for one added later, or for a local route (ip-route(8)), is served by the
+//! guard.
 
 use std::net::IpAddr;
 

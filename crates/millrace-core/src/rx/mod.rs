@@ -94,6 +94,10 @@ pub trait Receiver: Send + 'static {
     /// nothing behind. Called once, before the final [`Receiver::counters`].
     fn close_intake(&mut self);
 
+    /// When it is dropped the others of its group get its share at once. One that ends alone is therefore not closed first:
+    /// until it is dropped, a filter would lose what goes on arriving for it.
+    const OTHERS_TAKE_OVER: bool = false;
+
     /// Kernel counters, cumulative since open. Called by the owning thread a few times a second and at the end; what a
     /// receiver must look after now and then it does here.
     fn counters(&mut self) -> KernelCounters;

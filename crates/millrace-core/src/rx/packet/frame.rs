@@ -4,7 +4,10 @@
 //! Layout (Documentation/networking/packet_mmap.rst, if_packet.h), all in host order but the protocol:
 //! `tpacket3_hdr` (48 bytes) or `tpacket2_hdr` (32) · `sockaddr_ll` (20) · … · `virtio_net_hdr` (10, just before `tp_mac`) · frame at `tp_mac`.
 
-use crate::datagram::Timestamp;
+use crate::{
+    datagram::Timestamp,
+    packet::{ETH_P_8021AD, ETH_P_8021Q},
+};
 
 /// `TPACKET_ALIGN(sizeof(struct tpacket3_hdr))`: where the address is.
 const SLL: usize = 48;
@@ -18,8 +21,12 @@ const VNET: usize = 10;
 const GSO_UDP_L4: u8 = 5;
 const GSO_ECN: u8 = 0x80;
 
+/// The VLAN's number in a tag; a tag of VLAN 0 carries a priority and no VLAN (IEEE 802.1Q).
+const VLAN_ID: u16 = 0x0fff;
+
 /// Bits of the frame's status (if_packet.h).
 const CSUMNOTREADY: u32 = 1 << 3;
+const VLAN_VALID: u32 = 1 << 4;
 const CSUM_VALID: u32 = 1 << 7;
 const TS_SOFTWARE: u32 = 1 << 29;
 
@@ -28,7 +35,12 @@ const _: () = {
     assert!(size_of::<libc::tpacket3_hdr>() == SLL && SLL.is_multiple_of(libc::TPACKET_ALIGNMENT));
     assert!(size_of::<libc::tpacket2_hdr>() == SLL_V2 && SLL_V2.is_multiple_of(libc::TPACKET_ALIGNMENT));
     assert!(offset_of!(libc::tpacket2_hdr, tp_len) == 4 && offset_of!(libc::tpacket2_hdr, tp_mac) == 12);
-    assert!(offset_of!(libc::tpacket2_hdr, tp_sec) == 16);
+    assert!(
+        offset_of!(libc::tpacket2_hdr, tp_sec) == 16 && offset_of!(libc::tpacket2_hdr, tp_vlan_tci) == 24
+    );
+    assert!(
+        offset_of!(libc::tpacket3_hdr, hv1) == 28 && offset_of!(libc::tpacket_hdr_variant1, tp_vlan_tci) == 4
+    );
     assert!(offset_of!(libc::tpacket3_hdr, tp_snaplen) == 12 && offset_of!(libc::tpacket3_hdr, tp_len) == 16);
     assert!(offset_of!(libc::tpacket3_hdr, tp_mac) == 24 && offset_of!(libc::tpacket3_hdr, tp_net) == 26);
     assert!(
@@ -50,6 +62,8 @@ pub(super) struct Frame<'a> {
     pub(super) hatype: u16,
     /// PACKET_HOST, PACKET_OUTGOING, …
     pub(super) pkttype: u8,
+    /// It is a VLAN's: of the tag that the kernel took out, or of one still in the frame.
+    pub(super) tagged: bool,
     /// The kernel had to cut the frame.
     pub(super) truncated: bool,
     /// Size of the datagrams that make up this UDP super-packet, bytes; 0 for an ordinary frame.
@@ -70,6 +84,8 @@ struct Header {
     length: u32,
     mac: u16,
     net: u16,
+    /// The VLAN tag, when the status says that there is one.
+    vlan: u16,
     time: Timestamp,
     /// Where the `sockaddr_ll` is.
     sll: usize,
@@ -87,6 +103,7 @@ pub(super) fn read_v3(block: &[u8], offset: usize) -> Option<(Frame<'_>, usize)>
         length: u32_at(h, 16),
         mac: u16_at(h, 24),
         net: u16_at(h, 26),
+        vlan: u32_at(h, 32) as u16,
         time: Timestamp { secs: u32_at(h, 4), nanos: u32_at(h, 8) },
         sll: SLL,
     };
@@ -104,6 +121,7 @@ pub(super) fn read_v2(slot: &[u8]) -> Option<Frame<'_>> {
         length: u32_at(h, 4),
         mac: u16_at(h, 12),
         net: u16_at(h, 14),
+        vlan: u16_at(h, 24),
         time: Timestamp { secs: u32_at(h, 16), nanos: u32_at(h, 20) },
         sll: SLL_V2,
     };
@@ -120,10 +138,13 @@ fn read<'a>(record: &'a [u8], h: &Header) -> Option<Frame<'a>> {
     let v: &[u8; VNET] = record.get(mac.checked_sub(VNET)?..)?.first_chunk()?;
     let super_packet = v[1] & !GSO_ECN == GSO_UDP_L4;
     let gso_size = if super_packet { usize::from(u16::from_ne_bytes([v[4], v[5]])) } else { 0 };
+    let ether_type = u16::from_be_bytes([sll[2], sll[3]]);
     Some(Frame {
         bytes,
         link_header: net.checked_sub(mac)?,
-        ether_type: u16::from_be_bytes([sll[2], sll[3]]),
+        ether_type,
+        tagged: (h.status & VLAN_VALID != 0 && h.vlan & VLAN_ID != 0)
+            || matches!(ether_type, ETH_P_8021Q | ETH_P_8021AD),
         hatype: u16_at(sll, 8),
         pkttype: sll[10],
         truncated: h.length > h.snaplen,
@@ -171,8 +192,22 @@ mod tests {
     }
 
     #[test]
+    fn a_vlan_is_known_by_either_tag_and_a_priority_is_none() {
+        let tagged = |status: u32, tci: u32, ether_type: u16| {
+            let mut v3 = record(60, 60, 82, 96);
+            v3[20..24].copy_from_slice(&status.to_ne_bytes());
+            v3[32..36].copy_from_slice(&tci.to_ne_bytes());
+            v3[50..52].copy_from_slice(&ether_type.to_be_bytes());
+            read_v3(&v3, 0).unwrap().0.tagged
+        };
+        assert!(tagged(VLAN_VALID, 0x6005, 0x0800) && tagged(0, 0, 0x8100) && tagged(VLAN_VALID, 0, 0x88a8));
+        assert!(!tagged(0, 5, 0x0800) && !tagged(VLAN_VALID, 0x6000, 0x0800));
+    }
+
+    #[test]
     fn both_versions_hold_the_same() {
         let mut v2 = vec![0u8; 256];
+        (v2[0], v2[24]) = (VLAN_VALID as u8, 5);
         for (at, word) in [(4, 70u32), (8, 60), (16, 5), (20, 6)] {
             v2[at..at + 4].copy_from_slice(&word.to_ne_bytes());
         }
@@ -186,9 +221,10 @@ mod tests {
         v3[76..78].copy_from_slice(&1000u16.to_ne_bytes());
         v3[4] = 5;
         v3[8] = 6;
+        (v3[20], v3[32]) = (VLAN_VALID as u8, 5);
         let (a, b) = (read_v2(&v2).unwrap(), read_v3(&v3, 0).unwrap().0);
         assert_eq!(Frame { bytes: &[], ..a }, Frame { bytes: &[], ..b });
-        assert!(a.truncated && a.pkttype == 4 && a.bytes.len() == 60);
+        assert!(a.truncated && a.tagged && a.pkttype == 4 && a.bytes.len() == 60);
         assert_eq!(read_v2(&v2[..40]), None);
     }
 

@@ -147,7 +147,7 @@ impl Shared {
         let shared = Arc::clone(self);
         // Where no thread can be had `old` is dropped here, with the closure.
         let _ = thread::Builder::new().name("millrace-regroup".into()).spawn(move || {
-            let _ = affinity::restrict(&shared.cpus);
+            shared.be_nobody();
             drop(old);
         });
     }
@@ -204,10 +204,16 @@ impl Shared {
         }
     }
 
+    /// Undoes what the calling thread inherited from the receive thread that started it. Where that is refused it shares
+    /// that one's CPU and priority.
+    fn be_nobody(&self) {
+        let _ = affinity::ordinary();
+        let _ = affinity::restrict(&self.cpus);
+    }
+
     /// The thread: makes a group for these members and switches to it, unless they are others by then.
     fn regroup(&self, alive: &[usize]) {
-        // Where that is refused it shares a receive thread's CPU, no worse.
-        let _ = affinity::restrict(&self.cpus);
+        self.be_nobody();
         // Without it the two groups would disagree about a frame that arrives at the very moment of the cut.
         let stamped = Stamped::begin(&self.cut);
         let made = self.make(alive.len());
@@ -258,6 +264,7 @@ impl Shared {
         for old in places.sockets.iter().flatten() {
             end(old);
         }
+        self.cut.ended();
         for (&index, (ring, socket)) in alive.iter().zip(made.rings.into_iter().zip(made.sockets)) {
             places.sockets[index] = Some(Arc::clone(&socket));
             places.next[index] = Some((ring, socket));

@@ -20,12 +20,13 @@ mod receiver;
 mod ring;
 mod slots;
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{io, net::IpAddr, os::fd::OwnedFd, sync::Arc};
 
+use receiver::Ours;
 pub use receiver::PacketReceiver;
 
 use crate::{
-    config::{EngineConfig, ListenSet, Tpacket},
+    config::{EngineConfig, Listen, ListenSet, Tpacket},
     error::{Code, Error, Result},
     net::Interface,
     rx::{
@@ -104,7 +105,8 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         (0..config.rx_threads).map(|_| packet_socket(config.tpacket)).collect::<Result<Vec<OwnedFd>>>()?;
     let mut info =
         BackendInfo { backend: "packet", interface: Some(interface.name.clone()), ..BackendInfo::default() };
-    let guard = open_sink(config, &interface, &mut info.degraded)?;
+    let here = local::listen_here(&config.listen, &config.multicast, &interface.name)?;
+    let guard = open_sink(config, &interface, &here, &mut info.degraded)?;
     info.granted.extend(multicast::granted(&config.multicast, Some(&interface.name)));
     let Interface { name, index: ifindex } = interface;
 
@@ -118,7 +120,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         info.grant(fanout::GRANTED, said);
     }
 
-    let listen = ListenSet::new(&local::listen_here(&config.listen, &config.multicast, &name)?);
+    let ours = Ours { listen: ListenSet::new(&here), untagged: ListenSet::new(&link_local(&config.listen)) };
     let shared = Arc::new(Shared::new(config, wanted, (&name, ifindex), program, &made));
     let rolls_over = made.group.rolls_over();
     let receivers: Vec<PacketReceiver> = made
@@ -127,7 +129,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         .zip(made.rings)
         .zip(0..)
         .map(|((fd, ring), index)| {
-            PacketReceiver::new(fd, ring, listen.clone(), index, Arc::clone(&shared), rolls_over)
+            PacketReceiver::new(fd, ring, ours.clone(), index, Arc::clone(&shared), rolls_over)
         })
         .collect();
     for receiver in &receivers {
@@ -135,6 +137,17 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     }
     let steer = Some(Box::new(group::Handle(Arc::downgrade(&shared))) as Box<dyn crate::rx::Steer>);
     Ok(Opened { receivers, guard: Some(guard), steer, info })
+}
+
+/// The link-local entries that mean one interface: not where the same port is open on every address.
+fn link_local(listen: &[Listen]) -> Vec<Listen> {
+    let any = |port| {
+        listen.iter().any(|l| {
+            let unspecified = |a: IpAddr| a.is_ipv6() && a.is_unspecified();
+            l.port == port && l.address.is_none_or(unspecified)
+        })
+    };
+    listen.iter().filter(|l| l.is_link_local() && !any(l.port)).cloned().collect()
 }
 
 /// Members of a group: bound, joined in order, with a filter that drops everything.

@@ -2,13 +2,14 @@
 
 use std::{mem, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use super::{Rings, frame::Frame, group::Shared};
+use super::{Rings, cut::Since, frame::Frame, group::Shared};
 use crate::{
     config::ListenSet,
     datagram::{Datagram, flags},
     error::{Code, Error, Result},
     net,
     packet::{
+        Udp,
         checksum::{Verdict, verify as verdict},
         parse_ethernet, parse_network,
     },
@@ -27,6 +28,23 @@ const RESTLESS_WAIT: Duration = Duration::from_millis(5);
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
 
+/// Which datagrams of the ring are ours.
+#[derive(Clone)]
+pub(super) struct Ours {
+    /// The listen list with every address written out.
+    pub(super) listen: ListenSet,
+    /// Link-local entries: the same address on a VLAN of the interface is another one.
+    pub(super) untagged: ListenSet,
+}
+
+impl Ours {
+    #[inline]
+    fn accepts(&self, udp: &Udp<'_>, tagged: bool) -> bool {
+        self.listen.accepts(udp.dst, udp.dst_port)
+            && !(tagged && self.untagged.accepts(udp.dst, udp.dst_port))
+    }
+}
+
 /// Reads one TPACKET_V3 or TPACKET_V2 ring.
 ///
 /// The stack verifies UDP checksums, a ring does not: a datagram with a wrong checksum is delivered here, unless
@@ -35,13 +53,13 @@ pub struct PacketReceiver {
     // Before the socket, so that the ring is unmapped first.
     ring: Rings,
     fd: Arc<OwnedFd>,
-    listen: ListenSet,
+    ours: Ours,
     index: u16,
     shared: Arc<Shared>,
     /// The group we are in, as counted by `shared`.
     generation: u32,
-    /// The cut that group began with.
-    since: u64,
+    /// Where that group began.
+    since: Since,
     /// The ring is that of an old group, and all its frames are in blocks that the kernel has handed over.
     settled: bool,
     /// `close_intake` was called.
@@ -71,7 +89,7 @@ impl PacketReceiver {
     pub(super) fn new(
         fd: Arc<OwnedFd>,
         ring: Rings,
-        listen: ListenSet,
+        ours: Ours,
         index: u16,
         shared: Arc<Shared>,
         rolls_over: bool,
@@ -80,11 +98,11 @@ impl PacketReceiver {
         PacketReceiver {
             ring,
             fd,
-            listen,
+            ours,
             index,
             shared,
             generation,
-            since: 0,
+            since: Since::start(),
             settled: false,
             closed,
             rolls_over,
@@ -115,7 +133,7 @@ impl PacketReceiver {
         }
         self.settled = false;
         self.generation = self.shared.generation();
-        self.since = self.shared.cut.at();
+        self.since = self.shared.cut.begin();
         // Nothing waits for a member that closed before the new group was made.
         if let Some((ring, fd)) = self.shared.take_next(self.index) {
             self.read_statistics();
@@ -132,14 +150,14 @@ impl PacketReceiver {
     /// Handles at most one block, or 256 slots.
     #[inline]
     fn pass<S: Sink>(&mut self, sink: &mut S) -> usize {
-        let (listen, index) = (&self.listen, self.index);
+        let (ours, index) = (&self.ours, self.index);
         let verify = self.shared.config.verify_checksum;
-        let (cut, since) = (&self.shared.cut, self.since);
+        let (cut, since) = (&self.shared.cut, &self.since);
         let mut stamped = false;
         let each = |frame: &Frame<'_>| {
             stamped = frame.stamped;
             if cut.counts(since, frame.time) {
-                deliver(sink, listen, index, verify, frame);
+                deliver(sink, ours, index, verify, frame);
             }
         };
         let (announced, unreadable) = match &mut self.ring {
@@ -204,6 +222,7 @@ impl PacketReceiver {
 
 impl Receiver for PacketReceiver {
     const POLL_COALESCES: bool = true;
+    const OTHERS_TAKE_OVER: bool = true;
 
     /// Handles at most one block, or 256 slots.
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
@@ -218,6 +237,7 @@ impl Receiver for PacketReceiver {
         if frames > 0 {
             self.suspect = false;
         } else {
+            self.since.idle();
             self.idle_passes = self.idle_passes.wrapping_add(1);
             if self.idle_passes.is_multiple_of(IDLE_CHECK) {
                 self.still_there()?;
@@ -281,7 +301,7 @@ impl Drop for PacketReceiver {
 
 /// One frame → its datagrams, or the reason why not.
 #[inline]
-fn deliver<S: Sink>(sink: &mut S, listen: &ListenSet, index: u16, verify: bool, frame: &Frame<'_>) {
+fn deliver<S: Sink>(sink: &mut S, ours: &Ours, index: u16, verify: bool, frame: &Frame<'_>) {
     // The filter drops these already; a frame may have come in before it was attached.
     if frame.pkttype > LAST_INCOMING_PKTTYPE {
         return;
@@ -300,7 +320,7 @@ fn deliver<S: Sink>(sink: &mut S, listen: &ListenSet, index: u16, verify: bool, 
             .map_or(Err(FrameDrop::Malformed), |packet| parse_network(frame.ether_type, packet))
     };
     let udp = match parsed {
-        Ok(udp) if listen.accepts(udp.dst, udp.dst_port) => udp,
+        Ok(udp) if ours.accepts(&udp, frame.tagged) => udp,
         Ok(_) => return sink.frame_dropped(FrameDrop::Foreign),
         Err(reason) => return sink.frame_dropped(reason),
     };

@@ -4,7 +4,7 @@
 use crate::datagram::{Addr, Timestamp};
 
 /// Room for all control messages one datagram can carry, in 8-byte words: SCM_TIMESTAMPNS 32, IPV6_PKTINFO 40,
-/// UDP_GRO 24, IP_RECVFRAGSIZE or IPV6_RECVFRAGSIZE 24 bytes, and some to spare.
+/// IP_PKTINFO 32, UDP_GRO 24, IP_RECVFRAGSIZE or IPV6_RECVFRAGSIZE 24 bytes, and some to spare.
 pub(super) const CONTROL_WORDS: usize = 24;
 
 const HEADER: usize = size_of::<libc::cmsghdr>();
@@ -50,13 +50,14 @@ pub(super) fn parse(mut bytes: &[u8]) -> Control {
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                 control.ifindex = int(data, 0).unwrap_or(0) as u32;
                 control.dst = word::<4>(data, 8).map(Addr::from_v4);
-                control.to_many = word::<4>(data, 4) != word::<4>(data, 8);
+                control.to_many |= word::<4>(data, 4) != word::<4>(data, 8);
             }
             // struct in6_pktinfo: destination (mapped for IPv4), interface index.
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 control.ifindex = int(data, 16).unwrap_or(0) as u32;
                 control.dst = word::<16>(data, 0).map(Addr);
-                control.to_many = data.first() == Some(&0xff);
+                // A dual-stack socket gives both messages for IPv4, and this one does not know.
+                control.to_many |= data.first() == Some(&0xff);
             }
             (libc::SOL_UDP, libc::UDP_GRO) => {
                 control.gso_size = int(data, 0).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
@@ -116,6 +117,15 @@ mod tests {
         v6.extend(7u32.to_ne_bytes());
         let c = parse(&message(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &v6));
         assert_eq!((c.ifindex, c.to_many, c.dst), (7, true, Some(Addr([0xff; 16]))));
+        // What a dual-stack socket says of an IPv4 broadcast datagram, in either order.
+        let v4 = message(libc::IPPROTO_IP, libc::IP_PKTINFO, &[3, 0, 0, 0, 192, 0, 2, 2, 192, 0, 2, 255]);
+        let to_all = Addr::from_v4([192, 0, 2, 255]);
+        let mapped =
+            message(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &[&to_all.0[..], &[3, 0, 0, 0]].concat());
+        for both in [[v4.clone(), mapped.clone()], [mapped, v4]] {
+            let c = parse(&both.concat());
+            assert_eq!((c.ifindex, c.to_many, c.dst), (3, true, Some(to_all)));
+        }
     }
 
     #[test]

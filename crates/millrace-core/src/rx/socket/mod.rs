@@ -10,6 +10,7 @@ pub mod guard;
 mod membership;
 pub(crate) mod multicast;
 mod owner;
+mod pick;
 mod receiver;
 pub mod sink;
 mod snmp;
@@ -73,7 +74,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         .map(Addr::from)
         .collect();
     for receiver in receivers.iter_mut().skip(1) {
-        receiver.leave(broadcasts.clone());
+        receiver.leave_broadcast(&broadcasts);
     }
     // Once, not for each thread: the number is the namespace's.
     if let Some(first) = receivers.first_mut() {
@@ -132,7 +133,9 @@ impl Options {
             // Also says the destination of IPv4 datagrams on a dual-stack socket, mapped.
             sys::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
                 .map_err(failed("IPV6_RECVPKTINFO"))?;
-        } else if destination {
+        }
+        if destination {
+            // On a dual-stack socket too: it tells IPv4 broadcast.
             sys::set_int(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1).map_err(failed("IP_PKTINFO"))?;
         }
         if self.time == Timestamps::Kernel {

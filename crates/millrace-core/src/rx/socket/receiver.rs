@@ -31,6 +31,8 @@ const ATOMIC_FRAGMENT_OVERHEAD: u32 = 40 + 8 + 8;
 pub(super) enum Wanted {
     /// Every one.
     All,
+    /// None: the socket is bound to a broadcast address, and another receiver has the same datagrams.
+    Nothing,
     /// Those that the kernel put together from fragments: the rest came by the packet ring already.
     Reassembled,
     /// Those that arrived on an interface without a ring.
@@ -83,9 +85,9 @@ pub struct SocketReceiver {
     sorting: Option<Sorting>,
     batch: Batch,
     index: u16,
-    /// Destinations this receiver leaves to the group's first one: the kernel gives a broadcast datagram to every socket
-    /// of a SO_REUSEPORT group.
-    not_mine: Vec<Addr>,
+    /// This receiver leaves broadcast to the group's first one: the kernel gives a broadcast datagram to every socket of
+    /// a SO_REUSEPORT group.
+    leaves_broadcast: bool,
     /// Put on every datagram.
     flags: u16,
     /// Name of the loss counter.
@@ -105,7 +107,7 @@ impl SocketReceiver {
             sorting: None,
             batch: Batch::new(),
             index,
-            not_mine: Vec::new(),
+            leaves_broadcast: false,
             flags: 0,
             lost: "socket_rcvbuf",
             checksum_errors: None,
@@ -120,9 +122,15 @@ impl SocketReceiver {
         self.checksum_errors = Some(ChecksumErrors::new());
     }
 
-    /// Leaves datagrams for these destinations to another receiver.
-    pub(super) fn leave(&mut self, destinations: Vec<Addr>) {
-        self.not_mine = destinations;
+    /// Leaves broadcast to another receiver. Sockets that are bound to one address have theirs looked up in `broadcasts`;
+    /// of others each datagram says whether it is broadcast, because subnets come and go.
+    pub(super) fn leave_broadcast(&mut self, broadcasts: &[Addr]) {
+        self.leaves_broadcast = true;
+        for Source { bound, wanted, .. } in &mut self.sockets {
+            if bound.dst.is_some_and(|dst| broadcasts.contains(&dst)) {
+                *wanted = Wanted::Nothing;
+            }
+        }
     }
 
     /// Makes it the guard's receiver.
@@ -151,6 +159,8 @@ impl SocketReceiver {
 }
 
 impl Receiver for SocketReceiver {
+    const OTHERS_TAKE_OVER: bool = true;
+
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
         let mut seen = 0;
         let mut now = None;
@@ -167,7 +177,9 @@ impl Receiver for SocketReceiver {
                 let message = self.batch.message(i);
                 let control = control::parse(message.control);
                 if *wanted != Wanted::All {
-                    let in_ring = self.sorting.as_ref().is_some_and(|s| s.in_ring(control.ifindex));
+                    let in_ring = self.sorting.as_ref().is_some_and(|s| {
+                        s.in_ring(control.ifindex, control.dst.unwrap_or(Addr::UNSPECIFIED), bound.port)
+                    });
                     if !is_wanted(*wanted, &control, message.payload.len(), in_ring) {
                         *overlaps = true;
                         continue;
@@ -185,7 +197,7 @@ impl Receiver for SocketReceiver {
                     flags |= flags::SPLIT;
                 }
                 let dst = bound.dst.or(control.dst).unwrap_or(Addr::UNSPECIFIED);
-                if self.not_mine.contains(&dst) {
+                if self.leaves_broadcast && is_broadcast(control.to_many, dst) {
                     continue;
                 }
                 let header = Datagram {
@@ -269,24 +281,32 @@ fn deliver<S: Sink>(sink: &mut S, header: &Datagram<'_>, message: &Message<'_>, 
 }
 
 /// Whether a datagram of one of the guard's sockets is one that the ring does not have. The program of the group has
-/// sorted datagrams to one receiver; those to many come to every socket of the group, which is then for the interface to
-/// tell. Loopback's own is not asked where it could mislead: there the kernel names the device the sender is bound to.
+/// sorted datagrams to one receiver; those to many come to every socket of the group, which is then for interface and
+/// destination to tell. Loopback's own is not asked where it could mislead: there the kernel names the device the sender is bound to.
 fn is_wanted(wanted: Wanted, control: &Control, payload: usize, in_ring: bool) -> bool {
     match wanted {
         Wanted::All => true,
+        Wanted::Nothing => false,
         Wanted::Reassembled => is_reassembled(control, payload) && (!control.to_many || in_ring),
         Wanted::Elsewhere => !(control.to_many && in_ring),
     }
 }
 
+/// Groups are joined by one socket each, so that only broadcast comes to several.
+fn is_broadcast(to_many: bool, dst: Addr) -> bool {
+    to_many && dst.is_v4() && !dst.to_ip().is_multicast()
+}
+
 /// True when the kernel reassembled the datagram. For IPv6 it reports a fragment size for an atomic fragment too (RFC
-/// 6946: a fragment header, but a whole datagram), which the ring's parser takes; there the "fragment" is as large as the
-/// datagram with all its headers, while a real fragment is smaller.
+/// 6946: a fragment header, but a whole datagram), which the ring's parser takes. The program keeps those away, but for
+/// what goes to many, past it. There the "fragment" is as large as the datagram with all its headers, while a real fragment
+/// is smaller; extension headers are not known here, and with some a datagram hardly longer than a fragment is missed.
 fn is_reassembled(control: &Control, payload: usize) -> bool {
     control.fragment_size_v4.is_some_and(|size| size > 0)
-        || control
-            .fragment_size
-            .is_some_and(|size| size > 0 && (size as usize) < payload + ATOMIC_FRAGMENT_OVERHEAD as usize)
+        || control.fragment_size.is_some_and(|size| {
+            let whole = payload + ATOMIC_FRAGMENT_OVERHEAD as usize;
+            size > 0 && (!control.to_many || (size as usize) < whole)
+        })
 }
 
 /// Errors that pass: nothing there, a signal, or a condition of the network that a socket merely reports.
@@ -329,10 +349,12 @@ mod tests {
 
     #[test]
     fn an_atomic_fragment_is_not_reassembled() {
-        let c = |size| Control { fragment_size: size, ..Control::default() };
+        let c = |size| Control { fragment_size: size, to_many: true, ..Control::default() };
         assert!(!is_reassembled(&c(None), 4000));
         assert!(is_reassembled(&c(Some(1496)), 4000));
         assert!(!is_reassembled(&c(Some(1400 + 56)), 1400));
+        // With extension headers a fragment may be longer than that.
+        assert!(is_reassembled(&Control { to_many: false, ..c(Some(1280)) }, 1216));
         // IPv4 has no such thing, and a fragment with options may be longer than the datagram it is of.
         let v4 = Control { fragment_size_v4: Some(76), ..Control::default() };
         assert!(is_reassembled(&v4, 9));

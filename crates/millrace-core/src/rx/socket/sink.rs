@@ -1,13 +1,17 @@
 //! The guard for `packet`, whose ring has a copy of everything that arrives on its interface. Most of what the stack
 //! gives the guard is therefore dropped; delivered is what the ring cannot have:
 //!
-//! - datagrams that came by another interface (loopback, a second NIC, a tunnel), as with `xdp`;
+//! - datagrams that came by another interface (loopback, a second NIC, a tunnel), as with `xdp`, or in frames for the
+//!   address of something that stands on the ring's interface (a bridge or macvlan with a MAC of its own), which are
+//!   another host's to the ring;
+//! - datagrams for an address that the stack takes for the host's and the ring does not: one that came after the start, or
+//!   a local route;
 //! - datagrams that the kernel put together from fragments: IPv6, and IPv4 unless the fanout group does that.
 //!
 //! Each place has a SO_REUSEPORT group of up to three sockets, and a program that picks one for each datagram. One socket
 //! with a filter would do, but the kernel counts what a filter drops in the same counter as a full buffer, and then nobody
 //! could say what was lost. Only broadcast and multicast go past the program, to all of them; there the reader looks at
-//! the interface itself.
+//! interface and destination itself.
 
 use std::{net::IpAddr, os::fd::OwnedFd, sync::Arc};
 
@@ -15,44 +19,49 @@ use super::{
     SocketReceiver, bind,
     guard::{checked_places, options},
     multicast,
+    pick::{ELSEWHERE, HOLDER, InRing, Look},
     receiver::{Source, Wanted},
     sys,
 };
 use crate::{
-    config::{EngineConfig, FanoutFlag, Multicast},
+    config::{EngineConfig, FanoutFlag, Listen, ListenSet, Multicast},
+    datagram::Addr,
     error::{Code, Error, Result},
     net::{Interface, Stack, name_of},
-    rx::cbpf::{self, AD_IFINDEX, Assembler, NEXT},
+    rx::cbpf,
 };
-
-/// Position in the group of the socket whose filter drops everything and that nobody reads,
-const HOLDER: u32 = 0;
-/// of the one for what came by other interfaces,
-const ELSEWHERE: u32 = 1;
-/// and of the one for what may have been fragments.
-const FRAGMENTS: u32 = 2;
 
 /// Receive buffer of a socket that looks for fragments, bytes.
 const FRAGMENTS_RCVBUF: u32 = 4 << 20;
-/// No conforming sender fragments an IPv6 packet that fits the minimum MTU of 1280 (RFC 8200 §5): UDP payload of such a
-/// packet, bytes. What need not be looked at.
-const NEVER_FRAGMENTED_V6: u32 = 1280 - 40 - 8;
-/// The same for IPv4: nothing is left of an empty datagram that a second fragment could hold (RFC 791: all but the last
-/// hold a multiple of eight bytes, and the UDP header has eight). Everything else has to be looked at: neither a minimum
-/// MTU nor the bit "don't fragment", which some senders set on fragments, says that a datagram was whole.
-const NEVER_FRAGMENTED_V4: u32 = 0;
 
 /// What decides where a datagram goes, kept up to date.
 pub(super) struct Sorting {
     stack: Stack,
-    /// The holder of each place, and above how many bytes of payload a datagram may have been fragments.
-    holders: Vec<(Arc<OwnedFd>, Option<u32>)>,
+    /// What the ring takes.
+    listen: ListenSet,
+    holders: Vec<Holder>,
+}
+
+/// The socket of a place that has the place's program.
+struct Holder {
+    fd: Arc<OwnedFd>,
+    look: Look,
+    /// See [`InRing::addresses`].
+    addresses: Option<Vec<IpAddr>>,
+}
+
+impl Holder {
+    fn sort(&self, stack: &Stack) -> Result<()> {
+        let (interfaces, own, macs) = (stack.members(), stack.base(), stack.macs());
+        let in_ring = InRing { interfaces, own, macs, addresses: self.addresses.as_deref() };
+        attach(&self.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &in_ring.pick(self.look))
+    }
 }
 
 impl Sorting {
-    /// True for an interface whose frames the ring has.
-    pub(super) fn in_ring(&self, ifindex: u32) -> bool {
-        self.stack.members().contains(&ifindex)
+    /// True for a broadcast or multicast datagram that the ring has: by the interface it came by and its destination.
+    pub(super) fn in_ring(&self, ifindex: u32, dst: Addr, port: u16) -> bool {
+        self.stack.members().contains(&ifindex) && self.listen.accepts(dst, port)
     }
 
     /// Readable when [`Sorting::refresh`] is due.
@@ -63,30 +72,39 @@ impl Sorting {
     /// Follows the interfaces: one made on top of the ring's has frames that the ring has too.
     pub(super) fn refresh(&mut self) {
         if self.stack.refresh() {
-            for (holder, limit) in &self.holders {
+            for holder in &self.holders {
                 // Fails only without memory; then the old program goes on.
-                let _ = attach(holder, libc::SO_ATTACH_REUSEPORT_CBPF, &pick(self.stack.members(), *limit));
+                let _ = holder.sort(&self.stack);
             }
         }
     }
 }
 
-/// Opens the guard beside rings on `ring`. Its receiver puts [`crate::datagram::flags::SLOW_PATH`] on every datagram and
-/// has rx queue 0.
+/// Opens the guard beside rings on `ring` that take `here`, the listen list with every address written out. Its receiver
+/// puts [`crate::datagram::flags::SLOW_PATH`] on every datagram and has rx queue 0.
 ///
 /// `guard_rcvbuf` counts what was lost of the datagrams that came by other interfaces. What did not fit the buffer of a
 /// socket that looks for fragments is in the note `guard_rcvbuf_unsure` and in no loss: nothing about a datagram that
 /// was never read says whether it was put together from fragments, or whole and in the ring as well.
 ///
 /// # Errors
-/// As [`super::open`]; [`Code::Config`] for a source-specific multicast group.
+/// As [`super::open`]; [`Code::Config`] for a source-specific multicast group; [`Code::Interface`] on a port of Open vSwitch.
 pub fn open_sink(
     config: &EngineConfig,
     ring: &Interface,
+    here: &[Listen],
     degraded: &mut Vec<String>,
 ) -> Result<SocketReceiver> {
     let stack = Stack::on(ring.index)
         .map_err(|e| Error::os(Code::Kernel, format!("asking rtnetlink what stands on {}", ring.name), e))?;
+    if stack.is_switched() {
+        let message = format!(
+            "{} is a port of Open vSwitch: the host's datagrams come up by an internal port, and would come twice: \
+             expected MILLRACE_INTERFACE to name the internal port that has the address, such as br-ex",
+            ring.name
+        );
+        return Err(Error::new(Code::Interface, message));
+    }
     if let Some(master) = stack.master().and_then(|index| name_of(index).ok()) {
         degraded.push(format!(
             "{} is a port of {master}: what reaches {master} by other ports is not received; set \
@@ -117,7 +135,16 @@ pub fn open_sink(
         !matches!(interface, Some(Ok(i)) if !stack.members().contains(&i.index))
     };
     let groups = groups.into_iter().partition(in_ring);
-    let mut sink = Sink { config, groups, stack, fragments_v4, sources: Vec::new(), holders: Vec::new() };
+    let mut sink = Sink {
+        config,
+        ring: ring.index,
+        here,
+        groups,
+        stack,
+        fragments_v4,
+        sources: Vec::new(),
+        holders: Vec::new(),
+    };
     for (target, port) in places {
         match target {
             bind::Target::Any => {
@@ -129,31 +156,47 @@ pub fn open_sink(
             target => sink.hold((target, port))?,
         }
     }
-    let sorting = Sorting { stack: sink.stack, holders: sink.holders };
+    let sorting = Sorting { stack: sink.stack, listen: ListenSet::new(here), holders: sink.holders };
     Ok(SocketReceiver::of_sink(sink.sources, sorting))
 }
 
 /// The guard being opened.
 struct Sink<'a> {
     config: &'a EngineConfig,
+    /// Index of the ring's interface.
+    ring: u32,
+    here: &'a [Listen],
     /// Multicast groups joined where the ring hears them, and elsewhere.
     groups: (Vec<Multicast>, Vec<Multicast>),
     stack: Stack,
     fragments_v4: bool,
     sources: Vec<Source>,
-    holders: Vec<(Arc<OwnedFd>, Option<u32>)>,
+    holders: Vec<Holder>,
 }
 
 impl Sink<'_> {
     fn hold(&mut self, place: bind::Place) -> Result<()> {
+        // A link-local address of another interface, be it one that hands up the ring's frames: the ring leaves it to us.
+        if matches!(place.0, bind::Target::Exact(_, scope) if scope != 0 && scope != self.ring) {
+            let mut options = options(self.config.socket_rcvbuf);
+            for bound in bind::bind_group(place, 1, &mut |fd, v6| {
+                multicast::only_own(fd, v6);
+                options.receive(fd, v6, false)
+            })? {
+                multicast::join(&self.groups.0, place, &[&bound.fd])?;
+                multicast::join(&self.groups.1, place, &[&bound.fd])?;
+                self.sources.push(Source::new(bound, Wanted::All));
+            }
+            return Ok(());
+        }
         let v4 = matches!(place.0, bind::Target::AnyV4 | bind::Target::Exact(IpAddr::V4(_), _));
-        let limit = match (v4, self.fragments_v4) {
-            (true, true) => Some(NEVER_FRAGMENTED_V4),
-            (true, false) => None,
-            (false, _) => Some(NEVER_FRAGMENTED_V6),
+        let look = match (v4, self.fragments_v4) {
+            (true, true) => Look::V4,
+            (true, false) => Look::Never,
+            (false, _) => Look::V6,
         };
         let mut number = HOLDER;
-        let members = if limit.is_some() { 3 } else { 2 };
+        let members = if look == Look::Never { 2 } else { 3 };
         let rcvbuf = self.config.socket_rcvbuf;
         let (mut full, mut small) = (options(rcvbuf), options(FRAGMENTS_RCVBUF.min(rcvbuf)));
         let group = bind::bind_group(place, members, &mut |fd, v6| {
@@ -184,11 +227,28 @@ impl Sink<'_> {
         let (here, away) = &self.groups;
         multicast::join(here, place, &[&fragments.as_ref().unwrap_or(&holder).fd])?;
         multicast::join(away, place, &[&elsewhere.fd])?;
-        attach(&holder.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &pick(self.stack.members(), limit))?;
+        let holder = Holder { fd: holder.fd, look, addresses: self.addresses(place) };
+        holder.sort(&self.stack)?;
         self.sources.push(Source::new(elsewhere, Wanted::Elsewhere));
         self.sources.extend(fragments.map(|f| Source::new(f, Wanted::Reassembled)));
-        self.holders.push((holder.fd, limit));
+        self.holders.push(holder);
         Ok(())
+    }
+
+    /// See [`InRing::addresses`]. The program does not see what goes to many.
+    fn addresses(&self, (target, port): bind::Place) -> Option<Vec<IpAddr>> {
+        let v4 = match target {
+            bind::Target::Exact(..) => return None,
+            target => target == bind::Target::AnyV4,
+        };
+        let here = self.here.iter().filter(|l| l.port == port).filter_map(|l| l.address);
+        let mut of_family: Vec<IpAddr> = here
+            .map(|address| address.to_canonical())
+            .filter(|address| address.is_ipv4() == v4 && !address.is_multicast())
+            .collect();
+        of_family.sort_unstable();
+        of_family.dedup();
+        Some(of_family)
     }
 }
 
@@ -207,41 +267,4 @@ fn report_fragments(fd: &OwnedFd, v6: bool) -> std::io::Result<()> {
 
 fn attach(fd: &OwnedFd, option: libc::c_int, program: &[libc::sock_filter]) -> Result<()> {
     sys::attach_cbpf(fd, option, program).map_err(|e| Error::os(Code::Kernel, "guard: attach a filter", e))
-}
-
-/// SO_ATTACH_REUSEPORT_CBPF (socket(7)): the number of a datagram's socket. Offset 0 of the program is the UDP payload, so
-/// its packet length is that of the payload.
-fn pick(in_ring: &[u32], limit: Option<u32>) -> Vec<libc::sock_filter> {
-    let mut a = Assembler::default();
-    let (here, holder) = (a.label(), a.label());
-    a.load_word(AD_IFINDEX);
-    // More than fit a program stand on no interface; then the rest would come twice, which is better than not at all.
-    for &index in in_ring.iter().take(cbpf::MAX_INSNS / 4) {
-        a.if_eq(index, here, NEXT);
-    }
-    a.ret(ELSEWHERE);
-    a.place(here);
-    if let Some(limit) = limit {
-        a.load_len();
-        a.if_gt(limit, NEXT, holder);
-        a.ret(FRAGMENTS);
-    }
-    a.place(holder);
-    a.ret(HOLDER);
-    a.finish().expect("forward branches, and the length was bounded")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn any_number_of_interfaces_makes_a_program() {
-        for n in [1, 255, 300, 5000] {
-            let all: Vec<u32> = (1..=n).collect();
-            for limit in [None, Some(NEVER_FRAGMENTED_V4), Some(NEVER_FRAGMENTED_V6)] {
-                assert!(pick(&all, limit).len() <= cbpf::MAX_INSNS, "{n}");
-            }
-        }
-    }
 }
