@@ -40,9 +40,12 @@ const BACKLOG: usize = 64;
 const TRAFFIC_FLOWS: Duration = Duration::from_millis(2);
 /// How long a thread that ends by an error sees to it that its last datagrams are taken.
 const LAST_LOOK: Duration = Duration::from_secs(1);
-/// A thread with real-time priority that had work for so long without a pause sleeps for a moment all the same, so that
-/// workers and the kernel's own threads on its CPU get their turn.
+/// A thread with real-time priority that ran for so long without a pause sleeps for a moment all the same, so that workers
+/// and the kernel's own threads on its CPU get their turn.
 const REAL_TIME_RUN: Duration = Duration::from_millis(10);
+const REAL_TIME_PAUSE: Duration = Duration::from_micros(100);
+/// A wait of so long was one: poll(2) returns sooner where something is there already.
+const WAITED: Duration = Duration::from_micros(20);
 /// Longer than a TPACKET_V3 block stays open (1 ms).
 const RETIRE_GRACE: Duration = Duration::from_millis(5);
 
@@ -510,13 +513,17 @@ impl<R: Receiver> ReceiveThread<R> {
             self.note(e.to_string());
         }
         if alone {
-            self.read_out();
-        } else {
+            self.scatter.wake_all();
+        }
+        // One that is never found empty closes as if it were not alone: what that loses is less than a whole ring.
+        if !alone || !self.read_out() {
             self.receiver.close_intake();
             self.drain();
         }
         self.read_kernel_counters();
-        self.scatter.wake_all();
+        if !alone {
+            self.scatter.wake_all();
+        }
         // Its share of the group or the queue falls to others now, not when the last look is over.
         drop(self.receiver);
         // Nobody looks after this thread's lanes when it ends alone; a worker about to sleep must still be woken for them.
@@ -531,7 +538,7 @@ impl<R: Receiver> ReceiveThread<R> {
 
     fn receive_until_stopped(&mut self) -> Result<()> {
         let mut last_frame: Option<Instant> = None;
-        let mut busy_since: Option<Instant> = None;
+        let mut awake_since = Instant::now();
         let mut counters_at = Instant::now();
         while !self.stop.load(Ordering::Acquire) {
             self.scatter.refresh();
@@ -550,41 +557,48 @@ impl<R: Receiver> ReceiveThread<R> {
                 std::hint::spin_loop();
                 continue;
             }
-            if frames >= BACKLOG {
-                let since = *busy_since.get_or_insert(now);
-                if self.priority.is_some() && now.duration_since(since) >= REAL_TIME_RUN {
-                    busy_since = None;
-                    self.counters.sleeps.add(1);
-                    thread::sleep(self.pace);
-                }
+            if self.priority.is_some() && now.duration_since(awake_since) >= REAL_TIME_RUN {
+                self.counters.sleeps.add(1);
+                thread::sleep(REAL_TIME_PAUSE);
+                awake_since = Instant::now();
                 continue;
             }
-            busy_since = None;
+            if frames >= BACKLOG {
+                continue;
+            }
             self.counters.sleeps.add(1);
             let longest = wake_in.map_or(IDLE_SLEEP, |w| w.min(IDLE_SLEEP));
             let flowing = last_frame.is_some_and(|at| now.duration_since(at) < TRAFFIC_FLOWS);
             if flowing && self.busy_poll == BusyPoll::Adaptive && !R::POLL_COALESCES {
                 thread::sleep(self.pace.min(longest));
+                awake_since = Instant::now();
             } else {
                 self.receiver.wait(longest)?;
+                let after = Instant::now();
+                if after.duration_since(now) >= WAITED {
+                    awake_since = after;
+                }
             }
         }
         Ok(())
     }
 
-    /// Takes what is there, of a receiver that goes on receiving until it is dropped, right after.
-    fn read_out(&mut self) {
+    /// Takes what is there, of a receiver that goes on receiving until it is dropped, right after. False when there was
+    /// more than it could take in time.
+    fn read_out(&mut self) -> bool {
         let deadline = Instant::now() + FINAL_DRAIN;
         thread::sleep(RETIRE_GRACE);
-        // What the error was is noted already.
-        while Instant::now() < deadline
-            && self.receiver.receive(&mut self.scatter).is_ok_and(|frames| frames > 0)
-        {
+        while Instant::now() < deadline {
+            // What the error was is noted already.
+            let found = self.receiver.receive(&mut self.scatter).unwrap_or(0);
             let now = Instant::now();
             self.scatter.publish(now);
             self.scatter.wake_due(now);
+            if found == 0 {
+                return true;
+            }
         }
-        self.scatter.publish(Instant::now());
+        false
     }
 
     /// Takes what the kernel still holds. A block of a TPACKET_V3 ring shows only when its timeout retires it, so

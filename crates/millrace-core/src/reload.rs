@@ -257,7 +257,10 @@ impl Ledger {
         leaving.retain_mut(|(replaced, generation)| {
             // Ours is the only handle: the threads' last writes came before they gave theirs up.
             let left = Arc::get_mut(generation).is_none()
-                || generation.early.is_some() && replaced.elapsed() < PROGRAM_LEAVES;
+                || generation.early.as_ref().is_some_and(|early| {
+                    // Another handle is that of a program.
+                    Arc::strong_count(early) > 1 || replaced.elapsed() < PROGRAM_LEAVES
+                });
             if !left {
                 for (name, did) in generation.rules.names().into_iter().zip(generation.totals()) {
                     *past_early += did.early;

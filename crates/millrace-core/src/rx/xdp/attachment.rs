@@ -52,28 +52,9 @@ const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const ANY_FRAME: u32 = 0xffff;
 
 impl Attachment {
-    /// Loads the program and attaches it. Until sockets are in the map it passes everything but what `early` drops. The
+    /// Loads the program and attaches it. Until sockets are in the map it passes everything; it drops nothing early. The
     /// sentences pushed to `degraded` say what was refused on the way.
     pub(super) fn new(
-        interface: &Interface,
-        listen: &[Listen],
-        mode: XdpMode,
-        early: Option<Arc<EarlyRules>>,
-        degraded: &mut Vec<String>,
-    ) -> Result<Self> {
-        let attached = Self::in_mode(interface, listen, mode, degraded)?;
-        // Attached without them first, so that what a driver refuses is not put down to them.
-        if early.is_some() {
-            attached.replace(early)?;
-        }
-        if attached.loaded().refused {
-            let why = "the kernel refuses the XDP program with the leading drop rules in it: they run in user space";
-            degraded.push(why.into());
-        }
-        Ok(attached)
-    }
-
-    fn in_mode(
         interface: &Interface,
         listen: &[Listen],
         mode: XdpMode,
@@ -164,6 +145,11 @@ impl Attachment {
         self.program_id.store(program.id(), Ordering::Relaxed);
         *loaded = Loaded { early, refused };
         Ok(())
+    }
+
+    /// The kernel refused the early drops it was to have.
+    pub(super) fn early_refused(&self) -> bool {
+        self.loaded().refused
     }
 
     /// Which early drops are in force, for people.

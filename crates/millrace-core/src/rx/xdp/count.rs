@@ -34,7 +34,7 @@ impl XdpCounter {
     pub fn open(config: &EngineConfig) -> Result<Self> {
         let name = config.interface.as_deref().unwrap_or_default();
         let interface = Interface::by_name(name)?;
-        let attachment = Attachment::new(&interface, &config.listen, config.xdp_mode, None, &mut Vec::new())?;
+        let attachment = Attachment::new(&interface, &config.listen, config.xdp_mode, &mut Vec::new())?;
         let mut umem = Umem::new(config.xdp_frames, None)?;
         let mut socket = XskSocket::new(&umem, config.xdp_frames / 2)?;
         let pass: Vec<u64> = umem.take_free(config.xdp_frames as usize / 2).collect();

@@ -380,9 +380,9 @@ impl Host {
         // Attaching may bounce the link.
         self.may_attach()?;
         let mut degraded = Vec::new();
-        let attachment = self
-            .live
-            .attach(|early| Attachment::new(&interface, &here, self.config.xdp_mode, early, &mut degraded))?;
+        let attachment = self.live.attach(&mut degraded, |degraded| {
+            Attachment::new(&interface, &here, self.config.xdp_mode, degraded)
+        })?;
         let (generation, busy_poll, old_knobs) = {
             let mut state = self.state();
             (state.generation + 1, state.busy_poll, mem::take(&mut state.knobs))

@@ -38,22 +38,24 @@ impl LiveProgram {
         self.state().says.clone()
     }
 
-    /// Attaches with the early drops in force. Attaching may take seconds, for which no reload and no reader of
-    /// [`LiveProgram::says`] waits; what a reload changed meanwhile is put in force before anybody has the attachment.
+    /// Attaches, and then puts the early drops in force. Attaching may take seconds, for which no reload and no reader of
+    /// [`LiveProgram::says`] waits. It is done without early drops: those of its beginning may not be those of its end.
+    ///
+    /// # Errors
+    /// Those of attaching. What the kernel refuses of early drops is none: `degraded` says it.
     pub(super) fn attach(
         &self,
-        attach: impl FnOnce(Option<Arc<EarlyRules>>) -> Result<Attachment>,
+        degraded: &mut Vec<String>,
+        attach: impl FnOnce(&mut Vec<String>) -> Result<Attachment>,
     ) -> Result<Arc<Attachment>> {
-        let early = self.state().early.clone();
-        let attachment = Arc::new(attach(early.clone())?);
+        let attachment = Arc::new(attach(degraded)?);
         let mut state = self.state();
-        let same = match (&early, &state.early) {
-            (None, None) => true,
-            (Some(then), Some(now)) => Arc::ptr_eq(then, now),
-            _ => false,
-        };
-        if !same {
+        if state.early.is_some() {
             attachment.replace(state.early.clone())?;
+        }
+        if attachment.early_refused() {
+            let why = "the kernel refuses the XDP program with the leading drop rules in it: they run in user space";
+            degraded.push(why.into());
         }
         state.attached = Arc::downgrade(&attachment);
         state.says = attachment.early_drops();
@@ -117,13 +119,18 @@ mod tests {
                 Handle(Arc::clone(&live)).steer(&steering).unwrap().1
             };
             let mut at_first = 0;
-            let attach = |early: Option<Arc<EarlyRules>>| {
-                let made = Attachment::new(&lo, &listen, XdpMode::Generic, early, &mut Vec::new())?;
+            let attach = |degraded: &mut Vec<String>| {
+                let made = Attachment::new(&lo, &listen, XdpMode::Generic, degraded)?;
                 at_first = made.program_id();
+                assert_eq!(
+                    made.early_drops(),
+                    "none: the rules begin with no drop",
+                    "not the old ones for a moment"
+                );
                 reload("u8[0] == 1 => drop\nu8[0] == 2 => drop\nelse => queue(0)");
                 Ok(made)
             };
-            let attached = live.attach(attach).unwrap();
+            let attached = live.attach(&mut Vec::new(), attach).unwrap();
             assert_ne!(attached.program_id(), at_first);
             assert_eq!(live.says(), "2 leading rules run in the XDP program");
             assert_eq!(reload("queue(0)"), "none: the rules begin with no drop");

@@ -75,7 +75,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     let here = local::listen_here(&config.listen, &config.multicast, &interface.name)?;
     let live = LiveProgram::new(steering.early.clone());
     let attachment =
-        live.attach(|early| Attachment::new(&interface, &here, config.xdp_mode, early, &mut degraded))?;
+        live.attach(&mut degraded, |degraded| Attachment::new(&interface, &here, config.xdp_mode, degraded))?;
     // Counted after attaching: some drivers give XDP fewer queues than they had before.
     let rx_queues = interface.rx_queues();
     if rx_queues > attachment.map.entries() || u16::try_from(rx_queues).is_err() {
