@@ -10,7 +10,8 @@ use super::{Facts, RuleState, Verdict, hash};
 /// `mod(u32[at])` as the first rule: the commonest rule set, and small enough to be inlined into the receive loop.
 #[derive(Debug)]
 pub(crate) struct Shortcut {
-    at: u16,
+    /// Bytes a datagram must have: four more than the offset.
+    end: usize,
     over: Queues,
     spill: Option<(u16, u16)>,
 }
@@ -19,7 +20,7 @@ impl Shortcut {
     /// `None`: the datagram is too short, and the program decides.
     #[inline(always)]
     pub(crate) fn take(&self, facts: &Facts<'_>) -> Option<Verdict> {
-        let key = u32::from_be_bytes(at(facts, self.at)?);
+        let key = u32::from_be_bytes(*facts.payload.get(..self.end)?.last_chunk()?);
         Some(Verdict::Queue { queue: self.over.pick(u64::from(key)), spill: self.spill, key, rule: 0 })
     }
 }
@@ -31,7 +32,7 @@ impl Program {
             Node::Do {
                 action: Action::Spread { by: Spread::Mod(Operand::Load(Load::U32(at))), over, spill },
                 ..
-            } => Some(Shortcut { at: *at, over: *over, spill: spill.then(|| (over.first, over.last())) }),
+            } => Some(Shortcut { end: usize::from(*at) + 4, over: *over, spill: spill.then(|| (over.first, over.last())) }),
             _ => None,
         }
     }
