@@ -19,7 +19,7 @@ use super::{
     SocketReceiver, bind,
     guard::{checked_places, options},
     multicast,
-    pick::{ELSEWHERE, HOLDER, InRing, Look},
+    pick::{ELSEWHERE, HOLDER, InRing, Lack, Look},
     receiver::{Source, Wanted},
     sys,
 };
@@ -40,6 +40,8 @@ pub(super) struct Sorting {
     /// What the ring takes.
     listen: ListenSet,
     holders: Vec<Holder>,
+    /// Times that a program had to leave out more than before, or could not be renewed.
+    cut: u64,
 }
 
 /// The socket of a place that has the place's program.
@@ -48,13 +50,24 @@ struct Holder {
     look: Look,
     /// See [`InRing::addresses`].
     addresses: Option<Vec<IpAddr>>,
+    /// What its program leaves out.
+    lack: Lack,
 }
 
 impl Holder {
-    fn sort(&self, stack: &Stack) -> Result<()> {
+    /// Attaches the longest program that the kernel has room for.
+    fn sort(&self, stack: &Stack) -> Result<Lack> {
         let (interfaces, own, macs) = (stack.members(), stack.base(), stack.macs());
         let in_ring = InRing { interfaces, own, macs, addresses: self.addresses.as_deref() };
-        attach(&self.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &in_ring.pick(self.look))
+        let mut refused = Error::new(Code::Kernel, "guard: no program fits");
+        for (program, lack) in in_ring.programs(self.look) {
+            match attach(&self.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &program) {
+                Ok(()) => return Ok(lack),
+                Err(e) if e.errno() == Some(libc::ENOMEM) => refused = e,
+                Err(e) => return Err(e),
+            }
+        }
+        Err(refused)
     }
 }
 
@@ -72,11 +85,19 @@ impl Sorting {
     /// Follows the interfaces: one made on top of the ring's has frames that the ring has too.
     pub(super) fn refresh(&mut self) {
         if self.stack.refresh() {
-            for holder in &self.holders {
+            for holder in &mut self.holders {
                 // Fails only without memory; then the old program goes on.
-                let _ = holder.sort(&self.stack);
+                let lack = holder.sort(&self.stack);
+                let worse = lack.as_ref().map_or(true, |lack| *lack > holder.lack);
+                self.cut += u64::from(worse);
+                holder.lack = lack.unwrap_or(holder.lack);
             }
         }
+    }
+
+    /// Times since the start that a program had to leave out more than before, or could not be renewed.
+    pub(super) fn cut(&self) -> u64 {
+        self.cut
     }
 }
 
@@ -86,6 +107,9 @@ impl Sorting {
 /// `guard_rcvbuf` counts what was lost of the datagrams that came by other interfaces. What did not fit the buffer of a
 /// socket that looks for fragments is in the note `guard_rcvbuf_unsure` and in no loss: nothing about a datagram that
 /// was never read says whether it was put together from fragments, or whole and in the ring as well.
+///
+/// Where net.core.optmem_max has no room for the whole program it is shortened: `degraded` says so, and for what happens
+/// later the note `guard_program_cut`, the times that a program had to leave out more than before, or could not be renewed.
 ///
 /// # Errors
 /// As [`super::open`]; [`Code::Config`] for a source-specific multicast group; [`Code::Interface`] on a port of Open vSwitch.
@@ -156,7 +180,9 @@ pub fn open_sink(
             target => sink.hold((target, port))?,
         }
     }
-    let sorting = Sorting { stack: sink.stack, listen: ListenSet::new(here), holders: sink.holders };
+    let lack = sink.holders.iter().map(|h| h.lack).max();
+    degraded.extend(lack.and_then(|lack| says(lack, ring)));
+    let sorting = Sorting { stack: sink.stack, listen: ListenSet::new(here), holders: sink.holders, cut: 0 };
     Ok(SocketReceiver::of_sink(sink.sources, sorting))
 }
 
@@ -227,8 +253,9 @@ impl Sink<'_> {
         let (here, away) = &self.groups;
         multicast::join(here, place, &[&fragments.as_ref().unwrap_or(&holder).fd])?;
         multicast::join(away, place, &[&elsewhere.fd])?;
-        let holder = Holder { fd: holder.fd, look, addresses: self.addresses(place) };
-        holder.sort(&self.stack)?;
+        let mut holder =
+            Holder { fd: holder.fd, look, addresses: self.addresses(place), lack: Lack::Nothing };
+        holder.lack = holder.sort(&self.stack)?;
         self.sources.push(Source::new(elsewhere, Wanted::Elsewhere));
         self.sources.extend(fragments.map(|f| Source::new(f, Wanted::Reassembled)));
         self.holders.push(holder);
@@ -250,6 +277,25 @@ impl Sink<'_> {
         of_family.dedup();
         Some(of_family)
     }
+}
+
+/// What it means that a program leaves something out.
+fn says(lack: Lack, ring: &Interface) -> Option<String> {
+    let lost = "datagrams for local routes and for addresses that come later are lost";
+    let what = match lack {
+        Lack::Nothing => return None,
+        Lack::Destinations => lost.to_owned(),
+        Lack::Interfaces => {
+            format!(
+                "{lost}, and some of those by what stands on {0}, or for what {0} stands on, come twice",
+                ring.name
+            )
+        }
+    };
+    Some(format!(
+        "the program that sorts for the guard does not fit net.core.optmem_max (or classic BPF): {what}; raise \
+         net.core.optmem_max in this network namespace to 131072 or more, or name addresses in MILLRACE_LISTEN"
+    ))
 }
 
 /// Whether the kernel says of an IPv4 datagram that it was fragments (ip(7), IP_RECVFRAGSIZE).
