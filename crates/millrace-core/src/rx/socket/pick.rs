@@ -79,7 +79,8 @@ pub(super) enum Lack {
 pub(super) struct InRing<'a> {
     /// The ring's interface and those that hand up its frames.
     pub(super) interfaces: &'a [u32],
-    /// The ring's interface. What comes up by that itself the ring has, whatever its address: a VRF has its ports' frames.
+    /// The ring's interface. What comes up by that itself the ring has, whatever its address: the stack takes no other
+    /// host's frames there. (A VRF, which no ring can read, is refused.)
     pub(super) own: u32,
     /// Addresses whose frames are for this host on the ring's interface. Frames for others are another host's to the ring,
     /// and may be for something that stands on the interface. It is the frame that tells, not the device it comes up by: a

@@ -112,7 +112,7 @@ impl Sorting {
 /// later the note `guard_program_cut`, the times that a program had to leave out more than before, or could not be renewed.
 ///
 /// # Errors
-/// As [`super::open`]; [`Code::Config`] for a source-specific multicast group; [`Code::Interface`] on a port of Open vSwitch.
+/// As [`super::open`]; [`Code::Config`] for a source-specific multicast group; [`Code::Interface`] on a port of Open vSwitch or a VRF.
 pub fn open_sink(
     config: &EngineConfig,
     ring: &Interface,
@@ -129,10 +129,22 @@ pub fn open_sink(
         );
         return Err(Error::new(Code::Interface, message));
     }
+    if stack.is_vrf() {
+        let message = format!(
+            "{} is a VRF, which shows rings nothing that arrives: expected MILLRACE_INTERFACE to name its port, or \
+             MILLRACE_BACKEND=socket",
+            ring.name
+        );
+        return Err(Error::new(Code::Interface, message));
+    }
     if let Some(master) = stack.master().and_then(|index| name_of(index).ok()) {
+        let cure = if stack.is_port_of_vrf() {
+            "MILLRACE_BACKEND=socket".into()
+        } else {
+            format!("MILLRACE_INTERFACE={master}")
+        };
         degraded.push(format!(
-            "{} is a port of {master}: what reaches {master} by other ports is not received; set \
-             MILLRACE_INTERFACE={master} to have it",
+            "{} is a port of {master}: what reaches {master} by other ports is not received; set {cure} to have it",
             ring.name
         ));
     }
