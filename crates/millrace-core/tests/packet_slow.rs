@@ -374,6 +374,43 @@ fn a_host_with_many_addresses_is_served_with_little_optmem() {
     }
 }
 
+/// Link-local addresses of other interfaces take no room: the stack takes nothing for them by the ring's.
+#[test]
+fn link_local_addresses_of_other_interfaces_need_no_optmem() {
+    if !rig::privileged("link_local_addresses_of_other_interfaces_need_no_optmem") {
+        return;
+    }
+    for (dev, fits) in [("vb", false), ("other", true)] {
+        let pair = Pair::new(1);
+        let b = &pair.b;
+        rig::run(&format!("ip netns exec {b} sysctl -qw net.core.optmem_max=20480"));
+        rig::run(&format!("ip -n {b} link add other type veth peer name beyond"));
+        rig::run(&format!("ip -n {b} link set other up"));
+        let own = "fe80::b:1";
+        rig::run(&format!("ip -n {b} addr add {own}/64 dev vb nodad"));
+        let batch: String =
+            (1..=700).map(|i| format!("addr add fe80::{i:x}:fe00:{i:x}/64 dev {dev} nodad\n")).collect();
+        let path = std::env::temp_dir().join(format!("{b}.batch"));
+        std::fs::write(&path, batch).unwrap();
+        rig::run(&format!("ip -n {b} -batch {}", path.display()));
+        std::fs::remove_file(&path).unwrap();
+
+        let mut opened = open(&pair, &config(ONE_PORT, "vb", 1));
+        let says = opened.info.degraded.iter().any(|d| d.contains("net.core.optmem_max"));
+        assert_eq!(says, !fits, "{dev}: {:?}", opened.info.degraded);
+        pair.in_a(|| {
+            let raw = RawSender::new("va");
+            for (k, dst) in [V6.1, own].into_iter().enumerate() {
+                let frame = Frame { dst: dst.parse().unwrap(), ..Pair::v6(1, 9000) };
+                (k * 10..k * 10 + 10).for_each(|i| raw.send(&frame.bytes(&payload(i, 60))));
+            }
+        });
+        let keep = drain(&mut opened, 20);
+        assert_eq!(numbers(&keep), (0..20).collect::<Vec<_>>(), "{dev}");
+        assert!(keep.got.iter().all(|g| g.flags & flags::SLOW_PATH == 0), "{dev}");
+    }
+}
+
 /// Times that the guard's programs had to be cut shorter after the start.
 fn program_cut(opened: &mut Opened<PacketReceiver>) -> u64 {
     let notes = opened.guard.as_mut().unwrap().counters().notes;

@@ -27,7 +27,7 @@ use crate::{
     config::{EngineConfig, FanoutFlag, Listen, ListenSet, Multicast},
     datagram::Addr,
     error::{Code, Error, Result},
-    net::{Interface, Stack, name_of},
+    net::{Interface, Stack, link_local_addresses, name_of},
     rx::cbpf,
 };
 
@@ -40,6 +40,9 @@ pub(super) struct Sorting {
     /// What the ring takes.
     listen: ListenSet,
     holders: Vec<Holder>,
+    /// The host's link-local addresses, and the interface of each. The ring takes them all, while the stack takes only an
+    /// interface's own by it: those of others need no room in a program.
+    link_local: Vec<(IpAddr, u32)>,
     /// Times that a program had to leave out more than before, or could not be renewed.
     cut: u64,
 }
@@ -56,9 +59,17 @@ struct Holder {
 
 impl Holder {
     /// Attaches the longest program that the kernel has room for.
-    fn sort(&self, stack: &Stack) -> Result<Lack> {
+    /// `link_local`: see [`Sorting::link_local`].
+    fn sort(&self, stack: &Stack, link_local: &[(IpAddr, u32)]) -> Result<Lack> {
         let (interfaces, own, macs) = (stack.members(), stack.base(), stack.macs());
-        let in_ring = InRing { interfaces, own, macs, addresses: self.addresses.as_deref() };
+        let by_members = |a: &&IpAddr| {
+            let mut of =
+                link_local.iter().filter(|(address, _)| address == *a).map(|(_, index)| index).peekable();
+            of.peek().is_none() || of.any(|index| interfaces.contains(index))
+        };
+        let addresses = self.addresses.as_ref();
+        let addresses = addresses.map(|all| all.iter().filter(by_members).copied().collect::<Vec<_>>());
+        let in_ring = InRing { interfaces, own, macs, addresses: addresses.as_deref() };
         let mut refused = Error::new(Code::Kernel, "guard: no program fits");
         for (program, lack) in in_ring.programs(self.look) {
             match attach(&self.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &program) {
@@ -87,7 +98,7 @@ impl Sorting {
         if self.stack.refresh() {
             for holder in &mut self.holders {
                 // Fails only without memory; then the old program goes on.
-                let lack = holder.sort(&self.stack);
+                let lack = holder.sort(&self.stack, &self.link_local);
                 let worse = lack.as_ref().map_or(true, |lack| *lack > holder.lack);
                 self.cut += u64::from(worse);
                 holder.lack = lack.unwrap_or(holder.lack);
@@ -180,6 +191,7 @@ pub fn open_sink(
         fragments_v4,
         sources: Vec::new(),
         holders: Vec::new(),
+        link_local: link_local_addresses().map_err(|e| Error::os(Code::Kernel, "getifaddrs", e))?,
     };
     for (target, port) in places {
         match target {
@@ -194,8 +206,9 @@ pub fn open_sink(
     }
     let lack = sink.holders.iter().map(|h| h.lack).max();
     degraded.extend(lack.and_then(|lack| says(lack, ring)));
-    let sorting = Sorting { stack: sink.stack, listen: ListenSet::new(here), holders: sink.holders, cut: 0 };
-    Ok(SocketReceiver::of_sink(sink.sources, sorting))
+    let Sink { stack, sources, holders, link_local, .. } = sink;
+    let sorting = Sorting { stack, listen: ListenSet::new(here), holders, link_local, cut: 0 };
+    Ok(SocketReceiver::of_sink(sources, sorting))
 }
 
 /// The guard being opened.
@@ -210,6 +223,8 @@ struct Sink<'a> {
     fragments_v4: bool,
     sources: Vec<Source>,
     holders: Vec<Holder>,
+    /// See [`Sorting::link_local`].
+    link_local: Vec<(IpAddr, u32)>,
 }
 
 impl Sink<'_> {
@@ -267,7 +282,7 @@ impl Sink<'_> {
         multicast::join(away, place, &[&elsewhere.fd])?;
         let mut holder =
             Holder { fd: holder.fd, look, addresses: self.addresses(place), lack: Lack::Nothing };
-        holder.lack = holder.sort(&self.stack)?;
+        holder.lack = holder.sort(&self.stack, &self.link_local)?;
         self.sources.push(Source::new(elsewhere, Wanted::Elsewhere));
         self.sources.extend(fragments.map(|f| Source::new(f, Wanted::Reassembled)));
         self.holders.push(holder);
