@@ -115,7 +115,7 @@ export const FAMILIES: readonly Family[] = [
   ),
   perThreadAndReason(
     'kernel_notes_total',
-    'Counters of the kernel for diagnosis. They may overlap: do not add them up. guard_rcvbuf_unsure: datagrams that overflowed the guard socket where it looks for reassembled fragments, and that the rings have too unless they were just that; none of them is counted as lost.',
+    'Counters of the kernel for diagnosis. They may overlap: do not add them up. guard_rcvbuf_unsure: datagrams that overflowed the guard socket where it looks for reassembled fragments, and that the rings have too unless they were just that; none of them is counted as lost. guard_program_cut: times that, after the start, net.core.optmem_max had too little room for what the guard sorts by: datagrams for addresses the rings do not know are lost, or some come twice.',
     (t) => t.kernelNotes,
   ),
   perThread('counter', 'thread_wakeups_total', 'Times the thread woke from a sleep.', (t) => t.wakeups),

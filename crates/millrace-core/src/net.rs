@@ -298,7 +298,7 @@ fn default_route_v6(table: &str) -> Option<String> {
 pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
     let mut found = broadcast_addresses()?;
     each_interface_address(|own, _| {
-        found.extend(own.filter(|a| !found.contains(a)));
+        found.extend(own.map(|(own, _)| own).filter(|a| !found.contains(a)));
     })?;
     Ok(found)
 }
@@ -315,8 +315,21 @@ pub fn broadcast_addresses() -> io::Result<Vec<IpAddr>> {
     Ok(found)
 }
 
-/// Calls `f` with the address and the broadcast address of each entry of getifaddrs(3).
-fn each_interface_address(mut f: impl FnMut(Option<IpAddr>, Option<IpAddr>)) -> io::Result<()> {
+/// The IPv6 link-local addresses (fe80::/10) of the calling thread's namespace, each with the index of its interface.
+///
+/// # Errors
+/// What getifaddrs(3) reports.
+pub(crate) fn link_local_addresses() -> io::Result<Vec<(IpAddr, u32)>> {
+    let mut found = Vec::new();
+    each_interface_address(|own, _| {
+        found.extend(own.filter(|(a, _)| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local())));
+    })?;
+    Ok(found)
+}
+
+/// Calls `f` with the address, whose scope is 0 where it needs none, and the broadcast address of each entry of
+/// getifaddrs(3).
+fn each_interface_address(mut f: impl FnMut(Option<(IpAddr, u32)>, Option<IpAddr>)) -> io::Result<()> {
     let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: the call writes a list head that is freed below and not used after.
     if unsafe { libc::getifaddrs(&raw mut list) } != 0 {
@@ -329,7 +342,8 @@ fn each_interface_address(mut f: impl FnMut(Option<IpAddr>, Option<IpAddr>)) -> 
         // SAFETY: null, or socket addresses of that same list.
         let (own, mask) = unsafe { (ip_of(e.ifa_addr), ip_of(e.ifa_netmask)) };
         let broadcasts = e.ifa_flags & libc::IFF_BROADCAST as u32 != 0;
-        f(own, if broadcasts { subnet_broadcast(own, mask) } else { None });
+        let subnet = || subnet_broadcast(own.map(|(a, _)| a), mask.map(|(a, _)| a));
+        f(own, if broadcasts { subnet() } else { None });
         entry = e.ifa_next;
     }
     // SAFETY: the head getifaddrs returned, freed once.
@@ -345,11 +359,11 @@ fn subnet_broadcast(own: Option<IpAddr>, mask: Option<IpAddr>) -> Option<IpAddr>
     (host > 1).then(|| IpAddr::V4(Ipv4Addr::from_bits(own.to_bits() | host)))
 }
 
-/// The IP address in a socket address, if it is one.
+/// The IP address in a socket address, if it is one, and its scope: for a link-local one the interface (ipv6(7)).
 ///
 /// # Safety
 /// `address` is null or points to a socket address as long as its family demands.
-unsafe fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
+unsafe fn ip_of(address: *const libc::sockaddr) -> Option<(IpAddr, u32)> {
     if address.is_null() {
         return None;
     }
@@ -358,11 +372,11 @@ unsafe fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
         match i32::from((*address).sa_family) {
             libc::AF_INET => {
                 let v4 = address.cast::<libc::sockaddr_in>().read_unaligned();
-                Some(IpAddr::V4(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr))))
+                Some((IpAddr::V4(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr))), 0))
             }
             libc::AF_INET6 => {
                 let v6 = address.cast::<libc::sockaddr_in6>().read_unaligned();
-                Some(IpAddr::V6(Ipv6Addr::from(v6.sin6_addr.s6_addr)))
+                Some((IpAddr::V6(Ipv6Addr::from(v6.sin6_addr.s6_addr)), v6.sin6_scope_id))
             }
             _ => None,
         }

@@ -27,6 +27,8 @@ const SAME_FRAMES: [&[u8]; 5] = [b"vlan", b"macvlan", b"macvtap", b"ipvlan", b"i
 /// Kind of the devices of Open vSwitch. Its ports name one of them as their master, whose frames are not theirs: the host's
 /// come up by an internal port, which names no lower device.
 const SWITCH: &[u8] = b"openvswitch";
+/// Kind of a VRF, whose taps are shown nothing that arrives by its ports but as outgoing (drivers/net/vrf.c, `vrf_ip_rcv`).
+const VRF: &[u8] = b"vrf";
 /// Lists that changed under way are asked for again so many times.
 const ATTEMPTS: usize = 5;
 
@@ -47,8 +49,10 @@ struct Found {
     on: Vec<u32>,
     /// The interface it is a port of, 0 for none.
     master: u32,
-    /// That one is an Open vSwitch.
-    switched: bool,
+    /// What that one is.
+    master_kind: Kind,
+    /// What the interface is.
+    kind: Kind,
     /// Addresses of it and of what lies below it, where its frames have Ethernet headers.
     macs: Vec<[u8; 6]>,
 }
@@ -63,8 +67,18 @@ struct Row {
     master: u32,
     /// Its address, where it is an Ethernet device.
     mac: Option<[u8; 6]>,
-    /// It is a device of Open vSwitch.
-    switch: bool,
+    kind: Kind,
+}
+
+/// Devices with ports that are none of a tap's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Kind {
+    /// None of these.
+    #[default]
+    Other,
+    /// A device of Open vSwitch.
+    Switch,
+    Vrf,
 }
 
 impl Stack {
@@ -105,7 +119,17 @@ impl Stack {
     /// The interface is a port of Open vSwitch. What comes up by the switch's internal ports came in by this interface as
     /// well, and nothing about those says so.
     pub(crate) fn is_switched(&self) -> bool {
-        self.found.switched
+        self.found.master_kind == Kind::Switch
+    }
+
+    /// The interface is a VRF: a ring on it hears nothing.
+    pub(crate) fn is_vrf(&self) -> bool {
+        self.found.kind == Kind::Vrf
+    }
+
+    /// The interface is a port of a VRF.
+    pub(crate) fn is_port_of_vrf(&self) -> bool {
+        self.found.master_kind == Kind::Vrf
     }
 
     /// Readable when there may be something new.
@@ -186,13 +210,14 @@ impl Stack {
 /// What a list of all links says about `base`.
 fn found(rows: &[Row], base: u32) -> Found {
     let row = |index| rows.iter().find(|r| r.index == index).copied().unwrap_or_default();
-    let Row { master, mac, .. } = row(base);
+    let Row { master, mac, kind, .. } = row(base);
     let macs = if mac.is_some() {
         below(rows, base).iter().filter_map(|i| row(*i).mac).collect()
     } else {
         Vec::new()
     };
-    Found { on: stacked(rows, base), master, switched: master != 0 && row(master).switch, macs }
+    // No link has index 0, and so no kind.
+    Found { on: stacked(rows, base), master, master_kind: row(master).kind, kind, macs }
 }
 
 /// `base`, and what it lies on or has as ports, directly or by way of another.
@@ -248,7 +273,11 @@ fn row(message: &[u8]) -> Row {
                 let name = attributes(value).find(|(kind, _)| *kind == IFLA_INFO_KIND);
                 let name = name.map_or(&[][..], |(_, name)| name.strip_suffix(&[0]).unwrap_or(name));
                 same_frames = SAME_FRAMES.contains(&name);
-                row.switch = name == SWITCH;
+                row.kind = match name {
+                    SWITCH => Kind::Switch,
+                    VRF => Kind::Vrf,
+                    _ => Kind::Other,
+                };
             }
             _ => {}
         }
@@ -338,19 +367,22 @@ mod tests {
     }
 
     #[test]
-    fn a_port_of_open_vswitch_is_known_by_its_master() {
+    fn ports_of_open_vswitch_and_vrfs_are_known_by_their_master() {
         let port = attribute(IFLA_MASTER, &9u32.to_ne_bytes());
-        for (kind, switched) in [(&b"openvswitch\0"[..], true), (b"bridge", false)] {
+        for (name, kind) in
+            [(&b"openvswitch\0"[..], Kind::Switch), (b"vrf\0", Kind::Vrf), (b"bridge", Kind::Other)]
+        {
             let rows = [
                 message(7, b"veth", std::slice::from_ref(&port)),
-                message(9, kind, &[]),
-                message(8, kind, &[]),
+                message(9, name, &[]),
+                message(8, name, &[]),
             ];
             let rows = rows.map(|m| row(&m));
             let of = |base| found(&rows, base);
-            assert_eq!((of(7).master, of(7).switched), (9, switched));
-            // The internal port itself is as good as any.
-            assert_eq!((of(8).master, of(8).switched, of(8).on), (0, false, vec![8]));
+            assert_eq!((of(7).master, of(7).master_kind, of(7).kind), (9, kind, Kind::Other));
+            // The internal port itself is as good as any; a VRF's own is not.
+            assert_eq!((of(8).master, of(8).master_kind, of(8).kind), (0, Kind::Other, kind));
+            assert_eq!(of(8).on, [8]);
         }
     }
 
@@ -373,7 +405,7 @@ mod tests {
             lower,
             master,
             mac: Some(mac(index)),
-            switch: false,
+            kind: Kind::Other,
         });
         let of = |base| found(&rows, base).macs;
         assert_eq!(of(2), [mac(2)]);

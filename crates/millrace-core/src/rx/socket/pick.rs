@@ -1,6 +1,10 @@
 //! The program that sorts what the stack gives the guard beside a packet ring: classic BPF that returns the number of a
 //! datagram's socket in its SO_REUSEPORT group (SO_ATTACH_REUSEPORT_CBPF, socket(7)). Offset 0 is the UDP payload, so the
 //! program's packet length is that of the payload; the headers are reached by their own bases.
+//!
+//! The kernel turns a program into one of its own, whose bytes may not be more than net.core.optmem_max (20,480 before
+//! Linux 6.8, 131,072 since), or attaching fails with ENOMEM (net/core/filter.c). A load by one of the bases becomes about
+//! eight instructions there, one from scratch memory a single one.
 
 use std::net::IpAddr;
 
@@ -53,15 +57,30 @@ pub(super) enum Look {
     V6,
 }
 
-/// Most addresses a program looks for.
+/// Most interfaces a program looks for at first.
+const MOST: usize = cbpf::MAX_INSNS / 4;
+/// Most MACs: as many as hardly any bond has.
 const MACS: usize = 64;
+
+/// What a program leaves out because there is no room for it, from little to much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lack {
+    /// It has everything.
+    Nothing,
+    /// The destinations: what is for one that the ring does not know is nobody's. Taking all for unknown would deliver
+    /// everything twice.
+    Destinations,
+    /// These, and some of the interfaces or MACs, whose frames come twice. That is better than not at all.
+    Interfaces,
+}
 
 /// Which frames the ring has.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct InRing<'a> {
     /// The ring's interface and those that hand up its frames.
     pub(super) interfaces: &'a [u32],
-    /// The ring's interface. What comes up by that itself the ring has, whatever its address: a VRF has its ports' frames.
+    /// The ring's interface. What comes up by that itself the ring has, whatever its address: the stack takes no other
+    /// host's frames there. (A VRF, which no ring can read, is refused.)
     pub(super) own: u32,
     /// Addresses whose frames are for this host on the ring's interface. Frames for others are another host's to the ring,
     /// and may be for something that stands on the interface. It is the frame that tells, not the device it comes up by: a
@@ -73,22 +92,27 @@ pub(super) struct InRing<'a> {
 }
 
 impl InRing<'_> {
-    /// The program.
-    pub(super) fn pick(&self, look: Look) -> Vec<sock_filter> {
-        // Too many addresses for a program: then one that the ring does not know is nobody's. Taking all for unknown would
-        // deliver everything twice.
+    /// The program, and ever shorter ones for when there is no room, each with what it leaves out.
+    pub(super) fn programs(&self, look: Look) -> impl Iterator<Item = (Vec<sock_filter>, Lack)> {
         let any = InRing { addresses: None, ..*self };
-        self.write(look).or_else(|| any.write(look)).expect("forward branches, and the length was bounded")
+        let without = self.addresses.map(|_| (any, MOST, Lack::Destinations));
+        let most = self.interfaces.len().max(self.macs.len()).min(MOST);
+        let fewer = std::iter::successors(Some(most / 2), |most| Some(most / 2)).take_while(|most| *most > 0);
+        let fewer = fewer.map(move |most| (any, most, Lack::Interfaces));
+        let shapes = std::iter::once((*self, MOST, Lack::Nothing)).chain(without).chain(fewer);
+        shapes.filter_map(move |(shape, most, lack)| {
+            let cut = shape.interfaces.len() > most || shape.macs.len() > most.min(MACS);
+            Some((shape.write(look, most)?, if cut { Lack::Interfaces } else { lack }))
+        })
     }
 
-    /// None when it is too long.
-    fn write(&self, look: Look) -> Option<Vec<sock_filter>> {
+    /// Looks for so many interfaces and MACs. None when it is too long for classic BPF.
+    fn write(&self, look: Look, most: usize) -> Option<Vec<sock_filter>> {
         let mut a = Assembler::default();
         let [here, in_ring, ours, fragments, elsewhere, holder] = std::array::from_fn(|_| a.label());
         a.load_word(AD_IFINDEX);
         a.if_eq(self.own, in_ring, NEXT);
-        // More than fit a program stand on no interface; then the rest would come twice, which is better than not at all.
-        for &index in self.interfaces.iter().take(cbpf::MAX_INSNS / 4) {
+        for &index in self.interfaces.iter().take(most) {
             a.if_eq(index, here, NEXT);
         }
         a.goto(elsewhere);
@@ -96,12 +120,14 @@ impl InRing<'_> {
         if !self.macs.is_empty() {
             a.load_word(LINK);
             a.if_set(TO_MANY, in_ring, NEXT);
-            // As many as hardly any bond has; for more the ring's own would come twice.
-            for [b0, b1, b2, b3, b4, b5] in self.macs.iter().take(MACS) {
+            a.op(ST, 0);
+            a.load_half(LINK + 4);
+            a.op(ST, 1);
+            for [b0, b1, b2, b3, b4, b5] in self.macs.iter().take(most.min(MACS)) {
                 let other = a.label();
-                a.load_word(LINK);
+                a.op(LD_MEM, 0);
                 a.if_eq(u32::from_be_bytes([*b0, *b1, *b2, *b3]), NEXT, other);
-                a.load_half(LINK + 4);
+                a.op(LD_MEM, 1);
                 a.if_eq(u16::from_be_bytes([*b4, *b5]).into(), in_ring, NEXT);
                 a.place(other);
             }
@@ -109,8 +135,7 @@ impl InRing<'_> {
         }
         a.place(in_ring);
         if let Some(addresses) = self.addresses {
-            addresses.iter().for_each(|address| if_destination(&mut a, *address, ours));
-            a.goto(elsewhere);
+            destinations(&mut a, addresses, ours, elsewhere);
         }
         a.place(ours);
         match look {
@@ -160,23 +185,41 @@ fn look_v6(a: &mut Assembler, fragments: Label, elsewhere: Label, holder: Label)
     a.goto(elsewhere);
 }
 
-/// Branches on the destination address of the IP header.
-fn if_destination(a: &mut Assembler, address: IpAddr, yes: Label) {
-    match address {
-        IpAddr::V4(address) => {
-            a.load_word(NET + 16);
-            a.if_eq(address.to_bits(), yes, NEXT);
+/// Branches on the destination address of the IP header. All addresses are of one family.
+fn destinations(a: &mut Assembler, addresses: &[IpAddr], yes: Label, no: Label) {
+    let v4 = |address: &IpAddr| if let IpAddr::V4(v4) = address { Some(v4.to_bits()) } else { None };
+    let v6 = |address: &IpAddr| if let IpAddr::V6(v6) = address { Some(v6.to_bits()) } else { None };
+    if let Some(IpAddr::V4(_)) = addresses.first() {
+        a.load_word(NET + 16);
+        addresses.iter().filter_map(v4).for_each(|bits| a.if_eq(bits, yes, NEXT));
+    } else {
+        for word in 0..4 {
+            a.load_word(NET + 24 + 4 * word);
+            a.op(ST, word);
         }
-        IpAddr::V6(address) => {
-            let other = a.label();
-            for (at, shift) in [(24, 96), (28, 64), (32, 32)] {
-                a.load_word(NET + at);
-                a.if_eq((address.to_bits() >> shift) as u32, NEXT, other);
-            }
-            a.load_word(NET + 36);
-            a.if_eq(address.to_bits() as u32, yes, NEXT);
-            a.place(other);
+        let mut addresses: Vec<u128> = addresses.iter().filter_map(v6).collect();
+        addresses.sort_unstable();
+        if_words(a, &addresses, 0, yes, no);
+    }
+    a.goto(no);
+}
+
+/// Branches on the words of an IPv6 address in scratch memory, from number `at` on; the addresses are sorted and alike up
+/// to there, so that those with one prefix share its comparisons. Goes on behind it where none has that word.
+fn if_words(a: &mut Assembler, addresses: &[u128], at: u32, yes: Label, no: Label) {
+    let word = |address: u128| (address >> (96 - 32 * at)) as u32;
+    a.op(LD_MEM, at);
+    for alike in addresses.chunk_by(|x, y| word(*x) == word(*y)) {
+        if at == 3 {
+            a.if_eq(word(alike[0]), yes, NEXT);
+            continue;
         }
+        // Where the branch is not taken A is this word still.
+        let other = a.label();
+        a.if_eq(word(alike[0]), NEXT, other);
+        if_words(a, alike, at + 1, yes, no);
+        a.goto(no);
+        a.place(other);
     }
 }
 
@@ -195,9 +238,31 @@ mod tests {
                 let v4: Vec<IpAddr> = (0..n).map(|i| std::net::Ipv4Addr::from(i).into()).collect();
                 for addresses in [None, Some(&v4[..]), Some(&v6[..])] {
                     let in_ring = InRing { interfaces: &interfaces, own: 1, macs: &macs, addresses };
-                    assert!(in_ring.pick(look).len() <= cbpf::MAX_INSNS, "{n}");
+                    let all: Vec<_> = in_ring.programs(look).collect();
+                    let (whole, lack) = &all[0];
+                    assert!(whole.len() <= cbpf::MAX_INSNS, "{n}");
+                    assert_eq!(*lack, if n > 64 { Lack::Interfaces } else { Lack::Nothing }, "{n}");
+                    // Each is shorter, but where the numbers are below what the first ones look for.
+                    assert!(all.is_sorted_by(|a, b| a.0.len() >= b.0.len() && a.1 <= b.1), "{n}");
+                    assert!(
+                        n == 0 || all.last().unwrap().0.len() < 250,
+                        "{n}: {}",
+                        all.last().unwrap().0.len()
+                    );
                 }
             }
+        }
+    }
+
+    /// Interfaces' own addresses, each with a third word of its own: about five instructions each.
+    #[test]
+    fn many_addresses_have_room_and_more_are_left_out() {
+        for (n, first) in [(500, Lack::Nothing), (2000, Lack::Destinations)] {
+            let addresses: Vec<IpAddr> = (0..n)
+                .map(|i| IpAddr::from((0xfe80u128 << 112 | (i << 32) | 0xfe00_0000 | i).to_be_bytes()))
+                .collect();
+            let in_ring = InRing { interfaces: &[1], own: 1, macs: &[], addresses: Some(&addresses) };
+            assert_eq!(in_ring.programs(Look::V6).next().unwrap().1, first, "{n}");
         }
     }
 }

@@ -244,7 +244,7 @@ impl Receiver for SocketReceiver {
     }
 
     /// `lost`: `socket_rcvbuf` (for the guard `guard_rcvbuf`); see [`SocketReceiver`] for what these hold. `notes` beside a
-    /// packet ring: `guard_rcvbuf_unsure`, see [`super::sink::open_sink`].
+    /// packet ring: `guard_rcvbuf_unsure` and `guard_program_cut`, see [`super::sink::open_sink`].
     fn counters(&mut self) -> KernelCounters {
         // For a guard that never sleeps.
         self.sorting.iter_mut().for_each(Sorting::refresh);
@@ -258,8 +258,11 @@ impl Receiver for SocketReceiver {
         let unsure = self.sockets.iter().map(|s| s.drops.unsure).sum();
         let checksums = self.checksum_errors.iter().map(|e| ("netns_udp_checksum_errors", e.count()));
         let rejoined = self.memberships.iter().map(|_| ("multicast_rejoined", self.rejoined));
-        let notes =
-            checksums.chain(self.sorting.iter().map(|_| ("guard_rcvbuf_unsure", unsure))).chain(rejoined);
+        let sorting = self
+            .sorting
+            .iter()
+            .flat_map(|s| [("guard_rcvbuf_unsure", unsure), ("guard_program_cut", s.cut())]);
+        let notes = checksums.chain(sorting).chain(rejoined);
         KernelCounters { lost: vec![(self.lost, total)], notes: notes.collect() }
     }
 

@@ -19,7 +19,7 @@ use super::{
     SocketReceiver, bind,
     guard::{checked_places, options},
     multicast,
-    pick::{ELSEWHERE, HOLDER, InRing, Look},
+    pick::{ELSEWHERE, HOLDER, InRing, Lack, Look},
     receiver::{Source, Wanted},
     sys,
 };
@@ -27,7 +27,7 @@ use crate::{
     config::{EngineConfig, FanoutFlag, Listen, ListenSet, Multicast},
     datagram::Addr,
     error::{Code, Error, Result},
-    net::{Interface, Stack, name_of},
+    net::{Interface, Stack, link_local_addresses, name_of},
     rx::cbpf,
 };
 
@@ -40,6 +40,11 @@ pub(super) struct Sorting {
     /// What the ring takes.
     listen: ListenSet,
     holders: Vec<Holder>,
+    /// The host's link-local addresses, and the interface of each. The ring takes them all, while the stack takes only an
+    /// interface's own by it: those of others need no room in a program.
+    link_local: Vec<(IpAddr, u32)>,
+    /// Times that a program had to leave out more than before, or could not be renewed.
+    cut: u64,
 }
 
 /// The socket of a place that has the place's program.
@@ -48,13 +53,32 @@ struct Holder {
     look: Look,
     /// See [`InRing::addresses`].
     addresses: Option<Vec<IpAddr>>,
+    /// What its program leaves out.
+    lack: Lack,
 }
 
 impl Holder {
-    fn sort(&self, stack: &Stack) -> Result<()> {
+    /// Attaches the longest program that the kernel has room for.
+    /// `link_local`: see [`Sorting::link_local`].
+    fn sort(&self, stack: &Stack, link_local: &[(IpAddr, u32)]) -> Result<Lack> {
         let (interfaces, own, macs) = (stack.members(), stack.base(), stack.macs());
-        let in_ring = InRing { interfaces, own, macs, addresses: self.addresses.as_deref() };
-        attach(&self.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &in_ring.pick(self.look))
+        let by_members = |a: &&IpAddr| {
+            let mut of =
+                link_local.iter().filter(|(address, _)| address == *a).map(|(_, index)| index).peekable();
+            of.peek().is_none() || of.any(|index| interfaces.contains(index))
+        };
+        let addresses = self.addresses.as_ref();
+        let addresses = addresses.map(|all| all.iter().filter(by_members).copied().collect::<Vec<_>>());
+        let in_ring = InRing { interfaces, own, macs, addresses: addresses.as_deref() };
+        let mut refused = Error::new(Code::Kernel, "guard: no program fits");
+        for (program, lack) in in_ring.programs(self.look) {
+            match attach(&self.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &program) {
+                Ok(()) => return Ok(lack),
+                Err(e) if e.errno() == Some(libc::ENOMEM) => refused = e,
+                Err(e) => return Err(e),
+            }
+        }
+        Err(refused)
     }
 }
 
@@ -72,11 +96,19 @@ impl Sorting {
     /// Follows the interfaces: one made on top of the ring's has frames that the ring has too.
     pub(super) fn refresh(&mut self) {
         if self.stack.refresh() {
-            for holder in &self.holders {
+            for holder in &mut self.holders {
                 // Fails only without memory; then the old program goes on.
-                let _ = holder.sort(&self.stack);
+                let lack = holder.sort(&self.stack, &self.link_local);
+                let worse = lack.as_ref().map_or(true, |lack| *lack > holder.lack);
+                self.cut += u64::from(worse);
+                holder.lack = lack.unwrap_or(holder.lack);
             }
         }
+    }
+
+    /// Times since the start that a program had to leave out more than before, or could not be renewed.
+    pub(super) fn cut(&self) -> u64 {
+        self.cut
     }
 }
 
@@ -87,8 +119,11 @@ impl Sorting {
 /// socket that looks for fragments is in the note `guard_rcvbuf_unsure` and in no loss: nothing about a datagram that
 /// was never read says whether it was put together from fragments, or whole and in the ring as well.
 ///
+/// Where net.core.optmem_max has no room for the whole program it is shortened: `degraded` says so, and for what happens
+/// later the note `guard_program_cut`, the times that a program had to leave out more than before, or could not be renewed.
+///
 /// # Errors
-/// As [`super::open`]; [`Code::Config`] for a source-specific multicast group; [`Code::Interface`] on a port of Open vSwitch.
+/// As [`super::open`]; [`Code::Config`] for a source-specific multicast group; [`Code::Interface`] on a port of Open vSwitch or a VRF.
 pub fn open_sink(
     config: &EngineConfig,
     ring: &Interface,
@@ -105,10 +140,22 @@ pub fn open_sink(
         );
         return Err(Error::new(Code::Interface, message));
     }
+    if stack.is_vrf() {
+        let message = format!(
+            "{} is a VRF, which shows rings nothing that arrives: expected MILLRACE_INTERFACE to name its port, or \
+             MILLRACE_BACKEND=socket",
+            ring.name
+        );
+        return Err(Error::new(Code::Interface, message));
+    }
     if let Some(master) = stack.master().and_then(|index| name_of(index).ok()) {
+        let cure = if stack.is_port_of_vrf() {
+            "MILLRACE_BACKEND=socket".into()
+        } else {
+            format!("MILLRACE_INTERFACE={master}")
+        };
         degraded.push(format!(
-            "{} is a port of {master}: what reaches {master} by other ports is not received; set \
-             MILLRACE_INTERFACE={master} to have it",
+            "{} is a port of {master}: what reaches {master} by other ports is not received; set {cure} to have it",
             ring.name
         ));
     }
@@ -144,6 +191,7 @@ pub fn open_sink(
         fragments_v4,
         sources: Vec::new(),
         holders: Vec::new(),
+        link_local: link_local_addresses().map_err(|e| Error::os(Code::Kernel, "getifaddrs", e))?,
     };
     for (target, port) in places {
         match target {
@@ -156,8 +204,11 @@ pub fn open_sink(
             target => sink.hold((target, port))?,
         }
     }
-    let sorting = Sorting { stack: sink.stack, listen: ListenSet::new(here), holders: sink.holders };
-    Ok(SocketReceiver::of_sink(sink.sources, sorting))
+    let lack = sink.holders.iter().map(|h| h.lack).max();
+    degraded.extend(lack.and_then(|lack| says(lack, ring)));
+    let Sink { stack, sources, holders, link_local, .. } = sink;
+    let sorting = Sorting { stack, listen: ListenSet::new(here), holders, link_local, cut: 0 };
+    Ok(SocketReceiver::of_sink(sources, sorting))
 }
 
 /// The guard being opened.
@@ -172,6 +223,8 @@ struct Sink<'a> {
     fragments_v4: bool,
     sources: Vec<Source>,
     holders: Vec<Holder>,
+    /// See [`Sorting::link_local`].
+    link_local: Vec<(IpAddr, u32)>,
 }
 
 impl Sink<'_> {
@@ -227,8 +280,9 @@ impl Sink<'_> {
         let (here, away) = &self.groups;
         multicast::join(here, place, &[&fragments.as_ref().unwrap_or(&holder).fd])?;
         multicast::join(away, place, &[&elsewhere.fd])?;
-        let holder = Holder { fd: holder.fd, look, addresses: self.addresses(place) };
-        holder.sort(&self.stack)?;
+        let mut holder =
+            Holder { fd: holder.fd, look, addresses: self.addresses(place), lack: Lack::Nothing };
+        holder.lack = holder.sort(&self.stack, &self.link_local)?;
         self.sources.push(Source::new(elsewhere, Wanted::Elsewhere));
         self.sources.extend(fragments.map(|f| Source::new(f, Wanted::Reassembled)));
         self.holders.push(holder);
@@ -250,6 +304,25 @@ impl Sink<'_> {
         of_family.dedup();
         Some(of_family)
     }
+}
+
+/// What it means that a program leaves something out.
+fn says(lack: Lack, ring: &Interface) -> Option<String> {
+    let lost = "datagrams for local routes and for addresses that come later are lost";
+    let what = match lack {
+        Lack::Nothing => return None,
+        Lack::Destinations => lost.to_owned(),
+        Lack::Interfaces => {
+            format!(
+                "{lost}, and some of those by what stands on {0}, or for what {0} stands on, come twice",
+                ring.name
+            )
+        }
+    };
+    Some(format!(
+        "the program that sorts for the guard does not fit net.core.optmem_max (or classic BPF): {what}; raise \
+         net.core.optmem_max in this network namespace to 131072 or more, or name addresses in MILLRACE_LISTEN"
+    ))
 }
 
 /// Whether the kernel says of an IPv4 datagram that it was fragments (ip(7), IP_RECVFRAGSIZE).
