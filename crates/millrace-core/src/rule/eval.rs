@@ -32,7 +32,11 @@ impl Program {
             Node::Do {
                 action: Action::Spread { by: Spread::Mod(Operand::Load(Load::U32(at))), over, spill },
                 ..
-            } => Some(Shortcut { end: usize::from(*at) + 4, over: *over, spill: spill.then(|| (over.first, over.last())) }),
+            } => Some(Shortcut {
+                end: usize::from(*at) + 4,
+                over: *over,
+                spill: spill.then(|| (over.first, over.last())),
+            }),
             _ => None,
         }
     }
