@@ -611,13 +611,25 @@ fn a_ring_on_loopback_leaves_nothing_to_the_guard() {
         return;
     }
     let pair = Pair::new(1);
+    rig::run(&format!("ip -n {} addr add fe80::b:1/64 dev vb nodad", pair.b));
     let mut opened = open_in_b(&pair, &config(ONE_PORT, "lo", 1), packet::open).unwrap();
     pair.in_b(|| {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         (0..50).for_each(|i| assert!(socket.send_to(&payload(i, 30), "127.0.0.1:9000").unwrap() > 0));
+        // Another interface's link-local address.
+        let index = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+        let vb =
+            index.lines().find(|l| l.ends_with(" vb")).and_then(|l| l.split_whitespace().nth(1)).unwrap();
+        let to = std::net::SocketAddrV6::new(
+            "fe80::b:1".parse().unwrap(),
+            9000,
+            0,
+            u32::from_str_radix(vb, 16).unwrap(),
+        );
+        (50..60).for_each(|i| assert!(sender(true).send_to(&payload(i, 30), to).unwrap() > 0));
     });
-    let keep = drain(&mut opened, 50);
-    assert_eq!(numbers(&keep), (0..50).collect::<Vec<_>>());
+    let keep = drain(&mut opened, 60);
+    assert_eq!(numbers(&keep), (0..60).collect::<Vec<_>>());
     assert!(keep.got.iter().all(|g| g.flags & flags::SLOW_PATH == 0));
     // While the veth's are the guard's.
     let start = Instant::now();

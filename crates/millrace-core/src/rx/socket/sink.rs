@@ -34,6 +34,9 @@ use crate::{
 /// Receive buffer of a socket that looks for fragments, bytes.
 const FRAGMENTS_RCVBUF: u32 = 4 << 20;
 
+/// Index of loopback in every network namespace. What this host sends to any of its addresses comes up by it.
+const LOOPBACK: u32 = 1;
+
 /// What decides where a datagram goes, kept up to date.
 pub(super) struct Sorting {
     stack: Stack,
@@ -65,7 +68,7 @@ impl Holder {
         let by_members = |a: &&IpAddr| {
             let mut of =
                 link_local.iter().filter(|(address, _)| address == *a).map(|(_, index)| index).peekable();
-            of.peek().is_none() || of.any(|index| interfaces.contains(index))
+            own == LOOPBACK || of.peek().is_none() || of.any(|index| interfaces.contains(index))
         };
         let addresses = self.addresses.as_ref();
         let addresses = addresses.map(|all| all.iter().filter(by_members).copied().collect::<Vec<_>>());
