@@ -6,7 +6,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde::Serialize;
@@ -17,6 +17,7 @@ use crate::{
     error::{Code, Error, Result},
     lane::{QueueMemory, QueuePlan},
     net::{Interface, Statistics},
+    receive_thread::ReceiveThread,
     reload::LiveRules,
     rule::RuleSet,
     rx::{
@@ -27,27 +28,6 @@ use crate::{
     scatter::{Moderation, Queue, Scatter, Wake},
     stats::{QueueStats, RuleStats, ThreadCounters, ThreadStats},
 };
-
-/// Longest sleep of an idle receive thread: how soon it sees a stop request and refreshes the kernel's counters.
-const IDLE_SLEEP: Duration = Duration::from_millis(100);
-/// How often a busy thread reads the kernel's counters.
-const KERNEL_COUNTERS_EVERY: Duration = Duration::from_millis(250);
-/// Bound on emptying the kernel's rings after arrivals were stopped.
-const FINAL_DRAIN: Duration = Duration::from_secs(2);
-/// A pass that found this many frames has more waiting: look again at once.
-const BACKLOG: usize = 64;
-/// An adaptive thread keeps looking at its pace for this long after the last frame, then it blocks in poll(2).
-const TRAFFIC_FLOWS: Duration = Duration::from_millis(2);
-/// How long a thread that ends by an error sees to it that its last datagrams are taken.
-const LAST_LOOK: Duration = Duration::from_secs(1);
-/// A thread with real-time priority that ran for so long without a pause sleeps for a moment all the same, so that workers
-/// and the kernel's own threads on its CPU get their turn.
-const REAL_TIME_RUN: Duration = Duration::from_millis(10);
-const REAL_TIME_PAUSE: Duration = Duration::from_micros(100);
-/// A wait of so long was one: poll(2) returns sooner where something is there already.
-const WAITED: Duration = Duration::from_micros(20);
-/// Longer than a TPACKET_V3 block stays open (1 ms).
-const RETIRE_GRACE: Duration = Duration::from_millis(5);
 
 /// What the TypeScript side needs to allocate and to show.
 #[derive(Debug, Serialize)]
@@ -479,159 +459,5 @@ fn check_cpus(cpus: &[usize]) -> Result<()> {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// What one receive thread owns.
-struct ReceiveThread<R> {
-    receiver: R,
-    scatter: Scatter,
-    counters: Arc<ThreadCounters>,
-    cpu: Option<usize>,
-    priority: Option<u8>,
-    busy_poll: BusyPoll,
-    /// How often an adaptive thread looks while traffic flows.
-    pace: Duration,
-    stop: Arc<AtomicBool>,
-}
-
-impl<R: Receiver> ReceiveThread<R> {
-    fn run(mut self) {
-        // `open` checked the list; a cpuset that shrank since is not worth stopping for: the thread then shows no CPU.
-        let pinned = self.cpu.is_some_and(|cpu| affinity::pin(cpu).is_ok());
-        self.counters.pinned.store(pinned, Ordering::Relaxed);
-        if let Some(priority) = self.priority {
-            // `open` tried it; what the kernel has now is what the thread shows.
-            let _ = affinity::fifo(priority);
-        }
-        self.counters.priority.store(affinity::fifo_priority().unwrap_or(0), Ordering::Relaxed);
-        affinity::exact_timers();
-        self.scatter.set_cpu(affinity::current());
-        let ended = self.receive_until_stopped();
-        let alone = ended.is_err() && R::OTHERS_TAKE_OVER;
-        if let Err(e) = ended {
-            self.note(e.to_string());
-        }
-        if alone {
-            self.scatter.wake_all();
-        }
-        // One that is never found empty closes as if it were not alone: what that loses is less than a whole ring.
-        if !alone || !self.read_out() {
-            self.receiver.close_intake();
-            self.drain();
-        }
-        self.read_kernel_counters();
-        if !alone {
-            self.scatter.wake_all();
-        }
-        // Its share of the group or the queue falls to others now, not when the last look is over.
-        drop(self.receiver);
-        // Nobody looks after this thread's lanes when it ends alone; a worker about to sleep must still be woken for them.
-        let patience = Instant::now() + LAST_LOOK;
-        while !self.stop.load(Ordering::Acquire) && Instant::now() < patience {
-            match self.scatter.wake_due(Instant::now()) {
-                Some(again) => thread::sleep(again),
-                None => break,
-            }
-        }
-    }
-
-    fn receive_until_stopped(&mut self) -> Result<()> {
-        let mut last_frame: Option<Instant> = None;
-        let mut awake_since = Instant::now();
-        let mut counters_at = Instant::now();
-        while !self.stop.load(Ordering::Acquire) {
-            self.scatter.refresh();
-            let frames = self.receiver.receive(&mut self.scatter)?;
-            let now = Instant::now();
-            if frames > 0 {
-                self.scatter.publish(now);
-                last_frame = Some(now);
-            }
-            let wake_in = self.scatter.wake_due(now);
-            if now.duration_since(counters_at) >= KERNEL_COUNTERS_EVERY {
-                counters_at = now;
-                self.read_kernel_counters();
-            }
-            if self.busy_poll == BusyPoll::Always {
-                std::hint::spin_loop();
-                continue;
-            }
-            if self.priority.is_some() && now.duration_since(awake_since) >= REAL_TIME_RUN {
-                self.counters.sleeps.add(1);
-                thread::sleep(REAL_TIME_PAUSE);
-                awake_since = Instant::now();
-                continue;
-            }
-            if frames >= BACKLOG {
-                continue;
-            }
-            self.counters.sleeps.add(1);
-            let longest = wake_in.map_or(IDLE_SLEEP, |w| w.min(IDLE_SLEEP));
-            let flowing = last_frame.is_some_and(|at| now.duration_since(at) < TRAFFIC_FLOWS);
-            if flowing && self.busy_poll == BusyPoll::Adaptive && !R::POLL_COALESCES {
-                thread::sleep(self.pace.min(longest));
-                awake_since = Instant::now();
-            } else {
-                self.receiver.wait(longest)?;
-                let after = Instant::now();
-                if after.duration_since(now) >= WAITED {
-                    awake_since = after;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes what is there, of a receiver that goes on receiving until it is dropped, right after. False when there was
-    /// more than it could take in time.
-    fn read_out(&mut self) -> bool {
-        let deadline = Instant::now() + FINAL_DRAIN;
-        thread::sleep(RETIRE_GRACE);
-        while Instant::now() < deadline {
-            // What the error was is noted already.
-            let found = self.receiver.receive(&mut self.scatter).unwrap_or(0);
-            let now = Instant::now();
-            self.scatter.publish(now);
-            self.scatter.wake_due(now);
-            if found == 0 {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Takes what the kernel still holds. A block of a TPACKET_V3 ring shows only when its timeout retires it, so
-    /// emptiness counts after a second look.
-    fn drain(&mut self) {
-        let deadline = Instant::now() + FINAL_DRAIN;
-        let mut idle = 0;
-        while idle < 2 && Instant::now() < deadline {
-            match self.receiver.receive(&mut self.scatter) {
-                Ok(0) => {
-                    idle += 1;
-                    thread::sleep(RETIRE_GRACE);
-                }
-                Ok(_) => idle = 0,
-                Err(e) => {
-                    self.note(e.to_string());
-                    break;
-                }
-            }
-            let now = Instant::now();
-            self.scatter.publish(now);
-            self.scatter.wake_due(now);
-        }
-        self.scatter.publish(Instant::now());
-    }
-
-    fn read_kernel_counters(&mut self) {
-        let counters = self.receiver.counters();
-        *self.counters.away.lock().unwrap_or_else(PoisonError::into_inner) = self.receiver.away();
-        *self.counters.kernel.lock().unwrap_or_else(PoisonError::into_inner) = counters;
-    }
-
-    fn note(&self, error: String) {
-        *self.counters.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 }
