@@ -166,15 +166,7 @@ impl Sink for Scatter {
         let c = &*self.counters;
         c.received.add(1);
         c.received_bytes.add(d.payload.len() as u64);
-        let facts = Facts {
-            payload: d.payload,
-            src: d.src.0,
-            dst: d.dst.0,
-            src_port: d.src_port,
-            dst_port: d.dst_port,
-            rx_queue: d.rx_queue,
-            cpu: self.cpu,
-        };
+        let facts = Facts::of(d, self.cpu);
         let by_rule = &self.generation.counters[self.thread];
         match self.generation.rules.evaluate(&facts, &mut self.state) {
             Verdict::Drop { rule } => {

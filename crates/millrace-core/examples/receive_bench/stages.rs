@@ -45,16 +45,7 @@ pub(crate) struct Rules {
 impl Sink for Rules {
     #[inline]
     fn datagram(&mut self, d: &Datagram<'_>) {
-        let facts = Facts {
-            payload: d.payload,
-            src: d.src.0,
-            dst: d.dst.0,
-            src_port: d.src_port,
-            dst_port: d.dst_port,
-            rx_queue: d.rx_queue,
-            cpu: 0,
-        };
-        black_box(self.set.evaluate(&facts, &mut self.state));
+        black_box(self.set.evaluate(&Facts::of(d, 0), &mut self.state));
     }
     fn frame_dropped(&mut self, _: FrameDrop) {}
 }

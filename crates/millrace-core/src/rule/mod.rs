@@ -25,6 +25,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+use crate::datagram::Datagram;
 use crate::error::{Code, Error, Result};
 use check::{Act, Checked};
 use eval::Shortcut;
@@ -57,6 +58,22 @@ pub struct Facts<'a> {
     pub rx_queue: u16,
     /// CPU of the receive thread.
     pub cpu: u16,
+}
+
+impl<'a> Facts<'a> {
+    /// Those of a datagram, for a receive thread on this CPU.
+    #[inline(always)]
+    pub fn of(d: &Datagram<'a>, cpu: u16) -> Self {
+        Facts {
+            payload: d.payload,
+            src: d.src.0,
+            dst: d.dst.0,
+            src_port: d.src_port,
+            dst_port: d.dst_port,
+            rx_queue: d.rx_queue,
+            cpu,
+        }
+    }
 }
 
 /// What the rules decided.
