@@ -22,18 +22,42 @@ pub(crate) const KEEP_ALL: u32 = 0x0004_0000;
 /// The longest program the kernel takes (`BPF_MAXINSNS`).
 pub(crate) const MAX_INSNS: usize = 4096;
 
-const LD_W_ABS: u16 = 0x20;
-const LD_H_ABS: u16 = 0x28;
-const LD_B_ABS: u16 = 0x30;
-const LD_H_IND: u16 = 0x48;
-const LD_W_LEN: u16 = 0x80;
-const LDX_MSH: u16 = 0xb1;
-const JMP_JA: u16 = 0x05;
-const JMP_JEQ_K: u16 = 0x15;
-const JMP_JGT_K: u16 = 0x25;
-const JMP_JSET_K: u16 = 0x45;
-const RET_K: u16 = 0x06;
-const RET_A: u16 = 0x16;
+/// Instruction codes (`linux/bpf_common.h`).
+pub(crate) mod code {
+    pub(crate) const LD_IMM: u16 = 0x00;
+    pub(crate) const LD_W_ABS: u16 = 0x20;
+    pub(crate) const LD_H_ABS: u16 = 0x28;
+    pub(crate) const LD_B_ABS: u16 = 0x30;
+    pub(crate) const LD_H_IND: u16 = 0x48;
+    pub(crate) const LD_B_IND: u16 = 0x50;
+    pub(crate) const LD_MEM: u16 = 0x60;
+    pub(crate) const LD_LEN: u16 = 0x80;
+    pub(crate) const LDX_IMM: u16 = 0x01;
+    pub(crate) const LDX_MEM: u16 = 0x61;
+    pub(crate) const LDX_MSH: u16 = 0xb1;
+    pub(crate) const ST: u16 = 0x02;
+    pub(crate) const TAX: u16 = 0x07;
+    pub(crate) const TXA: u16 = 0x87;
+    /// Operand in X instead of the constant.
+    pub(crate) const X: u16 = 0x08;
+    pub(crate) const ADD: u16 = 0x04;
+    pub(crate) const SUB: u16 = 0x14;
+    pub(crate) const MUL: u16 = 0x24;
+    pub(crate) const DIV: u16 = 0x34;
+    pub(crate) const OR: u16 = 0x44;
+    pub(crate) const AND: u16 = 0x54;
+    pub(crate) const LSH: u16 = 0x64;
+    pub(crate) const RSH: u16 = 0x74;
+    pub(crate) const MOD: u16 = 0x94;
+    pub(crate) const XOR: u16 = 0xa4;
+    pub(crate) const JA: u16 = 0x05;
+    pub(crate) const JEQ: u16 = 0x15;
+    pub(crate) const JGT: u16 = 0x25;
+    pub(crate) const JGE: u16 = 0x35;
+    pub(crate) const JSET: u16 = 0x45;
+    pub(crate) const RET_K: u16 = 0x06;
+    pub(crate) const RET_A: u16 = 0x16;
+}
 
 /// A place in the program, possibly not known yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,52 +93,52 @@ impl Assembler {
 
     /// A ← 32-bit word at `k`.
     pub(crate) fn load_word(&mut self, k: u32) {
-        self.insns.push(Insn::Plain(LD_W_ABS, k));
+        self.insns.push(Insn::Plain(code::LD_W_ABS, k));
     }
 
     /// A ← 16-bit word at `k`.
     pub(crate) fn load_half(&mut self, k: u32) {
-        self.insns.push(Insn::Plain(LD_H_ABS, k));
+        self.insns.push(Insn::Plain(code::LD_H_ABS, k));
     }
 
     /// A ← byte at `k`.
     pub(crate) fn load_byte(&mut self, k: u32) {
-        self.insns.push(Insn::Plain(LD_B_ABS, k));
+        self.insns.push(Insn::Plain(code::LD_B_ABS, k));
     }
 
     /// A ← 16-bit word at X + `k`.
     pub(crate) fn load_half_x(&mut self, k: u32) {
-        self.insns.push(Insn::Plain(LD_H_IND, k));
+        self.insns.push(Insn::Plain(code::LD_H_IND, k));
     }
 
     /// A ← length of the packet, from the program's own offset 0 on.
     pub(crate) fn load_len(&mut self) {
-        self.insns.push(Insn::Plain(LD_W_LEN, 0));
+        self.insns.push(Insn::Plain(code::LD_LEN, 0));
     }
 
     /// X ← 4 × (low nibble of the byte at `k`): the length of an IPv4 header.
     pub(crate) fn load_x_ihl(&mut self, k: u32) {
-        self.insns.push(Insn::Plain(LDX_MSH, k));
+        self.insns.push(Insn::Plain(code::LDX_MSH, k));
     }
 
     /// Ends with A.
     pub(crate) fn ret_a(&mut self) {
-        self.insns.push(Insn::Plain(RET_A, 0));
+        self.insns.push(Insn::Plain(code::RET_A, 0));
     }
 
     /// Branches on A == `k`.
     pub(crate) fn if_eq(&mut self, k: u32, yes: Label, no: Label) {
-        self.insns.push(Insn::Branch { code: JMP_JEQ_K, k, yes, no });
+        self.insns.push(Insn::Branch { code: code::JEQ, k, yes, no });
     }
 
     /// Branches on A > `k`, unsigned.
     pub(crate) fn if_gt(&mut self, k: u32, yes: Label, no: Label) {
-        self.insns.push(Insn::Branch { code: JMP_JGT_K, k, yes, no });
+        self.insns.push(Insn::Branch { code: code::JGT, k, yes, no });
     }
 
     /// Branches on A & `k` != 0.
     pub(crate) fn if_set(&mut self, k: u32, yes: Label, no: Label) {
-        self.insns.push(Insn::Branch { code: JMP_JSET_K, k, yes, no });
+        self.insns.push(Insn::Branch { code: code::JSET, k, yes, no });
     }
 
     /// Any instruction that is no jump.
@@ -139,7 +163,7 @@ impl Assembler {
 
     /// Ends with `k`.
     pub(crate) fn ret(&mut self, k: u32) {
-        self.insns.push(Insn::Plain(RET_K, k));
+        self.insns.push(Insn::Plain(code::RET_K, k));
     }
 
     /// The finished program; `None` when it is longer than the kernel takes, or a label was never placed or lies behind
@@ -187,7 +211,7 @@ impl Assembler {
     }
 
     fn emit(&self, starts: &[usize], far: &[(bool, bool)]) -> Option<Vec<sock_filter>> {
-        let jump = |k: usize| Some(sock_filter { code: JMP_JA, jt: 0, jf: 0, k: u32::try_from(k).ok()? });
+        let jump = |k: usize| Some(sock_filter { code: code::JA, jt: 0, jf: 0, k: u32::try_from(k).ok()? });
         let mut out = Vec::with_capacity(self.insns.len());
         for (at, insn) in self.insns.iter().enumerate() {
             match *insn {
@@ -214,7 +238,7 @@ impl Assembler {
 
 /// The program that drops everything: attached to stop the intake of a socket.
 pub(crate) fn drop_all() -> [sock_filter; 1] {
-    [sock_filter { code: RET_K, jt: 0, jf: 0, k: 0 }]
+    [sock_filter { code: code::RET_K, jt: 0, jf: 0, k: 0 }]
 }
 
 #[cfg(test)]
@@ -270,9 +294,9 @@ mod tests {
         a.ret(1);
         let p = a.finish().unwrap();
         // The second branch's far side pushes `two` out of the first one's reach.
-        assert_eq!((p[0].jt, p[0].jf, p[1].code), (0, 1, JMP_JA));
+        assert_eq!((p[0].jt, p[0].jf, p[1].code), (0, 1, code::JA));
         assert_eq!(p[2 + p[1].k as usize].k, 2);
-        assert_eq!((p[2].jt, p[3].code), (0, JMP_JA));
+        assert_eq!((p[2].jt, p[3].code), (0, code::JA));
         assert_eq!(p[4 + p[3].k as usize].k, 1);
         assert_eq!(p[3 + usize::from(p[2].jf)].k, 2);
     }

@@ -11,7 +11,6 @@ const FRAGMENT: u32 = 0x3fff;
 const TAG: u32 = 4;
 const V6_HEADER: u32 = 40;
 const UDP_HEADER: u32 = 8;
-const LD_H_IND: u16 = 0x48;
 
 /// Where things are: scratch words, by number.
 #[derive(Clone, Copy)]
@@ -90,7 +89,7 @@ impl Compiler<'_> {
             self.a.op(code::ADD, at);
             self.a.op(code::ST, self.layout.base);
             self.tax();
-            self.a.op(LD_H_IND, 4);
+            self.a.op(code::LD_H_IND, 4);
             self.a.goto(ready);
 
             self.a.place(v6);
@@ -183,7 +182,7 @@ impl Compiler<'_> {
             Some(ports) => self.a.op(code::LD_MEM, ports + which),
             None => {
                 self.based();
-                self.a.op(LD_H_IND, 2 * which);
+                self.a.op(code::LD_H_IND, 2 * which);
             }
         }
     }

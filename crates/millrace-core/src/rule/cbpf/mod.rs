@@ -15,7 +15,7 @@ use super::RuleSet;
 use super::ast::CmpOp;
 use super::program::{Edges, Label as At, Load, Node, Operand, Program, Which};
 use super::target::{self, Decide, Unsupported, Ways, Why};
-use crate::rx::cbpf::{Assembler, Label, MAX_INSNS, NEXT};
+use crate::rx::cbpf::{Assembler, Label, MAX_INSNS, NEXT, code};
 use frame::Layout;
 use libc::sock_filter;
 
@@ -75,32 +75,6 @@ impl RuleSet {
 
 fn too_long() -> Why {
     format!("up to here the rules make more than {MAX_INSNS} instructions, as many as a program may have")
-}
-
-/// Instruction codes beside those that the assembler has names for (`linux/bpf_common.h`).
-mod code {
-    pub(super) const LD_IMM: u16 = 0x00;
-    pub(super) const LD_MEM: u16 = 0x60;
-    pub(super) const LDX_MEM: u16 = 0x61;
-    pub(super) const LD_LEN: u16 = 0x80;
-    pub(super) const ST: u16 = 0x02;
-    pub(super) const TAX: u16 = 0x07;
-    pub(super) const TXA: u16 = 0x87;
-    /// Operand in X instead of the constant.
-    pub(super) const X: u16 = 0x08;
-    pub(super) const ADD: u16 = 0x04;
-    pub(super) const SUB: u16 = 0x14;
-    pub(super) const MUL: u16 = 0x24;
-    pub(super) const DIV: u16 = 0x34;
-    pub(super) const OR: u16 = 0x44;
-    pub(super) const AND: u16 = 0x54;
-    pub(super) const LSH: u16 = 0x64;
-    pub(super) const RSH: u16 = 0x74;
-    pub(super) const MOD: u16 = 0x94;
-    pub(super) const XOR: u16 = 0xa4;
-    pub(super) const JEQ: u16 = 0x15;
-    pub(super) const JGT: u16 = 0x25;
-    pub(super) const JGE: u16 = 0x35;
 }
 
 /// A number to compare.

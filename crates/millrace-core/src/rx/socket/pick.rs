@@ -12,17 +12,8 @@ use libc::sock_filter;
 
 use crate::{
     packet::IPPROTO_UDP,
-    rx::cbpf::{self, AD_IFINDEX, Assembler, LINK, Label, NET, NEXT},
+    rx::cbpf::{self, AD_IFINDEX, Assembler, LINK, Label, NET, NEXT, code},
 };
-
-const LD_B_IND: u16 = 0x50;
-const LD_MEM: u16 = 0x60;
-const LDX_IMM: u16 = 0x01;
-const ST: u16 = 0x02;
-const ADD_K: u16 = 0x04;
-const ADD_X: u16 = 0x0c;
-const LSH_K: u16 = 0x64;
-const TAX: u16 = 0x07;
 
 /// Position in the group of the socket whose filter drops everything and that nobody reads,
 pub(super) const HOLDER: u32 = 0;
@@ -120,14 +111,14 @@ impl InRing<'_> {
         if !self.macs.is_empty() {
             a.load_word(LINK);
             a.if_set(TO_MANY, in_ring, NEXT);
-            a.op(ST, 0);
+            a.op(code::ST, 0);
             a.load_half(LINK + 4);
-            a.op(ST, 1);
+            a.op(code::ST, 1);
             for [b0, b1, b2, b3, b4, b5] in self.macs.iter().take(most.min(MACS)) {
                 let other = a.label();
-                a.op(LD_MEM, 0);
+                a.op(code::LD_MEM, 0);
                 a.if_eq(u32::from_be_bytes([*b0, *b1, *b2, *b3]), NEXT, other);
-                a.op(LD_MEM, 1);
+                a.op(code::LD_MEM, 1);
                 a.if_eq(u16::from_be_bytes([*b4, *b5]).into(), in_ring, NEXT);
                 a.place(other);
             }
@@ -165,22 +156,22 @@ fn look_v6(a: &mut Assembler, fragments: Label, elsewhere: Label, holder: Label)
     a.if_gt(NEVER_FRAGMENTED_V6, fragments, holder);
     a.place(extended);
     // A is the kind of the header at X.
-    a.op(LDX_IMM, 40);
+    a.op(code::LDX_IMM, 40);
     for _ in 0..STEPS {
         let walk = a.label();
         WALKED.iter().for_each(|kind| a.if_eq(*kind, walk, NEXT));
         a.if_eq(FRAGMENT_HEADER, holder, NEXT);
         a.if_eq(IPPROTO_UDP.into(), fragments, elsewhere);
         a.place(walk);
-        a.op(LD_B_IND, NET);
-        a.op(ST, 0);
+        a.op(code::LD_B_IND, NET);
+        a.op(code::ST, 0);
         // Length in units of eight bytes, less one.
-        a.op(LD_B_IND, NET + 1);
-        a.op(ADD_K, 1);
-        a.op(LSH_K, 3);
-        a.op(ADD_X, 0);
-        a.op(TAX, 0);
-        a.op(LD_MEM, 0);
+        a.op(code::LD_B_IND, NET + 1);
+        a.op(code::ADD, 1);
+        a.op(code::LSH, 3);
+        a.op(code::ADD | code::X, 0);
+        a.op(code::TAX, 0);
+        a.op(code::LD_MEM, 0);
     }
     a.goto(elsewhere);
 }
@@ -195,7 +186,7 @@ fn destinations(a: &mut Assembler, addresses: &[IpAddr], yes: Label, no: Label) 
     } else {
         for word in 0..4 {
             a.load_word(NET + 24 + 4 * word);
-            a.op(ST, word);
+            a.op(code::ST, word);
         }
         let mut addresses: Vec<u128> = addresses.iter().filter_map(v6).collect();
         addresses.sort_unstable();
@@ -208,7 +199,7 @@ fn destinations(a: &mut Assembler, addresses: &[IpAddr], yes: Label, no: Label) 
 /// to there, so that those with one prefix share its comparisons. Goes on behind it where none has that word.
 fn if_words(a: &mut Assembler, addresses: &[u128], at: u32, yes: Label, no: Label) {
     let word = |address: u128| (address >> (96 - 32 * at)) as u32;
-    a.op(LD_MEM, at);
+    a.op(code::LD_MEM, at);
     for alike in addresses.chunk_by(|x, y| word(*x) == word(*y)) {
         if at == 3 {
             a.if_eq(word(alike[0]), yes, NEXT);
