@@ -5,8 +5,6 @@ mod receiver;
 mod rig;
 mod xdp_pass;
 
-use std::process::Command;
-
 use millrace_blast::{Code, Gso, Mac, Plan, Report, Sizes, Via, run};
 use receiver::{Receiver, assert_payloads, assert_report, blast, ports};
 use rig::Pair;
@@ -67,8 +65,8 @@ fn threads_use_queues_of_their_own() {
 
 /// Runs a line in the shell of the receiving namespace (`ip netns exec` shows its /sys).
 fn shell(pair: &Pair, line: &str) {
-    let out = Command::new("ip").args(["netns", "exec", &pair.b, "sh", "-c", line]).output().unwrap();
-    assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
+    let (done, said) = rig::errands::run(&["ip", "netns", "exec", &pair.b, "sh", "-c", line]);
+    assert!(done, "{line}: {said}");
 }
 
 /// Sends as fast as it goes into a receiver whose NAPI runs in a thread, so that its ring of 256 overflows. No rate and

@@ -75,7 +75,7 @@ impl Second {
 
 impl Drop for Second {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("ip").args(["netns", "del", &self.0]).status();
+        rig::errands::run(&["ip", "netns", "del", &self.0]);
     }
 }
 

@@ -21,3 +21,16 @@ fn a_raw_frame_reaches_a_udp_socket() {
         assert_eq!((&buffer[..n], from.port()), (&b"ping"[..], 1000));
     }
 }
+
+#[test]
+fn commands_report_how_they_ended() {
+    if !rig::privileged("commands_report_how_they_ended") {
+        return;
+    }
+    let said = |(done, said): (bool, String)| (done, said.trim_end().to_owned());
+    assert_eq!(said(rig::errands::run(&["printf", "%s", "it's; exit 3"])), (true, "it's; exit 3".into()));
+    assert_eq!(
+        said(rig::errands::run(&["sh", "-c", "echo out; echo err >&2; false"])),
+        (false, "out\nerr".into())
+    );
+}

@@ -5,7 +5,6 @@ mod xdp_support;
 
 use std::{
     collections::HashSet,
-    process::Command,
     sync::atomic::{AtomicU16, Ordering},
     thread,
     time::{Duration, Instant},
@@ -320,9 +319,8 @@ fn the_number_of_rx_queues_changes() {
     }
     let pair = Pair::new(4);
     let channels = |namespace: &str, change: &str| {
-        let args = ["netns", "exec", namespace, "ethtool", "-L"];
-        let out = Command::new("ip").args(args).args(change.split(' ')).output().unwrap();
-        out.status.success()
+        let words: Vec<&str> = change.split(' ').collect();
+        rig::errands::run(&[&["ip", "netns", "exec", namespace, "ethtool", "-L"], &words[..]].concat()).0
     };
     // veth's own rule: native XDP wants as many rx queues as the peer has tx queues.
     assert!(channels(&pair.b, "vb rx 2"));

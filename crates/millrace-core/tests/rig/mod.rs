@@ -10,12 +10,13 @@ use std::{
     mem,
     net::IpAddr,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    process::Command,
     sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
 use millrace_core::packet::build::Frame;
+
+pub mod errands;
 
 /// MAC of the sending end.
 pub const MAC_A: [u8; 6] = [2, 0, 0, 0, 0x0a, 1];
@@ -31,6 +32,7 @@ pub const V6: (&str, &str) = ("2001:db8::1", "2001:db8::2");
 pub fn privileged(test: &str) -> bool {
     // SAFETY: geteuid has no preconditions and cannot fail.
     if unsafe { libc::geteuid() } == 0 {
+        errands::ready();
         return true;
     }
     let line = format!("SKIP {test}: needs root (CAP_NET_ADMIN, CAP_SYS_ADMIN) to make network namespaces");
@@ -42,12 +44,12 @@ pub fn privileged(test: &str) -> bool {
     false
 }
 
-/// Runs a command, panics with its output when it fails.
+/// Runs a command of words without spaces, panics with its output when it fails.
 pub fn run(line: &str) -> String {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let out = Command::new(words[0]).args(&words[1..]).output().unwrap_or_else(|e| panic!("{line}: {e}"));
-    assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).into_owned()
+    let (done, said) = errands::run(&words);
+    assert!(done, "{line}: {said}");
+    said
 }
 
 /// Two namespaces, one veth pair: `va` in `a`, `vb` in `b`.
@@ -153,7 +155,7 @@ impl Pair {
 impl Drop for Pair {
     fn drop(&mut self) {
         for ns in [&self.a, &self.b] {
-            let _ = Command::new("ip").args(["netns", "del", ns]).status();
+            errands::run(&["ip", "netns", "del", ns]);
         }
     }
 }

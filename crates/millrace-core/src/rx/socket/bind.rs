@@ -5,6 +5,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::OwnedFd,
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::{owner, sys};
@@ -110,7 +112,7 @@ pub(super) fn bind_group(
             share(&fd, place)?;
         }
         let scope = if let Target::Exact(_, scope) = place.0 { scope } else { 0 };
-        sys::bind_ip(&fd, address, scope, place.1).map_err(|e| refused(place, address, e))?;
+        patiently(|| sys::bind_ip(&fd, address, scope, place.1)).map_err(|e| refused(place, address, e))?;
         if i == 0 && count > 1 {
             share(&fd, place)?;
         }
@@ -118,6 +120,24 @@ pub(super) fn bind_group(
         group.push(Bound { fd: Arc::new(fd), port: place.1, dst });
     }
     Ok(group)
+}
+
+/// How long a taken port is tried again.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// Binds, and again for [`PATIENCE`] while the port is taken. Some hold a port for an instant only, and a service that ends for
+/// their sake would be a pity: `millrace check`, which binds it to see whether it can be had, or a process that is about
+/// to be replaced by execve and has its parent's descriptors until then.
+fn patiently(mut bind: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match bind() {
+            Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) && start.elapsed() < PATIENCE => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            done => return done,
+        }
+    }
 }
 
 fn share(fd: &OwnedFd, place: Place) -> Result<()> {
@@ -189,6 +209,21 @@ fn name(address: IpAddr, port: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_held_for_an_instant_is_waited_for() {
+        let holder = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = holder.local_addr().unwrap().port();
+        let place = (Target::Exact("127.0.0.1".parse().unwrap(), 0), port);
+        let refused = bind_group(place, 1, &mut |_, _| Ok(())).err().unwrap();
+        assert!(refused.code == Code::Port && refused.message.contains("is held by"), "{refused}");
+        let release = thread::spawn(move || {
+            thread::sleep(PATIENCE / 4);
+            drop(holder);
+        });
+        assert_eq!(bind_group(place, 2, &mut |_, _| Ok(())).unwrap().len(), 2);
+        release.join().unwrap();
+    }
 
     #[test]
     fn covered_and_repeated_entries_are_left_out() {
