@@ -11,13 +11,15 @@ export function addFootprint(program: Command): void {
   program
     .command('footprint')
     .description('CPU of an idle service, and its memory under overload against the documented bound')
-    .option('--seconds <s>', 'how long it idles, and how long it is flooded', '8')
+    .option('--settle <s>', 'how long it is let alone before: V8 compiles and collects until then', '30')
+    .option('--seconds <s>', 'how long it idles, and how long it is flooded', '10')
     .option('--queues <n>', 'queues', '2')
     .option('--out <folder>', 'where footprint.json goes', 'bench/results')
     .action(footprint)
 }
 
 interface Options {
+  settle: string
   seconds: string
   queues: string
   out: string
@@ -42,12 +44,13 @@ async function footprint(options: Options): Promise<void> {
 async function measure(backend: 'xdp' | 'packet' | 'socket', options: Options) {
   const queues = Number(options.queues)
   const seconds = Number(options.seconds)
+  const pause = (s: number) => new Promise((resolve) => setTimeout(resolve, s * 1000))
   const env = { MILLRACE_RX_THREADS: queues, MILLRACE_FORMAT: 'columns' }
   const s = await scene({ backend, queues, format: 'columns', verify: false, rules: 'mod(u32[0])', env })
   try {
-    await new Promise((resolve) => setTimeout(resolve, 1500))
+    await pause(Number(options.settle))
     const before = cpuMicros(s.service.pid)
-    await new Promise((resolve) => setTimeout(resolve, seconds * 1000))
+    await pause(seconds)
     const idlePercent = (cpuMicros(s.service.pid) - before) / (seconds * 1e4)
     // Large datagrams of many flows: every lane fills, every page is touched.
     await blast(s.sender, { to: s.target, seconds, size: '1400', flows: 64, via: 'socket' }).done

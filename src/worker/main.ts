@@ -11,7 +11,7 @@ import { Pump } from './pump.js'
 import { RuleNames } from './rule-names.js'
 
 /** How often a worker shows that its event loop turns, ms. */
-const HEARTBEAT_MS = 100
+const HEARTBEAT_MS = 250
 /** Failed batches are logged at most this often, ms; the counter has them all. */
 const FAILURE_LOG_MS = 1000
 
