@@ -19,7 +19,7 @@ use millrace_core::{
     lane::{ARMED_OFFSET, HEAD_OFFSET, LanePlan, TAIL_OFFSET},
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a SharedArrayBuffer and a worker are to the engine: memory, a consumer, a count of wake-ups.
 struct Worker {

@@ -282,7 +282,7 @@ fn send_until(done: &AtomicBool) -> usize {
             raw.send(&Pair::v4(1000, 9000).bytes(&payload));
             sent += 1;
         }
-        thread::sleep(Duration::from_micros(100));
+        thread::sleep(Duration::from_micros(300));
     }
     sent
 }

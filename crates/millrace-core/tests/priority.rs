@@ -15,7 +15,7 @@ use millrace_core::{
     engine::{Engine, EngineStats},
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn config(priority: Option<u8>, busy_poll: &str) -> EngineConfig {
     let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -33,7 +33,7 @@ const FLOWS: u32 = 64;
 /// (net.core.netdev_max_backlog, 1000), so that none is lost.
 const WINDOW: u32 = 900;
 /// No test waits longer than this for the next datagram.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn engine(backend: BackendChoice, listen: &str, rules: &str) -> EngineConfig {
     EngineConfig {

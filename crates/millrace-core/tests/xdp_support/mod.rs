@@ -22,7 +22,7 @@ use millrace_core::{
 use crate::rig::{Pair, RawSender, V4, run};
 
 /// No single wait in these tests is longer.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A configuration for `vb`. `listen` is JSON, e.g. `{"port":9000}`.
 pub fn config(mode: &str, frames: u32, listen: &str) -> EngineConfig {
