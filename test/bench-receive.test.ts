@@ -1,10 +1,10 @@
 import t from 'tap'
 import type { Drain, Flow } from '../bench/receive/run.js'
-import { flowRows, oneCpuRows, stageRows, verdicts } from '../bench/receive/summary.js'
+import { flowRows, rateRows, stageRows, verdicts } from '../bench/receive/summary.js'
 
 const run = (backend: Flow['backend'], contestant: string, received: number, cpuNanos: number): Flow => ({
   ...{ backend, contestant, received, cpuNanos, sent: 1000, sentRate: 1000 },
-  ...{ receivedRate: received, wireDropped: 0, oneCpu: false },
+  ...{ receivedRate: received, wireDropped: 0, scene: 'apart' },
 })
 
 t.test('rates are compared at the same offered rate, medians of the runs', async (t) => {
@@ -28,9 +28,9 @@ t.test('among equals the one that takes less CPU is the better', async (t) => {
 
 t.test('on one CPU rates are compared run by run', async (t) => {
   const crowded = (contestant: string, rates: number[]) =>
-    rates.map((rate) => ({ ...run('socket', contestant, rate, 1), oneCpu: true }))
+    rates.map((rate) => ({ ...run('socket', contestant, rate, 1), scene: 'oneCpu' as const }))
   const flows = [...crowded('millrace', [90, 45, 80]), ...crowded('count', [100, 50, 100])]
-  t.match(oneCpuRows(flows)[1], { contestant: 'count', receivedRate: 100, rateRatio: 0.9 })
+  t.match(rateRows(flows, 'oneCpu')[1], { contestant: 'count', receivedRate: 100, rateRatio: 0.9 })
   t.strictSame(flowRows(flows), [], 'they are no part of the other comparison')
 })
 

@@ -12,6 +12,13 @@ export const PORT = 9000
 export const STAGES = ['count', 'parse', 'rules', 'lanes'] as const
 export type Stage = (typeof STAGES)[number]
 
+/**
+ * How it is sent to: sender and receiver on a CPU each; on one CPU, which then is the limit and not the sender alone; on a
+ * CPU each, in bursts that the kernel hands on as one packet, as it does with what a NIC's GRO has merged.
+ */
+export const SCENES = ['apart', 'oneCpu', 'merged'] as const
+export type Scene = (typeof SCENES)[number]
+
 /** Someone who receives from `vb` while the sender sends. */
 export interface Contestant {
   readonly backend: Backend
@@ -19,6 +26,8 @@ export interface Contestant {
   readonly command: readonly string[]
   /** Ours: says `ready`, ends with stdin, reports JSON. The others: end by SIGINT and say their count in words. */
   readonly ours: boolean
+  /** Those in which it takes part: what counts frames cannot count the datagrams of a merged one. */
+  readonly scenes: readonly Scene[]
   /** Finds the number of frames in what it said. */
   count(output: string): number
   /** Why it cannot run here. */
@@ -32,7 +41,11 @@ export function receiver(mode: 'flow' | 'drain', backend: Backend, what: string)
 
 function own(backend: Backend, name: 'millrace' | 'count'): Contestant {
   const count = (output: string) => (JSON.parse(output) as { datagrams: number }).datagrams
-  return { backend, name, command: receiver('flow', backend, name), ours: true, count }
+  const scenes =
+    backend === 'socket' || (backend === 'packet' && name === 'millrace')
+      ? SCENES
+      : (['apart', 'oneCpu'] as const)
+  return { backend, name, command: receiver('flow', backend, name), ours: true, scenes, count }
 }
 
 function foreign(name: string, words: RegExp, args: readonly string[]): Contestant {
@@ -43,7 +56,8 @@ function foreign(name: string, words: RegExp, args: readonly string[]): Contesta
     return Number(found)
   }
   const missing = path === undefined ? { missing: `${name} is not installed (apt-get install ${name})` } : {}
-  return { backend: 'packet', name, command: [path ?? name, ...args], ours: false, count, ...missing }
+  const scenes = ['apart', 'oneCpu'] as const
+  return { backend: 'packet', name, command: [path ?? name, ...args], ours: false, scenes, count, ...missing }
 }
 
 /** All of them, in the order of the table; the rings of all packet receivers are of the same size. */

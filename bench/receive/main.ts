@@ -8,8 +8,8 @@ import { type Drain, drain, type Flow, flow, pinSender } from './run.js'
 import {
   type FlowRow,
   flowRows,
-  type OneCpuRow,
-  oneCpuRows,
+  type RateRow,
+  rateRows,
   type StageRow,
   stageRows,
   type Verdict,
@@ -51,14 +51,27 @@ async function receive(options: Options): Promise<void> {
   const skipped = CONTESTANTS.flatMap((c) => (c.missing === undefined ? [] : [c.missing]))
   const { flows, drains } = await measure(Number(options.runs), Number(options.seconds))
   const rows = flowRows(flows)
-  const crowded = oneCpuRows(flows)
+  const crowded = rateRows(flows, 'oneCpu')
+  const merged = rateRows(flows, 'merged')
   const stages = stageRows(drains)
   const targets = verdicts(rows)
   const machine = { cpu: cpus()[0]?.model ?? 'unknown', cpus: cpus().length, kernel: release() }
   mkdirSync(options.out, { recursive: true })
-  const json = { bench: 'receive', options, machine, skipped, rows, crowded, targets, stages, flows, drains }
+  const json = {
+    bench: 'receive',
+    options,
+    machine,
+    skipped,
+    rows,
+    merged,
+    crowded,
+    targets,
+    stages,
+    flows,
+    drains,
+  }
   writeFileSync(`${options.out}/receive.json`, `${JSON.stringify(json, null, 2)}\n`)
-  print(rows, crowded, stages, targets, skipped)
+  print(rows, crowded, merged, stages, targets, skipped)
 }
 
 function build(): void {
@@ -75,13 +88,12 @@ async function measure(runs: number, seconds: number): Promise<{ flows: Flow[]; 
   try {
     for (let run = 1; run <= runs; run++) {
       for (const contestant of CONTESTANTS.filter((c) => c.missing === undefined)) {
-        for (const oneCpu of [false, true]) {
-          const f = await flow(pair, contestant, seconds, oneCpu)
+        for (const scene of contestant.scenes) {
+          const f = await flow(pair, contestant, seconds, scene)
           flows.push(f)
           const rates = `${thousands(f.receivedRate)} of ${thousands(f.sentRate)} k/s`
-          const where = oneCpu ? " on the sender's CPU" : ''
           console.error(
-            `run ${run}/${runs} ${f.backend} ${f.contestant}${where}: ${rates}, ${f.cpuNanos.toFixed(0)} ns CPU`,
+            `run ${run}/${runs} ${f.backend} ${f.contestant} ${scene}: ${rates}, ${f.cpuNanos.toFixed(0)} ns CPU`,
           )
         }
       }
@@ -101,7 +113,8 @@ const thousands = (rate: number) => Math.round(rate / 1000)
 
 function print(
   rows: readonly FlowRow[],
-  crowded: readonly OneCpuRow[],
+  crowded: readonly RateRow[],
+  merged: readonly RateRow[],
   stages: readonly StageRow[],
   targets: readonly Verdict[],
   skipped: readonly string[],
@@ -120,15 +133,9 @@ function print(
     })),
   )
   console.log('Sender and receiver on one CPU, which is then the limit:')
-  console.table(
-    crowded.map((r) => ({
-      backend: r.backend,
-      receiver: r.contestant,
-      'k/s': thousands(r.receivedRate),
-      'of sent %': Number((r.share * 100).toFixed(1)),
-      'millrace rate ÷': r.contestant === 'millrace' ? '' : r.rateRatio.toFixed(2),
-    })),
-  )
+  printRates(crowded)
+  console.log('Bursts that arrive as one packet each, as after the GRO of a NIC:')
+  printRates(merged)
   console.log('Where the nanoseconds of a datagram go (CPU of the receive thread, emptying a full ring):')
   const round = ({ backend, ...parts }: StageRow) =>
     Object.fromEntries(Object.entries(parts).map(([name, ns]) => [name, Number(ns.toFixed(1))]))
@@ -140,4 +147,17 @@ function print(
     )
   }
   for (const reason of skipped) console.log(`skipped: ${reason}`)
+}
+
+function printRates(rows: readonly RateRow[]): void {
+  console.table(
+    rows.map((r) => ({
+      backend: r.backend,
+      receiver: r.contestant,
+      'k/s': thousands(r.receivedRate),
+      'of sent %': Number((r.share * 100).toFixed(1)),
+      'CPU ns': Math.round(r.cpuNanos),
+      'millrace rate ÷': r.contestant === 'millrace' ? '' : r.rateRatio.toFixed(2),
+    })),
+  )
 }

@@ -3,11 +3,13 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { blast } from '../../test/rig/blast.js'
 import { type Pair, runIn, spawnIn, V4 } from '../../test/rig/netns.js'
-import { type Backend, type Contestant, PORT, receiver, type Stage } from './contestants.js'
+import { type Backend, type Contestant, PORT, receiver, type Scene, type Stage } from './contestants.js'
 
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 /** Until a foreign program has its ring; and until the last frames are through. */
 const SETTLE_MS = 700
+/** Datagrams of a merged burst: 64 KiB hold many more, and a NIC merges no more than came in one go. */
+const MERGED = 16
 /** Nothing here takes this long; a child that does is killed and the bench fails. */
 const PATIENCE_MS = 20_000
 
@@ -15,8 +17,7 @@ const PATIENCE_MS = 20_000
 export interface Flow {
   readonly backend: Backend
   readonly contestant: string
-  /** Sender and receiver share one CPU, so that the CPU is the limit and not the sender alone. */
-  readonly oneCpu: boolean
+  readonly scene: Scene
   readonly sent: number
   /** Datagrams a second that came out of the sender, and of the receiver. */
   readonly sentRate: number
@@ -88,17 +89,12 @@ function report(text: string): Report {
 }
 
 /** Sends as fast as it goes for `seconds` to a contestant that waits. */
-export async function flow(
-  pair: Pair,
-  contestant: Contestant,
-  seconds: number,
-  oneCpu: boolean,
-): Promise<Flow> {
-  const { child, ready, ended } = start(pair, contestant.command, oneCpu ? 0 : 1)
+export async function flow(pair: Pair, contestant: Contestant, seconds: number, scene: Scene): Promise<Flow> {
+  const { child, ready, ended } = start(pair, contestant.command, scene === 'oneCpu' ? 0 : 1)
   try {
     await (contestant.ours ? ready() : sleep(SETTLE_MS))
     const before = contestant.ours ? 0 : cpuNanos(child.pid!)
-    const sent = await send(pair, { seconds })
+    const sent = await send(pair, scene === 'merged' ? { seconds, gso: MERGED } : { seconds })
     await sleep(SETTLE_MS / 2)
     const foreignCpu = contestant.ours ? 0 : cpuNanos(child.pid!) - before
     if (contestant.ours) child.stdin!.end()
@@ -109,7 +105,7 @@ export async function flow(
     return {
       backend: contestant.backend,
       contestant: contestant.name,
-      oneCpu,
+      scene,
       sent: sent.sent,
       sentRate: sent.sent / sent.seconds,
       receivedRate: received / sent.seconds,
@@ -145,10 +141,11 @@ export async function drain(pair: Pair, backend: Backend, stage: Stage, count: n
   }
 }
 
-async function send(pair: Pair, how: { seconds?: number; count?: number; rate?: number }) {
+async function send(pair: Pair, how: { seconds?: number; count?: number; rate?: number; gso?: number }) {
   const to = `${V4[1]}:${PORT}`
-  const done = await blast(pair.a, { to, size: '100', flows: 16, via: 'packet', interface: 'va', ...how })
-    .done
+  const path =
+    how.gso === undefined ? ({ via: 'packet', interface: 'va' } as const) : { via: 'socket' as const }
+  const done = await blast(pair.a, { to, size: '100', flows: 16, ...path, ...how }).done
   return { sent: done.sent, seconds: done['seconds'] as number, dropped: done.interface_tx_dropped }
 }
 

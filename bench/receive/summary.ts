@@ -1,5 +1,5 @@
 import { median } from '../pipeline/summary.js'
-import { BACKENDS, type Backend, STAGES } from './contestants.js'
+import { BACKENDS, type Backend, type Scene, STAGES } from './contestants.js'
 import type { Drain, Flow } from './run.js'
 
 /** One contestant, medians of its runs. */
@@ -24,29 +24,30 @@ export interface FlowRow {
 /** From this share of the sent datagrams on we call the sender the limit. */
 const ALL = 0.98
 
-/** One contestant on the sender's CPU, medians of its runs. */
-export interface OneCpuRow {
+/** One contestant where the sender is as fast as the receiver lets it be; medians of its runs. */
+export interface RateRow {
   readonly backend: Backend
   readonly contestant: string
-  /** Datagrams a second that one CPU sends, carries and receives. */
   readonly receivedRate: number
+  readonly cpuNanos: number
   readonly share: number
   /** Millrace's rate ÷ this one's. */
   readonly rateRatio: number
 }
 
 /** Pairs of runs that followed each other are compared: the rate of this kind of machine changes over minutes. */
-export function oneCpuRows(flows: readonly Flow[]): OneCpuRow[] {
-  const crowded = flows.filter((f) => f.oneCpu)
-  const names = [...new Set(crowded.map((f) => `${f.backend} ${f.contestant}`))]
+export function rateRows(all: readonly Flow[], scene: Scene): RateRow[] {
+  const flows = all.filter((f) => f.scene === scene)
+  const names = [...new Set(flows.map((f) => `${f.backend} ${f.contestant}`))]
   return names.map((name) => {
-    const own = crowded.filter((f) => `${f.backend} ${f.contestant}` === name)
+    const own = flows.filter((f) => `${f.backend} ${f.contestant}` === name)
     const { backend, contestant } = own[0]!
-    const ours = crowded.filter((f) => f.backend === backend && f.contestant === 'millrace')
+    const ours = flows.filter((f) => f.backend === backend && f.contestant === 'millrace')
     return {
       backend,
       contestant,
       receivedRate: median(own.map((f) => f.receivedRate)),
+      cpuNanos: median(own.map((f) => f.cpuNanos)),
       share: median(own.map((f) => f.received / f.sent)),
       rateRatio: median(own.map((f, run) => (ours[run]?.receivedRate ?? Number.NaN) / f.receivedRate)),
     }
@@ -54,7 +55,7 @@ export function oneCpuRows(flows: readonly Flow[]): OneCpuRow[] {
 }
 
 export function flowRows(all: readonly Flow[]): FlowRow[] {
-  const flows = all.filter((f) => !f.oneCpu)
+  const flows = all.filter((f) => f.scene === 'apart')
   const names = [...new Set(flows.map((f) => `${f.backend} ${f.contestant}`))]
   const rows = names.map((name) => {
     const own = flows.filter((f) => `${f.backend} ${f.contestant}` === name)
