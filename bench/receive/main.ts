@@ -109,6 +109,18 @@ async function measure(runs: number, seconds: number): Promise<{ flows: Flow[]; 
   return { flows, drains }
 }
 
+/** What every table shows of a contestant. */
+const figures = (r: FlowRow | RateRow) => ({
+  backend: r.backend,
+  receiver: r.contestant,
+  'k/s': thousands(r.receivedRate),
+  'of sent %': Number((r.share * 100).toFixed(1)),
+  'CPU ns': Math.round(r.cpuNanos),
+})
+
+/** Millrace against a contestant; of itself there is none. */
+const ratio = (r: FlowRow | RateRow, value: number) => (r.contestant === 'millrace' ? '' : value.toFixed(2))
+
 const thousands = (rate: number) => Math.round(rate / 1000)
 
 function print(
@@ -119,14 +131,9 @@ function print(
   targets: readonly Verdict[],
   skipped: readonly string[],
 ): void {
-  const ratio = (r: FlowRow, value: number) => (r.contestant === 'millrace' ? '' : value.toFixed(2))
   console.table(
     rows.map((r) => ({
-      backend: r.backend,
-      receiver: r.contestant,
-      'k/s': thousands(r.receivedRate),
-      'of sent %': Number((r.share * 100).toFixed(1)),
-      'CPU ns': Math.round(r.cpuNanos),
+      ...figures(r),
       'millrace arrived ÷': ratio(r, r.shareRatio),
       'millrace CPU ÷': ratio(r, r.cpuRatio),
       limit: r.senderLimited ? 'sender' : 'receiver',
@@ -152,12 +159,8 @@ function print(
 function printRates(rows: readonly RateRow[]): void {
   console.table(
     rows.map((r) => ({
-      backend: r.backend,
-      receiver: r.contestant,
-      'k/s': thousands(r.receivedRate),
-      'of sent %': Number((r.share * 100).toFixed(1)),
-      'CPU ns': Math.round(r.cpuNanos),
-      'millrace rate ÷': r.contestant === 'millrace' ? '' : r.rateRatio.toFixed(2),
+      ...figures(r),
+      'millrace rate ÷': ratio(r, r.rateRatio),
     })),
   )
 }
