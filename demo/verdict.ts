@@ -53,5 +53,16 @@ export function booksText(v: Verdict, account: Account): string {
   const open = v.sent - v.nats_received - sumOf(v.dropped)
   t.push(['unaccounted for', number(open)])
   const checked = `${number(account.received)} checked byte for byte: ${account.corrupt} corrupt, ${account.misplaced} on a wrong queue, ${account.duplicates} twice`
-  return `${t.toString()}\n${checked}`
+  return [t.toString(), checked, ...shortfall(v)].join('\n')
+}
+
+/** From this share of what was asked for on the sender kept its pace. */
+const KEPT = 0.98
+
+/** What to say when the sender, and nobody else, is why there is less than announced. */
+function shortfall(v: Verdict): string[] {
+  const asked = v.rate * v.seconds
+  if (v.sent >= asked * KEPT) return []
+  const pace = `${number(Math.round(v.sent / v.seconds))} datagrams a second of the ${number(v.rate)} asked for`
+  return [`The sender managed ${pace}: this machine is busy, or that is its limit.`]
 }
