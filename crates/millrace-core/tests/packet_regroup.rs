@@ -245,7 +245,9 @@ fn under_traffic_the_switch_loses_and_doubles_nothing() {
     for round in 0..4 {
         let tpacket = if round % 2 == 0 { Tpacket::V3 } else { Tpacket::V2 };
         let pair = quiet_pair(1);
-        let mut opened = open(&pair, &EngineConfig { tpacket, packet_slot_bytes: 2048, ..steered(4) });
+        // V3 uses up a block each millisecond: two seconds for a reader that gets no CPU.
+        let rings = EngineConfig { packet_block_bytes: 1 << 14, packet_blocks: 2048, ..steered(4) };
+        let mut opened = open(&pair, &EngineConfig { tpacket, packet_slot_bytes: 2048, ..rings });
         let (done, moved) = (AtomicBool::new(false), AtomicUsize::new(0));
         let (sent, keeps) = thread::scope(|s| {
             let sender = s.spawn(|| pair.in_a(|| send_until(&done)));

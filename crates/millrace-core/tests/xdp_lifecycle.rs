@@ -5,7 +5,7 @@ mod xdp_support;
 
 use std::{
     collections::HashSet,
-    sync::atomic::{AtomicU16, Ordering},
+    sync::atomic::{AtomicBool, AtomicU16, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -262,13 +262,20 @@ fn closing_under_traffic_loses_nothing() {
         let pair = Pair::new(2);
         let socket = udp_socket(&pair);
         let mut receivers = pair.in_b(|| open(mode, 16_384)).unwrap().receivers;
-        let (mut sink, sent) = (Collector::default(), AtomicU16::new(0));
+        let (mut sink, sent, closed) = (Collector::default(), AtomicU16::new(0), AtomicBool::new(false));
         let (mut by_stack, mut closing) = (HashSet::new(), Duration::ZERO);
         thread::scope(|s| {
             s.spawn(|| {
                 pair.in_a(|| {
                     let sender = RawSender::new("va");
+                    let start = Instant::now();
                     for i in 0..SENT {
+                        while i > SENT / 3 * 2
+                            && !closed.load(Ordering::Relaxed)
+                            && start.elapsed() < PATIENCE
+                        {
+                            thread::sleep(Duration::from_millis(1));
+                        }
                         sender.send(&Pair::v4(1000 + i, 9000).bytes(b"x"));
                         sent.store(i + 1, Ordering::Relaxed);
                         if i % 50 == 49 {
@@ -293,6 +300,7 @@ fn closing_under_traffic_loses_nothing() {
             let start = Instant::now();
             receivers.iter_mut().for_each(Receiver::close_intake);
             closing = start.elapsed();
+            closed.store(true, Ordering::Relaxed);
             drain(&mut receivers, &mut sink);
             let by_us = sink.datagrams;
             // What the last series of receive calls did not find never was in the rings.
