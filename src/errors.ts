@@ -64,7 +64,8 @@ export const ERRORS = {
   },
   MILLRACE_E_PORT: {
     exit: EXIT.refused,
-    meaning: 'A port (UDP to receive on, or TCP of `MILLRACE_HTTP`) is taken (a UDP port: for longer than 0.3 s) or may not be bound.',
+    meaning:
+      'A port (UDP to receive on, or TCP of `MILLRACE_HTTP`) is taken (a UDP port: for longer than 0.3 s) or may not be bound.',
     remedy: 'Find the owner with `ss -lunp` or `ss -ltnp`, or choose another port.',
   },
   MILLRACE_E_PERMISSION: {
