@@ -108,6 +108,16 @@ pub fn exact_timers() {
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong, 0, 0, 0) };
 }
 
+/// Times that the calling thread gave its CPU away by itself, to wait or to sleep (getrusage(2), RUSAGE_THREAD). What merely
+/// interrupts it, or runs before it, does not count.
+pub fn times_slept() -> libc::c_long {
+    // SAFETY: rusage is plain old data; all zero is valid.
+    let mut usage: libc::rusage = unsafe { mem::zeroed() };
+    // SAFETY: the call fills the struct it is given. It fails for an unknown `who` only.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    usage.ru_nvcsw
+}
+
 /// CPU the calling thread runs on now (sched_getcpu(3)).
 pub fn current() -> u16 {
     // SAFETY: no preconditions.

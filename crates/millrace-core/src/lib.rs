@@ -22,6 +22,7 @@ pub mod error;
 pub mod lane;
 pub mod net;
 pub mod packet;
+mod real_time;
 mod receive_thread;
 pub mod reload;
 pub mod rule;

@@ -10,7 +10,8 @@ use std::{
 };
 
 use crate::{
-    affinity, config::BusyPoll, error::Result, rx::Receiver, scatter::Scatter, stats::ThreadCounters,
+    affinity, config::BusyPoll, error::Result, real_time::RealTime, rx::Receiver, scatter::Scatter,
+    stats::ThreadCounters,
 };
 
 /// Longest sleep of an idle receive thread: how soon it sees a stop request and refreshes the kernel's counters.
@@ -25,12 +26,6 @@ const BACKLOG: usize = 64;
 const TRAFFIC_FLOWS: Duration = Duration::from_millis(2);
 /// How long a thread that ends by an error sees to it that its last datagrams are taken.
 const LAST_LOOK: Duration = Duration::from_secs(1);
-/// A thread with real-time priority that ran for so long without a pause sleeps for a moment all the same, so that workers
-/// and the kernel's own threads on its CPU get their turn.
-const REAL_TIME_RUN: Duration = Duration::from_millis(10);
-const REAL_TIME_PAUSE: Duration = Duration::from_micros(100);
-/// A wait of so long was one: poll(2) returns sooner where something is there already.
-const WAITED: Duration = Duration::from_micros(20);
 /// Longer than a TPACKET_V3 block stays open (1 ms).
 const RETIRE_GRACE: Duration = Duration::from_millis(5);
 
@@ -91,7 +86,7 @@ impl<R: Receiver> ReceiveThread<R> {
 
     fn receive_until_stopped(&mut self) -> Result<()> {
         let mut last_frame: Option<Instant> = None;
-        let mut awake_since = Instant::now();
+        let mut real_time = RealTime::new(self.priority.is_some());
         let mut counters_at = Instant::now();
         while !self.stop.load(Ordering::Acquire) {
             self.scatter.refresh();
@@ -110,10 +105,8 @@ impl<R: Receiver> ReceiveThread<R> {
                 std::hint::spin_loop();
                 continue;
             }
-            if self.priority.is_some() && now.duration_since(awake_since) >= REAL_TIME_RUN {
+            if real_time.pause(now) {
                 self.counters.sleeps.add(1);
-                thread::sleep(REAL_TIME_PAUSE);
-                awake_since = Instant::now();
                 continue;
             }
             if frames >= BACKLOG {
@@ -124,14 +117,10 @@ impl<R: Receiver> ReceiveThread<R> {
             let flowing = last_frame.is_some_and(|at| now.duration_since(at) < TRAFFIC_FLOWS);
             if flowing && self.busy_poll == BusyPoll::Adaptive && !R::POLL_COALESCES {
                 thread::sleep(self.pace.min(longest));
-                awake_since = Instant::now();
             } else {
                 self.receiver.wait(longest)?;
-                let after = Instant::now();
-                if after.duration_since(now) >= WAITED {
-                    awake_since = after;
-                }
             }
+            real_time.waited(now);
         }
         Ok(())
     }
@@ -141,6 +130,7 @@ impl<R: Receiver> ReceiveThread<R> {
     fn read_out(&mut self) -> bool {
         let deadline = Instant::now() + FINAL_DRAIN;
         thread::sleep(RETIRE_GRACE);
+        let mut real_time = RealTime::new(self.priority.is_some());
         while Instant::now() < deadline {
             // What the error was is noted already.
             let found = self.receiver.receive(&mut self.scatter).unwrap_or(0);
@@ -150,6 +140,7 @@ impl<R: Receiver> ReceiveThread<R> {
             if found == 0 {
                 return true;
             }
+            real_time.pause(now);
         }
         false
     }
@@ -159,6 +150,7 @@ impl<R: Receiver> ReceiveThread<R> {
     fn drain(&mut self) {
         let deadline = Instant::now() + FINAL_DRAIN;
         let mut idle = 0;
+        let mut real_time = RealTime::new(self.priority.is_some());
         while idle < 2 && Instant::now() < deadline {
             match self.receiver.receive(&mut self.scatter) {
                 Ok(0) => {
@@ -174,6 +166,7 @@ impl<R: Receiver> ReceiveThread<R> {
             let now = Instant::now();
             self.scatter.publish(now);
             self.scatter.wake_due(now);
+            real_time.pause(now);
         }
         self.scatter.publish(Instant::now());
     }

@@ -13,6 +13,7 @@ use std::{
 use millrace_core::{
     affinity,
     config::{EngineConfig, FanoutFlag, FanoutMode, Tpacket},
+    net::Interface,
     rx::{Opened, Receiver, packet, packet::PacketReceiver},
 };
 use rig::{Pair, RawSender};
@@ -275,8 +276,13 @@ fn number(payload: &[u8]) -> usize {
 
 /// Numbered datagrams at a steady pace; returns how many.
 fn send_until(done: &AtomicBool) -> usize {
+    send_from(0, done)
+}
+
+/// As [`send_until`], beginning with a number; returns the number behind the last.
+fn send_from(first: usize, done: &AtomicBool) -> usize {
     let raw = RawSender::new("va");
-    let mut sent = 0;
+    let mut sent = first;
     while !done.load(Ordering::Relaxed) {
         for _ in 0..10 {
             let mut payload = vec![(sent % 3) as u8];
@@ -320,4 +326,117 @@ fn read_all(receivers: &mut [PacketReceiver], done: &AtomicBool, moved: &AtomicU
         done.store(true, Ordering::Relaxed);
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     })
+}
+
+/// Rings so small, and readers so slow, that the sender is faster.
+fn overloaded(tpacket: Tpacket) -> EngineConfig {
+    // 4 blocks, or 16 slots.
+    EngineConfig { tpacket, packet_blocks: 4, packet_slot_bytes: 32_768, ..steered(4) }
+}
+
+/// Frames lost before any ring saw them.
+fn backlog(pair: &Pair) -> u64 {
+    pair.in_b(|| Interface::by_name("vb").unwrap().link().unwrap().statistics.rx_dropped)
+}
+
+/// Reads slowly, until so many groups were moved to, or so many datagrams were lost, and then all there is.
+fn overflow(
+    pair: &Pair,
+    opened: &mut Opened<PacketReceiver>,
+    first: usize,
+    groups: u64,
+) -> (usize, Vec<Keep>) {
+    const ENOUGH: u64 = 500;
+    const LOOK_EVERY: Duration = Duration::from_millis(300);
+    let (done, ready) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let before = opened.receivers.iter_mut().map(|r| r.counters().lost[0].1).collect::<Vec<_>>();
+    let members = opened.receivers.len();
+    let (done, ready) = (&done, &ready);
+    thread::scope(|s| {
+        let sender = s.spawn(move || pair.in_a(|| send_from(first, done)));
+        let read = move |r: &mut PacketReceiver, before: u64| {
+            let (start, mut keep, mut last) = (Instant::now(), Keep::default(), Instant::now());
+            let (mut counted, mut looked) = (false, start);
+            while start.elapsed() < PATIENCE && !(done.load(Ordering::Relaxed) && last.elapsed() > 4 * QUIET)
+            {
+                if r.receive(&mut keep).unwrap() > 0 {
+                    last = Instant::now();
+                }
+                thread::sleep(Duration::from_millis(3));
+                // Seldom, because looking takes the kernel's counters from the ring that is left.
+                if counted || looked.elapsed() < LOOK_EVERY {
+                    continue;
+                }
+                looked = Instant::now();
+                // The one that dies gets nothing.
+                let idle = r.rx_queue() == 3;
+                if rebuilds(r) >= groups && (idle || r.counters().lost[0].1 >= before + ENOUGH) {
+                    counted = true;
+                    ready.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            assert!(counted, "no new group, or no loss");
+            keep
+        };
+        let keeps: Vec<Keep> = pair.in_b(|| {
+            thread::scope(|s| {
+                let threads: Vec<_> = opened
+                    .receivers
+                    .iter_mut()
+                    .zip(before)
+                    .map(|(r, n)| s.spawn(move || read(r, n)))
+                    .collect();
+                let start = Instant::now();
+                while ready.load(Ordering::Relaxed) < members && start.elapsed() < PATIENCE {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                done.store(true, Ordering::Relaxed);
+                threads.into_iter().map(|t| t.join().unwrap()).collect()
+            })
+        });
+        (sender.join().unwrap(), keeps)
+    })
+}
+
+/// The last of four members dies, which gets nothing; the others get more than their rings hold, before, meanwhile and
+/// afterwards.
+#[test]
+fn while_rings_overflow_the_switch_hides_no_loss_and_doubles_nothing() {
+    if !rig::privileged("while_rings_overflow_the_switch_hides_no_loss_and_doubles_nothing") {
+        return;
+    }
+    for tpacket in [Tpacket::V3, Tpacket::V2] {
+        let pair = quiet_pair(1);
+        let mut opened = open(&pair, &overloaded(tpacket));
+        let mut so_far = [0, 0];
+        let mut sent = 0;
+        for (phase, groups) in [("before", 0), ("switch", 1), ("after", 1)] {
+            if phase == "switch" {
+                drop(opened.receivers.remove(3));
+            }
+            let first = sent;
+            let (next, keeps) = overflow(&pair, &mut opened, first, groups);
+            sent = next;
+            let mut got: Vec<usize> = keeps.iter().flat_map(|k| &k.got).map(|g| number(&g.payload)).collect();
+            for keep in &keeps {
+                let order: Vec<usize> = keep.got.iter().map(|g| number(&g.payload)).collect();
+                assert!(order.is_sorted(), "{tpacket:?} {phase}: a flow comes in order");
+            }
+            let alive: &[u16] = if phase == "before" { &[0, 1, 2, 3] } else { &[0, 1, 2] };
+            assert!(keeps.iter().all(|k| in_order(k, alive)), "{tpacket:?} {phase}");
+            got.sort_unstable();
+            let twice = got.windows(2).filter(|w| w[0] == w[1]).count();
+            assert_eq!(twice, 0, "{tpacket:?} {phase}");
+            assert!(got.iter().all(|n| (first..sent).contains(n)), "{tpacket:?} {phase}");
+            let now = [lost(&mut opened), backlog(&pair)];
+            let gone: u64 = now.iter().zip(so_far).map(|(now, before)| now - before).sum();
+            so_far = now;
+            let (books, sent) = (got.len() as u64 + gone, (sent - first) as u64);
+            if phase == "switch" {
+                assert!(books >= sent, "{tpacket:?}: {} of {sent}, {gone} lost", got.len());
+            } else {
+                assert_eq!(books, sent, "{tpacket:?} {phase}: {} and {gone} lost", got.len());
+            }
+        }
+    }
 }

@@ -5,15 +5,18 @@ mod rig;
 use std::{
     io,
     net::UdpSocket,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use millrace_core::{
     affinity,
-    config::EngineConfig,
+    config::{BackendChoice, EngineConfig, Tpacket},
     engine::{Engine, EngineStats},
+    net::Interface,
 };
+use rig::{Pair, RawSender};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -98,4 +101,116 @@ fn refused_priority_is_said_once_and_the_threads_run_without() {
     })
     .join()
     .unwrap();
+}
+
+/// Turns on the receive thread's CPU that an ordinary thread must get, each after it was kept away for so long.
+const TURNS: u64 = 30;
+/// More datagrams than any of the rings holds and the receive thread can take meanwhile.
+const OVERLOAD: u64 = 50_000;
+const AWAY: Duration = Duration::from_millis(5);
+
+/// Rules that take so long that a sender on another CPU is faster.
+fn slow_rules() -> String {
+    let rules: String = (1..=3000).map(|i| format!("u32[0] + {i} == 1 => drop\n")).collect();
+    format!("{rules}else => queue(0)")
+}
+
+fn sum(counts: &serde_json::Map<String, serde_json::Value>) -> u64 {
+    counts.values().filter_map(serde_json::Value::as_u64).sum()
+}
+
+/// Frames to port 9000 until it is told to stop; what it returns was handed to the interface.
+fn flood(sent: &AtomicU64, done: &AtomicBool) {
+    let raw = RawSender::new("va");
+    let frame = Pair::v4(1000, 9000).bytes(&[0xff; 20]);
+    while !done.load(Ordering::Relaxed) {
+        raw.send(&frame);
+        sent.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The calling thread is the ordinary one, on the receive thread's CPU, and so is whoever stops the engine.
+fn turns_beside(pair: &Pair, config: EngineConfig) {
+    let (cpu, others) = (config.rx_cpus[0], affinity::allowed().unwrap());
+    let (sent, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let dropped = || Interface::by_name("vb").unwrap().link().unwrap().statistics.rx_dropped;
+    let before = dropped();
+    let mut engine = Engine::open(config).unwrap();
+    let bytes = engine.plan().queue_bytes;
+    let mut memory = vec![0u64; bytes.div_ceil(8)];
+    // SAFETY: zeroed, for this queue alone, and freed after the engine was dropped.
+    unsafe { engine.attach(0, memory.as_mut_ptr().cast(), bytes).unwrap() };
+    let (sent, done) = (&sent, &done);
+    let stats = thread::scope(|s| {
+        let sender = s.spawn(move || {
+            let elsewhere: Vec<usize> = others.into_iter().filter(|other| *other != cpu).collect();
+            affinity::restrict(&elsewhere).unwrap();
+            pair.in_a(|| flood(sent, done));
+        });
+        affinity::pin(cpu).unwrap();
+        engine.start().unwrap();
+        let start = Instant::now();
+        let (mut turns, mut last) = (0, start);
+        // The books say how often the receive thread gave way; the clock, how often we had to wait for it.
+        let wanted = |turns| turns < TURNS || sent.load(Ordering::Relaxed) < OVERLOAD;
+        while wanted(turns) && start.elapsed() < PATIENCE {
+            let now = Instant::now();
+            turns += u64::from(now.duration_since(last) >= AWAY);
+            last = now;
+        }
+        done.store(true, Ordering::Relaxed);
+        sender.join().unwrap();
+        let stats = engine.stats();
+        let thread = &stats.threads[0];
+        assert!(turns >= TURNS && thread.sleeps >= TURNS, "{turns} turns: {thread:#?}");
+        assert_eq!(thread.priority, Some(1));
+        engine.stop();
+        engine.stats()
+    });
+    drop(engine);
+    let backlog = dropped() - before;
+    let over = |f: fn(&millrace_core::stats::ThreadStats) -> u64| stats.threads.iter().map(f).sum::<u64>();
+    let (received, lost) = (over(|t| t.received), over(|t| sum(&t.kernel_lost)));
+    assert!(received > 0 && lost > 0, "{stats:#?}");
+    assert_eq!(received + lost + backlog, sent.load(Ordering::Relaxed), "{stats:#?}");
+    let queue = &stats.queues[0];
+    assert_eq!(received, queue.scattered + queue.queue_full, "{stats:#?}");
+    assert_eq!(queue.scattered, queue.depth);
+}
+
+/// The receive thread has more to do than it can, and lets others have a turn all the same.
+#[test]
+fn a_receive_thread_that_is_never_done_lets_an_ordinary_thread_on_its_cpu_run() {
+    if !rig::privileged("a_receive_thread_that_is_never_done_lets_an_ordinary_thread_on_its_cpu_run") {
+        return;
+    }
+    if let Err(e) = affinity::try_fifo(1) {
+        eprintln!("SKIP: not even root may have real-time priority here: {e}");
+        return;
+    }
+    let cpus = affinity::allowed().unwrap();
+    if cpus.len() < 2 {
+        eprintln!("SKIP: the sender needs a CPU of its own");
+        return;
+    }
+    for (backend, tpacket) in [
+        (BackendChoice::Socket, Tpacket::V3),
+        (BackendChoice::Packet, Tpacket::V3),
+        (BackendChoice::Packet, Tpacket::V2),
+    ] {
+        let pair = Pair::new(1);
+        let mut config = config(Some(1), "adaptive");
+        config.backend = backend;
+        config.tpacket = tpacket;
+        config.interface = Some("vb".into());
+        config.listen[0].address = None;
+        config.listen[0].port = 9000;
+        config.rx_threads = 1;
+        config.rx_cpus = vec![cpus[0]];
+        config.rules = slow_rules();
+        config.socket_rcvbuf = 1 << 20;
+        config.packet_slot_bytes = 2048;
+        config.packet_blocks = 8;
+        pair.in_b(|| turns_beside(&pair, config));
+    }
 }

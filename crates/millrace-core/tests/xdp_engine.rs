@@ -24,8 +24,12 @@ struct Running {
 
 /// Opens and starts in the receiving namespace, where the threads then stay.
 fn start(pair: &Pair, config: EngineConfig) -> Running {
+    start_with(pair, config, "queue(0)")
+}
+
+fn start_with(pair: &Pair, config: EngineConfig, rules: &str) -> Running {
     pair.in_b(|| {
-        let config = EngineConfig { backend: BackendChoice::Xdp, rules: "queue(0)".into(), ..config };
+        let config = EngineConfig { backend: BackendChoice::Xdp, rules: rules.into(), ..config };
         let mut engine = Engine::open(config).unwrap();
         let bytes = engine.plan().queue_bytes;
         let mut memory = vec![0u64; bytes.div_ceil(8)];
@@ -101,6 +105,63 @@ fn an_interface_that_goes_and_comes_is_received_from_again() {
     assert!(stats.threads.iter().all(|t| t.error.is_none()), "{stats:#?}");
     let sum: u64 = stats.threads.iter().map(|t| t.scattered + t.dropped.queue_full).sum();
     assert_eq!(sum, 2000);
+}
+
+/// Rules that change while there is no program, and a program that is installed again.
+#[test]
+fn early_drops_follow_the_rules_over_a_removed_interface_and_are_counted_once() {
+    if !rig::privileged("early_drops_follow_the_rules_over_a_removed_interface_and_are_counted_once") {
+        return;
+    }
+    // Three times that fits a ring.
+    const EACH: u64 = 60;
+    let pair = Pair::new(2);
+    let channels = |ns: &str, change: &str| rig::run(&format!("ip netns exec {ns} ethtool -L {change}"));
+    let one = "first: u8[0] == 1 => drop\nelse => queue(0)";
+    let two = "second: u8[0] == 2 => drop\nthird: u8[0] == 3 => drop\nelse => queue(0)";
+    channels(&pair.a, "va tx 1");
+    channels(&pair.b, "vb rx 1");
+    let mut running = start_with(&pair, support::config(ONE_PORT, "vb", 1), one);
+    // As many datagrams that begin with 1, 2 and 3; how many times that were dropped early and received by then.
+    let sent = |running: &Running, early: u64, received: u64| {
+        pair.in_a(|| {
+            let raw = RawSender::new("va");
+            for i in 0..3 * EACH {
+                raw.send(&Pair::v4(1000, 9000).bytes(&[1 + (i % 3) as u8; 20]));
+            }
+        });
+        let all = |s: &EngineStats| s.early_dropped + s.threads.iter().map(|t| t.received).sum::<u64>();
+        let stats = await_stats(running, "datagrams", |s| all(s) >= (early + received) * EACH);
+        let by_thread: u64 = stats.threads.iter().map(|t| t.dropped.rule).sum();
+        let got = stats.threads.iter().map(|t| t.received).sum::<u64>();
+        assert_eq!((stats.early_dropped, got, by_thread), (early * EACH, received * EACH, 0), "{stats:#?}");
+        stats.rules.iter().map(|rule| rule.dropped / EACH).collect::<Vec<_>>()
+    };
+    assert_eq!(sent(&running, 1, 2), [1, 0]);
+    // Installed again, for the second rx queue.
+    channels(&pair.b, "vb rx 2");
+    channels(&pair.a, "va tx 2");
+    await_stats(&running, "two sockets", |s| sockets(s) == 2);
+    assert_eq!(sent(&running, 2, 4), [2, 0]);
+    let replug = |running: &mut Running, rules: Option<&str>| {
+        pair.unplug();
+        await_stats(running, "the loss", |s| s.threads[0].away.is_some());
+        rules.map(|rules| running.engine.reload(rules).unwrap());
+        pair.plug(2, rig::MAC_B);
+        await_stats(running, "two sockets", |s| sockets(s) == 2);
+    };
+    replug(&mut running, Some(two));
+    assert_eq!(sent(&running, 4, 5), [1, 1, 0]);
+    replug(&mut running, None);
+    assert_eq!(sent(&running, 6, 6), [2, 2, 0]);
+    replug(&mut running, Some(one));
+    assert_eq!(sent(&running, 7, 8), [3, 0]);
+    replug(&mut running, Some("queue(0)"));
+    sent(&running, 7, 11);
+    running.engine.stop();
+    let stats = running.engine.stats();
+    let queue = &stats.queues[0];
+    assert_eq!((stats.early_dropped, queue.scattered + queue.queue_full), (7 * EACH, 11 * EACH));
 }
 
 #[test]

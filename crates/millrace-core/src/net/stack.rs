@@ -51,6 +51,8 @@ struct Found {
     master: u32,
     /// What that one is.
     master_kind: Kind,
+    /// It is a port of Open vSwitch, or of a bond that is one, and so on.
+    switched: bool,
     /// What the interface is.
     kind: Kind,
     /// Addresses of it and of what lies below it, where its frames have Ethernet headers.
@@ -116,10 +118,10 @@ impl Stack {
         (self.found.master != 0).then_some(self.found.master)
     }
 
-    /// The interface is a port of Open vSwitch. What comes up by the switch's internal ports came in by this interface as
-    /// well, and nothing about those says so.
+    /// The interface is a port of Open vSwitch, be it by way of a bond. What comes up by the switch's internal ports came in
+    /// by this interface as well, and nothing about those says so.
     pub(crate) fn is_switched(&self) -> bool {
-        self.found.master_kind == Kind::Switch
+        self.found.switched
     }
 
     /// The interface is a VRF: a ring on it hears nothing.
@@ -216,8 +218,11 @@ fn found(rows: &[Row], base: u32) -> Found {
     } else {
         Vec::new()
     };
-    // No link has index 0, and so no kind.
-    Found { on: stacked(rows, base), master, master_kind: row(master).kind, kind, macs }
+    // No link has index 0, and so no kind and no master. More steps than links would be a circle.
+    let mut masters =
+        std::iter::successors(Some(row(master)), |above| Some(row(above.master))).take(rows.len());
+    let switched = masters.any(|above| above.kind == Kind::Switch);
+    Found { on: stacked(rows, base), master, master_kind: row(master).kind, switched, kind, macs }
 }
 
 /// `base`, and what it lies on or has as ports, directly or by way of another.
@@ -380,10 +385,27 @@ mod tests {
             let rows = rows.map(|m| row(&m));
             let of = |base| found(&rows, base);
             assert_eq!((of(7).master, of(7).master_kind, of(7).kind), (9, kind, Kind::Other));
+            assert_eq!(of(7).switched, kind == Kind::Switch);
             // The internal port itself is as good as any; a VRF's own is not.
             assert_eq!((of(8).master, of(8).master_kind, of(8).kind), (0, Kind::Other, kind));
             assert_eq!(of(8).on, [8]);
         }
+    }
+
+    #[test]
+    fn ports_of_a_bond_that_is_a_port_of_open_vswitch_are_its_ports_too() {
+        let port_of = |index, kind: &[u8], master: u32| {
+            row(&message(index, kind, &[attribute(IFLA_MASTER, &master.to_ne_bytes())]))
+        };
+        let rows = [
+            port_of(2, b"", 5),
+            port_of(5, b"bond", 9),
+            row(&message(9, b"openvswitch", &[])),
+            port_of(3, b"", 4),
+        ];
+        assert_eq!([2, 5, 9, 3].map(|base| found(&rows, base).switched), [true, true, false, false]);
+        // A list that contradicts itself ends all the same.
+        assert!(!found(&[port_of(1, b"", 2), port_of(2, b"", 1)], 1).switched);
     }
 
     #[test]

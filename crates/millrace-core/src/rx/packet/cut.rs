@@ -6,6 +6,9 @@
 //! times (SO_TIMESTAMPNS; Documentation/networking/timestamping.rst, net/core/dev.c `net_timestamp_check`), and a ring
 //! takes that stamp; without one each ring would read the clock for itself (`tpacket_rcv`).
 //!
+//! What overflows meanwhile has no time: each group counts what its own rings had no room for, and so a frame that the
+//! other one delivers or counts too may be among the lost. That is too much, and never too little.
+//!
 //! It does not matter whether the clock is right. One that is set back while both groups get frames is seen at the end,
 //! and the new group then begins where the clock was by then: see [`Cut::ended`]. One that is set back a moment later would
 //! hide frames, as many as arrive in the time it is set back by, at most [`OVERLAP`]; so a member stops looking at the

@@ -137,7 +137,7 @@ pub fn open_sink(
         .map_err(|e| Error::os(Code::Kernel, format!("asking rtnetlink what stands on {}", ring.name), e))?;
     if stack.is_switched() {
         let message = format!(
-            "{} is a port of Open vSwitch: the host's datagrams come up by an internal port, and would come twice: \
+            "{} is a port of Open vSwitch, or of a bond that is: the host's datagrams come up by an internal port, and would come twice: \
              expected MILLRACE_INTERFACE to name the internal port that has the address, such as br-ex",
             ring.name
         );
