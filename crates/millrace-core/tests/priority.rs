@@ -44,7 +44,8 @@ fn stats_of(config: EngineConfig) -> EngineStats {
     let stats = loop {
         let stats = engine.stats();
         if stats.threads.iter().all(|t| t.sleeps > 0) {
-            break stats;
+            // Anew: the counters of one reading are taken one after the other.
+            break engine.stats();
         }
         assert!(start.elapsed() < PATIENCE, "{stats:#?}");
         thread::sleep(Duration::from_millis(1));
