@@ -1,55 +1,28 @@
-import type { NatsConnection } from 'nats'
 import { MillraceError } from '../errors.js'
 import type { HandlerLog, Out } from '../handler.js'
 import type { AddressCache } from '../wire/address.js'
-import { type Chunk, ChunkPool, newChunk } from '../wire/chunk.js'
+import { ChunkPool, newChunk } from '../wire/chunk.js'
 import { copyPayload } from '../wire/copy.js'
 import type { Batch } from '../worker/batch.js'
 import type { CounterName, Counters } from '../worker/counters.js'
 import { ColumnsEnvelope } from './columns.js'
 import { type PublisherConfig, type ResolvedConfig, resolveConfig } from './config.js'
-import { Connection } from './connection.js'
 import { type Envelope, SLACK } from './envelope.js'
+import { MAX_OPEN, OpenEnvelopes } from './open.js'
+import { Outbox } from './outbox.js'
 import { RecordsEnvelope } from './records.js'
+import { Room, SHARED_CHUNK } from './room.js'
 import { checkSubject, expandSubject, SubjectCache } from './subject.js'
 import { aloneBytes, packValue, ValuesEnvelope } from './values.js'
-import { Window } from './window.js'
 
-/** Envelopes open at a time, of datagrams and of emitted values each; the oldest is sealed to make room. */
-const MAX_OPEN = 64
-/** Messages of their own smaller than this share a chunk. */
-const SHARED_CHUNK = 128 << 10
-/** Server default, assumed until the first connection tells. */
-const DEFAULT_MAX_PAYLOAD = 1 << 20
 /** An envelope is sealed early, on an idle connection, at most once in this many milliseconds. */
 const EARLY_MS = 1
-const NO_OPTIONS = {}
-
-/** Bytes of a message on the wire: without its PUB line an empty datagram would weigh nothing, and fill no window. */
-const wireBytes = (subject: string, message: Uint8Array): number => message.length + subject.length + 16
 
 /** What the publisher tells its worker. */
 export interface PublisherHooks {
   /** {@link Publisher.ready} has turned from false to true. Called from a microtask: start a pump turn, do not run one. */
   onReady(): void
   readonly log: HandlerLog
-}
-
-/** A sealed message that waits for the connection or for room in the window. */
-interface Held {
-  readonly subject: string
-  readonly message: Uint8Array
-  readonly results: number
-  chunk: Chunk | undefined
-}
-
-/** An envelope being filled. */
-interface Open<E> {
-  subject: string
-  readonly envelope: E
-  chunk: Chunk
-  /** performance.now() of its first result. */
-  since: number
 }
 
 /**
@@ -60,30 +33,19 @@ export class Publisher implements Out {
   readonly #config: ResolvedConfig
   readonly #counters: Counters
   readonly #hooks: PublisherHooks
-  readonly #connection: Connection
-  readonly #window: Window
   readonly #pool: ChunkPool
+  readonly #outbox: Outbox
+  readonly #room: Room
   readonly #perPort: boolean
   /** Subjects by destination port. */
   readonly #subjects = new Map<number, string>()
   readonly #checked = new SubjectCache()
   readonly #addresses: AddressCache = RecordsEnvelope.addresses()
-  /** Open envelopes in the order they were opened; by port, or all under 0 when the subject does not name the port. */
-  readonly #open = new Map<number, Open<Envelope>>()
-  readonly #openValues = new Map<string, Open<ValuesEnvelope>>()
-  readonly #spare: Envelope[] = []
-  readonly #spareValues: ValuesEnvelope[] = []
-  #held: Held[] = []
-  #heldBytes = 0
-  #heldResults = 0
-  /** Chunk that raw messages share. */
-  #shared: Chunk | undefined
-  #sharedAt = 0
-  #maxPayload = DEFAULT_MAX_PAYLOAD
-  #envelopeBytes: number
+  /** By port, or all under 0 when the subject does not name the port. */
+  readonly #datagrams: OpenEnvelopes<number, Envelope>
+  /** By subject. */
+  readonly #values: OpenEnvelopes<string, ValuesEnvelope>
   #ready: boolean
-  #up = false
-  #connections = 0
   #state: 'open' | 'draining' | 'closed' = 'open'
   #earlyAt = 0
   #timer: NodeJS.Timeout | undefined
@@ -95,19 +57,21 @@ export class Publisher implements Out {
     this.#config = config
     this.#counters = counters
     this.#hooks = hooks
-    this.#envelopeBytes = Math.min(config.envelopeBytes, this.#maxPayload)
     this.#ready = config.whenDown === 'drop'
     this.#perPort = config.subject.includes('{port}')
-    const chunkBytes = config.format === 'raw' ? SHARED_CHUNK : config.envelopeBytes + SLACK
-    this.#pool = new ChunkPool(chunkBytes, Math.ceil(config.windowBytes / chunkBytes) + MAX_OPEN)
-    this.#window = new Window(this.#pool, counters, () => this.#confirmed())
-    this.#connection = new Connection(
-      config,
-      { up: (client) => this.#connected(client), down: () => this.#disconnected() },
-      hooks.log,
+    const raw = config.format === 'raw'
+    const chunkBytes = raw ? SHARED_CHUNK : config.envelopeBytes + SLACK
+    const pool = new ChunkPool(chunkBytes, Math.ceil(config.windowBytes / chunkBytes) + MAX_OPEN)
+    const events = { moved: () => this.#refresh(), lost: () => this.#lost() }
+    const outbox = new Outbox(config, counters, pool, events, hooks.log)
+    this.#pool = pool
+    this.#outbox = outbox
+    this.#room = new Room(
+      () => (raw ? pool.take() : newChunk(SHARED_CHUNK)),
+      (chunk) => outbox.retire(chunk),
     )
-    counters.set('connected', 0)
-    counters.set('inFlightBytes', 0)
+    this.#datagrams = new OpenEnvelopes(outbox, pool, () => this.#newEnvelope())
+    this.#values = new OpenEnvelopes(outbox, pool, () => new ValuesEnvelope())
     this.#refresh()
   }
 
@@ -121,21 +85,18 @@ export class Publisher implements Out {
 
   /** False while the worker is to stop draining: the window is full, or NATS is away and the policy is `hold`. */
   get ready(): boolean {
-    return this.#ready && this.#window.bytes < this.#config.windowBytes
+    return this.#ready && this.#outbox.unconfirmedBytes < this.#config.windowBytes
   }
 
   /** Results accepted and neither confirmed nor dropped. */
   get inFlight(): number {
-    let open = 0
-    for (const { envelope } of this.#open.values()) open += envelope.count
-    for (const { envelope } of this.#openValues.values()) open += envelope.count
-    return open + this.#heldResults + this.#window.results
+    return this.#datagrams.results + this.#values.results + this.#outbox.results
   }
 
   /** Bytes handed to the connection, PUB lines included, and not yet confirmed. At most the window, one batch, and what
    * the open envelopes held before it. */
   get unconfirmedBytes(): number {
-    return this.#window.bytes
+    return this.#outbox.unconfirmedBytes
   }
 
   forward(batch: Batch, i?: number): void {
@@ -163,11 +124,11 @@ export class Publisher implements Out {
     const to = subject === undefined ? this.#subject(0) : this.#checked.check(subject)
     this.#counters.add('emitted', 1)
     this.#counters.add('emittedBytes', payload.length)
-    if (payload.length > this.#maxPayload) throw this.#tooLarge(payload.length)
+    if (payload.length > this.#outbox.maxPayload) throw this.#tooLarge(payload.length)
     if (!this.#admit(1)) return
-    const { chunk, at, shared } = this.#room(payload.length)
+    const { chunk, at, shared } = this.#room.find(payload.length)
     chunk.bytes.set(payload, at)
-    this.#send(to, chunk.bytes.subarray(at, at + payload.length), 1, shared ? undefined : chunk)
+    this.#outbox.send(to, chunk.bytes.subarray(at, at + payload.length), 1, shared ? undefined : chunk)
   }
 
   emit(value: unknown, subject?: string): void {
@@ -176,26 +137,23 @@ export class Publisher implements Out {
     this.#counters.add('emitted', 1)
     this.#counters.add('emittedBytes', packed.length)
     const alone = aloneBytes(packed.length)
-    if (alone > this.#maxPayload) throw this.#tooLarge(alone)
+    if (alone > this.#outbox.maxPayload) throw this.#tooLarge(alone)
     if (!this.#admit(1)) return
-    let open = this.#openValues.get(to)
-    if (open?.envelope.add(packed) === true) return
-    if (open !== undefined) this.#sealValues(to, open)
-    open = this.#openValuesFor(to, Math.max(this.#envelopeBytes, alone))
-    open.envelope.add(packed)
+    if (this.#values.get(to)?.add(packed) === true) return
+    this.#values.seal(to)
+    this.#openValues(to, alone).add(packed)
   }
 
   /** To be called at the end of each pump turn: seals what is due and starts a flush when one is needed. */
   turn(): void {
-    if (this.#open.size > 0 || this.#openValues.size > 0) {
+    if (this.#datagrams.size > 0 || this.#values.size > 0) {
       const now = performance.now()
-      const idle = this.#window.idle && this.#held.length === 0 && this.#up
-      if (idle && now - this.#earlyAt >= EARLY_MS) {
+      if (this.#outbox.idle && now - this.#earlyAt >= EARLY_MS) {
         this.#earlyAt = now
         this.#sealAll()
       } else this.#sealDue(now)
     }
-    this.#flush()
+    this.#outbox.flush()
     this.#refresh()
   }
 
@@ -207,7 +165,7 @@ export class Publisher implements Out {
     if (this.#state !== 'open') return { left: 0 }
     this.#state = 'draining'
     this.#sealAll()
-    this.#flush()
+    this.#outbox.flush()
     if (this.inFlight > 0 && deadlineMs > 0) {
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, deadlineMs)
@@ -228,23 +186,21 @@ export class Publisher implements Out {
     if (this.#state === 'closed') return
     this.#state = 'closed'
     this.#counters.add('droppedShutdown', this.inFlight)
-    this.#window.abandon()
     this.#dropOpen()
-    this.#takeHeld()
     clearTimeout(this.#timer)
+    const closed = this.#outbox.close()
     this.#refresh()
-    await this.#connection.close()
+    await closed
   }
 
   /** Whether `n` results can be taken; counts them as dropped when not. */
   #admit(n: number): boolean {
     if (this.#state !== 'open') return this.#drop('droppedShutdown', n)
-    const away = !this.#up || this.#connection.client === undefined
-    if (away && this.#config.whenDown === 'drop') return this.#drop('droppedDisconnected', n)
+    if (this.#config.whenDown === 'drop' && this.#outbox.away) return this.#drop('droppedDisconnected', n)
     // The worker stops when `ready` is false; a handler that produces by a timer of its own does not.
     const { windowBytes } = this.#config
     const limit = Math.max(4 * windowBytes, windowBytes + (64 << 20))
-    if (this.#heldBytes + this.#window.bytes > limit) return this.#drop('droppedOverrun', n)
+    if (this.#outbox.bytes > limit) return this.#drop('droppedOverrun', n)
     return true
   }
 
@@ -257,7 +213,7 @@ export class Publisher implements Out {
     this.#counters.add('droppedOversize', 1)
     return new MillraceError(
       'MILLRACE_E_PAYLOAD',
-      `${bytes} bytes are more than the NATS server's max_payload of ${this.#maxPayload}`,
+      `${bytes} bytes are more than the NATS server's max_payload of ${this.#outbox.maxPayload}`,
     )
   }
 
@@ -273,68 +229,30 @@ export class Publisher implements Out {
 
   #forwardRaw(batch: Batch, i: number): void {
     const size = batch.size(i)
-    if (size > this.#maxPayload) {
+    if (size > this.#outbox.maxPayload) {
       this.#counters.add('droppedOversize', 1)
       return
     }
-    const { chunk, at, shared } = this.#room(size, batch.slab.byteOffset + batch.offset(i))
+    const { chunk, at, shared } = this.#room.find(size, batch.slab.byteOffset + batch.offset(i))
     copyPayload(chunk, at, batch.slab, batch.offset(i), size)
     const subject = this.#subject(this.#perPort ? batch.dstPort(i) : 0)
-    this.#send(subject, chunk.bytes.subarray(at, at + size), 1, shared ? undefined : chunk)
-  }
-
-  readonly #place: { chunk: Chunk; at: number; shared: boolean } = {
-    chunk: newChunk(0),
-    at: 0,
-    shared: false,
-  }
-
-  /**
-   * Room for a message of its own: in the shared chunk, or, when it is large, in memory never used again. Aligned like
-   * the `source` it is to be copied from: see ColumnsEnvelope.add.
-   */
-  #room(size: number, source = 0): { chunk: Chunk; at: number; shared: boolean } {
-    const place = this.#place
-    if (size > SHARED_CHUNK / 2) {
-      place.at = source & 7
-      place.chunk = newChunk(place.at + size)
-      place.shared = false
-      return place
-    }
-    this.#sharedAt += (source - this.#sharedAt) & 7
-    if (this.#shared === undefined || this.#sharedAt + size > this.#shared.bytes.length) {
-      if (this.#shared !== undefined) this.#retireShared(this.#shared)
-      this.#shared = this.#config.format === 'raw' ? this.#pool.take() : newChunk(SHARED_CHUNK)
-      this.#sharedAt = source & 7
-    }
-    place.chunk = this.#shared
-    place.at = this.#sharedAt
-    place.shared = true
-    this.#sharedAt += size
-    return place
-  }
-
-  #retireShared(chunk: Chunk): void {
-    const last = this.#held.at(-1)
-    // A held envelope carries its own chunk; then the shared one is left to the garbage collector.
-    if (last === undefined) this.#window.retire(chunk)
-    else last.chunk ??= chunk
+    this.#outbox.send(subject, chunk.bytes.subarray(at, at + size), 1, shared ? undefined : chunk)
   }
 
   #gather(batch: Batch, from: number, to: number, port: number): void {
     for (let i = from; i < to; ) {
-      const open = this.#open.get(port)
-      if (open !== undefined) {
-        i = open.envelope.add(batch, i, to)
+      const envelope = this.#datagrams.get(port)
+      if (envelope !== undefined) {
+        i = envelope.add(batch, i, to)
         if (i === to) return
-        this.#sealDatagrams(port, open)
+        this.#datagrams.seal(port)
       }
       // The next datagram begins a message, of its own if it is larger than an envelope.
       const alone = this.#aloneBytes(batch, i)
-      if (alone > this.#maxPayload) {
+      if (alone > this.#outbox.maxPayload) {
         this.#counters.add('droppedOversize', 1)
         i++
-      } else this.#openFor(port, Math.max(this.#envelopeBytes, alone))
+      } else this.#openDatagrams(port, alone)
     }
   }
 
@@ -351,67 +269,40 @@ export class Publisher implements Out {
       : new RecordsEnvelope(this.#addresses)
   }
 
-  #openFor(port: number, limit: number): void {
-    if (this.#open.size >= MAX_OPEN) {
-      for (const [oldest, open] of this.#open) {
-        this.#sealDatagrams(oldest, open)
-        break
-      }
-    }
-    const envelope = this.#spare.pop() ?? this.#newEnvelope()
-    const chunk = this.#pool.take(limit + SLACK)
-    envelope.start(chunk, limit)
-    this.#open.set(port, { subject: this.#subject(port), envelope, chunk, since: performance.now() })
+  #openDatagrams(port: number, alone: number): void {
+    const limit = this.#limit(alone)
+    this.#datagrams.open(port, this.#subject(port), this.#pool.take(limit + SLACK), limit)
     this.#arm(this.#config.envelopeMs)
   }
 
-  #openValuesFor(subject: string, limit: number): Open<ValuesEnvelope> {
-    if (this.#openValues.size >= MAX_OPEN) {
-      for (const [oldest, open] of this.#openValues) {
-        this.#sealValues(oldest, open)
-        break
-      }
-    }
-    const envelope = this.#spareValues.pop() ?? new ValuesEnvelope()
+  #openValues(subject: string, alone: number): ValuesEnvelope {
+    const limit = this.#limit(alone)
     const chunk = this.#config.format === 'raw' ? newChunk(limit) : this.#pool.take(limit)
-    envelope.start(chunk, limit)
-    const open = { subject, envelope, chunk, since: performance.now() }
-    this.#openValues.set(subject, open)
+    const envelope = this.#values.open(subject, subject, chunk, limit)
     this.#arm(this.#config.envelopeMs)
-    return open
+    return envelope
   }
 
-  #sealDatagrams(port: number, open: Open<Envelope>): void {
-    this.#open.delete(port)
-    const { count } = open.envelope
-    if (count > 0) this.#send(open.subject, open.envelope.seal(), count, open.chunk)
-    else this.#pool.give(open.chunk)
-    this.#spare.push(open.envelope)
-  }
-
-  #sealValues(key: string, open: Open<ValuesEnvelope>): void {
-    this.#openValues.delete(key)
-    const { count } = open.envelope
-    if (count > 0) this.#send(open.subject, open.envelope.seal(), count, open.chunk)
-    this.#spareValues.push(open.envelope)
+  /** Bytes an envelope may have whose first result makes a message of `alone` bytes by itself. */
+  #limit(alone: number): number {
+    return Math.max(Math.min(this.#config.envelopeBytes, this.#outbox.maxPayload), alone)
   }
 
   #sealAll(): void {
-    for (const [port, open] of this.#open) this.#sealDatagrams(port, open)
-    for (const [key, open] of this.#openValues) this.#sealValues(key, open)
+    this.#datagrams.sealAll()
+    this.#values.sealAll()
   }
 
-  /** Seals what is old enough. Maps keep the order of opening, so the first one young enough ends the search. */
+  /** Seals what is old enough. */
   #sealDue(now: number): void {
     const due = now - this.#config.envelopeMs
-    for (const [port, open] of this.#open) {
-      if (open.since > due) break
-      this.#sealDatagrams(port, open)
-    }
-    for (const [key, open] of this.#openValues) {
-      if (open.since > due) break
-      this.#sealValues(key, open)
-    }
+    this.#datagrams.sealDue(due)
+    this.#values.sealDue(due)
+  }
+
+  /** Forgets open envelopes and returns how many results were in them. */
+  #dropOpen(): number {
+    return this.#datagrams.drop() + this.#values.drop()
   }
 
   /** One timer for all envelopes. It does not keep the process alive: that is up to whoever may yet call drain(). */
@@ -427,122 +318,33 @@ export class Publisher implements Out {
     const now = performance.now()
     // setTimeout may come up to a millisecond early.
     this.#sealDue(now + 1)
-    this.#flush()
+    this.#outbox.flush()
     this.#refresh()
-    const first: Open<unknown> | undefined =
-      this.#open.values().next().value ?? this.#openValues.values().next().value
-    if (first !== undefined) this.#arm(Math.max(1, first.since + this.#config.envelopeMs - now))
+    const since = this.#datagrams.since ?? this.#values.since
+    if (since !== undefined) this.#arm(Math.max(1, since + this.#config.envelopeMs - now))
   }
 
-  /** Hands a message over, or keeps it for later. `chunk` comes free with its confirmation. */
-  #send(subject: string, message: Uint8Array, results: number, chunk: Chunk | undefined): void {
-    const client = this.#up ? this.#connection.client : undefined
-    if (client !== undefined && this.#held.length === 0) {
-      this.#hand(client, subject, message, results, chunk)
-      if (this.#window.bytes >= this.#config.windowBytes / 2) this.#window.flush(client)
-    } else if (client === undefined && this.#config.whenDown === 'drop') {
-      this.#drop('droppedDisconnected', results)
-    } else {
-      this.#held.push({ subject, message, results, chunk })
-      this.#heldBytes += wireBytes(subject, message)
-      this.#heldResults += results
-    }
-  }
-
-  #hand(client: NatsConnection, subject: string, message: Uint8Array, results: number, chunk?: Chunk): void {
-    try {
-      client.publish(subject, message, NO_OPTIONS)
-    } catch {
-      // The server's max_payload is smaller than when the message was sealed: it is another server, or was reloaded.
-      this.#drop('droppedOversize', results)
-      return
-    }
-    this.#window.handed(results, wireBytes(subject, message), message.length, chunk)
-  }
-
-  #flush(): void {
-    const client = this.#up ? this.#connection.client : undefined
-    if (client !== undefined) this.#window.flush(client)
-  }
-
-  /** Hands held messages over as far as the window allows. */
-  #sendHeld(): void {
-    const client = this.#up ? this.#connection.client : undefined
-    if (client === undefined) return
-    let sent = 0
-    for (const { subject, message, results, chunk } of this.#held) {
-      if (this.#window.bytes >= this.#config.windowBytes) break
-      sent++
-      this.#heldBytes -= wireBytes(subject, message)
-      this.#heldResults -= results
-      this.#hand(client, subject, message, results, chunk)
-    }
-    this.#held = this.#held.slice(sent)
-    this.#window.flush(client)
-  }
-
-  /** Empties the list of held messages and returns how many results were in it. */
-  #takeHeld(): number {
-    const results = this.#heldResults
-    this.#held = []
-    this.#heldBytes = 0
-    this.#heldResults = 0
-    return results
-  }
-
-  /** Forgets open envelopes and returns how many results were in them. */
-  #dropOpen(): number {
-    let results = 0
-    for (const { envelope } of this.#open.values()) results += envelope.count
-    for (const { envelope } of this.#openValues.values()) results += envelope.count
-    this.#open.clear()
-    this.#openValues.clear()
-    return results
-  }
-
-  #connected(client: NatsConnection): void {
-    if (this.#state === 'closed') return
-    this.#up = true
-    this.#maxPayload = client.info?.max_payload ?? DEFAULT_MAX_PAYLOAD
-    this.#envelopeBytes = Math.min(this.#config.envelopeBytes, this.#maxPayload)
-    this.#counters.set('connected', 1)
-    if (this.#connections++ > 0) this.#counters.add('reconnects', 1)
-    this.#sendHeld()
-    this.#refresh()
-  }
-
-  #disconnected(): void {
-    this.#up = false
-    this.#counters.set('connected', 0)
-    this.#counters.add('droppedUnconfirmed', this.#window.abandon())
-    // Chunks the dead client has seen are not used again, not even the free part of the shared one.
-    this.#shared = undefined
-    for (const held of this.#held) held.chunk = undefined
-    if (this.#config.whenDown === 'drop') {
-      this.#counters.add('droppedDisconnected', this.#dropOpen() + this.#takeHeld())
-    }
-    this.#refresh()
-  }
-
-  #confirmed(): void {
-    if (this.#held.length > 0) this.#sendHeld()
-    this.#flush()
+  /** The connection is gone. */
+  #lost(): void {
+    // The dead client has seen the beginning of the shared chunk.
+    this.#room.forget()
+    if (this.#config.whenDown === 'drop') this.#drop('droppedDisconnected', this.#dropOpen())
     this.#refresh()
   }
 
   /** Brings `ready` and the gauge up to date, and tells whoever waits. */
   #refresh(): void {
     const { windowBytes, whenDown } = this.#config
-    const bytes = this.#window.bytes
-    this.#counters.set('inFlightBytes', bytes + this.#heldBytes)
+    const outbox = this.#outbox
+    this.#counters.set('inFlightBytes', outbox.bytes)
     if (this.#state !== 'open') {
       this.#ready = false
       if (this.#onSettled !== undefined && this.inFlight === 0) this.#onSettled()
       return
     }
-    const reachable = this.#up ? this.#held.length === 0 : whenDown === 'drop'
+    const reachable = outbox.up ? !outbox.holds : whenDown === 'drop'
     // A quarter of the window must be free before the worker drains again, else it would stop and go at every PONG.
-    const ready = reachable && bytes < (this.#ready ? windowBytes : 0.75 * windowBytes)
+    const ready = reachable && outbox.unconfirmedBytes < (this.#ready ? windowBytes : 0.75 * windowBytes)
     if (ready === this.#ready) return
     this.#ready = ready
     if (ready) this.#hooks.onReady()

@@ -1,6 +1,6 @@
 //! Payload rules: text → program → verdict.
 //!
-//! The language is described in `docs/rules.md`. A text passes through one stage per file:
+//! The language is described in `docs/rules.md`. A text passes through one stage per file or folder:
 //! `lex` → `parse` (`ast`) → `check` → `lower` (`program`) → `decide` → `eval`; `report` renders what went wrong on the
 //! way. The program is the meeting point: whatever else is to run rules starts from it, as `lower` leaves it or, if it
 //! has a use for binary searches, as `decide` does. So do `cbpf` and `ebpf`, which run the rules in the kernel; `target` says what
