@@ -320,8 +320,9 @@ export class Publisher implements Out {
     this.#sealDue(now + 1)
     this.#outbox.flush()
     this.#refresh()
-    const since = this.#datagrams.since ?? this.#values.since
-    if (since !== undefined) this.#arm(Math.max(1, since + this.#config.envelopeMs - now))
+    const never = Number.POSITIVE_INFINITY
+    const since = Math.min(this.#datagrams.since ?? never, this.#values.since ?? never)
+    if (since < never) this.#arm(Math.max(1, since + this.#config.envelopeMs - now))
   }
 
   /** The connection is gone. */
