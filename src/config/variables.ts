@@ -111,7 +111,7 @@ export const VARIABLES = {
   MILLRACE_RX_PRIORITY: optional(integer(1, 99), {
     group: 'queues',
     computed: 'normal scheduling',
-    help: 'Real-time priority (SCHED_FIFO) of the receive threads: they then run before everything without one. Needs CAP_SYS_NICE or RLIMIT_RTPRIO; where it is refused they run normally and the start line says so. With MILLRACE_BUSY_POLL=always such a thread takes its CPU whole: workers, softirqs and the kernel’s own threads starve there, save for the 5 % of sched_rt_runtime_us; otherwise it pauses for 100 µs after 10 ms without sleep. Give it a CPU of its own (MILLRACE_RX_CPUS), or leave busy-polling adaptive.',
+    help: 'Real-time priority (SCHED_FIFO) of the receive threads: they then run before everything without one. Needs CAP_SYS_NICE or RLIMIT_RTPRIO; where it is refused they run normally and the start line says so. With MILLRACE_BUSY_POLL=always such a thread takes its CPU whole: workers, softirqs and the kernel’s own threads starve there, save for the 5 % of sched_rt_runtime_us; otherwise it pauses for 100 µs after 10 ms without sleep, which helps only where no second such thread shares the CPU (the start line says so). Give it a CPU of its own (MILLRACE_RX_CPUS), or leave busy-polling adaptive.',
     example: '10',
   }),
   MILLRACE_WORKER_CPUS: optional(cpuList, {

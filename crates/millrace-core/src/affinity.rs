@@ -101,6 +101,15 @@ pub const FIFO_WITHOUT_SLEEP: &str = "receive threads never sleep (MILLRACE_BUSY
     priority: nothing else runs on their CPUs, the kernel's own threads included, but for the 5 % that \
     sched_rt_runtime_us leaves";
 
+/// What [`fifo`] means where so many receive threads share so few CPUs, for people.
+pub fn fifo_crowded(threads: usize, cpus: usize) -> String {
+    format!(
+        "receive threads with real-time priority share CPUs, {threads} on {cpus}: while one of them pauses another runs, and \
+         under overload others get the 5 % there that sched_rt_runtime_us leaves; give each thread a CPU \
+         (MILLRACE_RX_CPUS), or start fewer (MILLRACE_RX_THREADS; with xdp, fewer rx queues)"
+    )
+}
+
 /// Gives the calling thread's sleeps 1 ns of slack instead of the usual 50 µs (prctl(2), PR_SET_TIMERSLACK): receive
 /// threads sleep for about that long.
 pub fn exact_timers() {

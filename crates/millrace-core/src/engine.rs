@@ -1,6 +1,7 @@
 //! Life cycle: open a backend, lay out lanes, run receive threads, stop them in order, read the books.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -108,8 +109,8 @@ struct Beyond {
 }
 
 impl Beyond {
-    /// The priority that receive threads may have.
-    fn priority(&mut self, config: &EngineConfig) -> Option<u8> {
+    /// The priority that so many receive threads may have.
+    fn priority(&mut self, config: &EngineConfig, receivers: usize) -> Option<u8> {
         let priority = config.rx_priority?;
         if let Err(e) = affinity::try_fifo(priority) {
             self.degraded.push(affinity::fifo_refused(priority, &e));
@@ -118,6 +119,14 @@ impl Beyond {
         self.granted.push(("receive threads".into(), format!("SCHED_FIFO {priority}")));
         if config.busy_poll == BusyPoll::Always {
             self.degraded.push(affinity::FIFO_WITHOUT_SLEEP.into());
+        }
+        let cpus = if config.rx_cpus.is_empty() {
+            affinity::allowed().map_or(receivers, |cpus| cpus.len())
+        } else {
+            config.rx_cpus.iter().collect::<HashSet<_>>().len()
+        };
+        if receivers > cpus {
+            self.degraded.push(affinity::fifo_crowded(receivers, cpus));
         }
         Some(priority)
     }
@@ -182,10 +191,10 @@ impl Engine {
         let early = steering.early.filter(|_| matches!(backend, Backend::Xdp(_)));
         let info = backend.info().clone();
         let mut beyond = Beyond::default();
-        let priority = beyond.priority(&config);
+        let receivers = backend.receivers();
+        let priority = beyond.priority(&config, receivers);
         beyond.unused(&config, &backend);
         let guard = usize::from(backend.has_guard());
-        let receivers = backend.receivers();
         let queue_plan = QueuePlan::new(receivers + guard, config.lane_slots, config.lane_bytes);
         let interface =
             info.interface.as_ref().or(config.interface.as_ref()).and_then(|n| Interface::by_name(n).ok());

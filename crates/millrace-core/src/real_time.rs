@@ -19,13 +19,16 @@ const REST: Duration = Duration::from_micros(20);
 pub(crate) struct RealTime {
     on: bool,
     awake_since: Instant,
-    slept: libc::c_long,
 }
 
 impl RealTime {
-    /// For the calling thread.
-    pub(crate) fn new(on: bool) -> Self {
-        RealTime { on, awake_since: Instant::now(), slept: affinity::times_slept() }
+    /// For the calling thread, as the kernel schedules it now.
+    pub(crate) fn of_this_thread() -> Self {
+        Self::new(affinity::fifo_priority().is_some())
+    }
+
+    fn new(on: bool) -> Self {
+        RealTime { on, awake_since: Instant::now() }
     }
 
     /// Sleeps when it is time; true when it did.
@@ -38,20 +41,19 @@ impl RealTime {
         due
     }
 
-    /// To be told of every sleep or wait since `from`. The time alone says nothing: interrupts that come in the middle of a
-    /// poll(2) which returns at once, a NIC's for example, take as long.
-    pub(crate) fn waited(&mut self, from: Instant) {
+    /// Sleeps or waits as told, and counts it as a rest when it was one. The time alone says nothing: interrupts that come
+    /// in the middle of a poll(2) which returns at once, a NIC's for example, take as long.
+    pub(crate) fn wait<T>(&mut self, wait: impl FnOnce() -> T) -> T {
         if !self.on {
-            return;
+            return wait();
         }
+        let (from, slept) = (Instant::now(), affinity::times_slept());
+        let result = wait();
         let after = Instant::now();
-        if after.duration_since(from) < REST {
-            return;
+        if after.duration_since(from) >= REST && affinity::times_slept() != slept {
+            self.awake_since = after;
         }
-        let slept = affinity::times_slept();
-        if slept != self.slept {
-            (self.slept, self.awake_since) = (slept, after);
-        }
+        result
     }
 }
 
@@ -70,10 +72,8 @@ mod tests {
         let start = Instant::now();
         let mut pauses = 0;
         while start.elapsed() < runs * RUN && pauses < 2 {
-            let now = Instant::now();
-            pauses += usize::from(real_time.pause(now));
-            wait();
-            real_time.waited(now);
+            pauses += usize::from(real_time.pause(Instant::now()));
+            real_time.wait(&wait);
         }
         pauses
     }
@@ -85,5 +85,21 @@ mod tests {
         assert_eq!(pauses(false, 5, || spin(2 * REST)), 0);
         // One may be the scheduler's doing.
         assert!(pauses(true, 10, || thread::sleep(Duration::from_millis(1))) < 2);
+    }
+
+    #[test]
+    fn what_was_slept_elsewhere_is_not_credited_to_a_later_wait() {
+        let mut real_time = RealTime::new(true);
+        let since = real_time.awake_since;
+        // A sleep that nobody reports, and the one of a pause.
+        thread::sleep(Duration::from_millis(1));
+        real_time.wait(|| spin(2 * REST));
+        assert_eq!(real_time.awake_since, since);
+        assert!(real_time.pause(since + RUN));
+        let since = real_time.awake_since;
+        real_time.wait(|| spin(2 * REST));
+        assert_eq!(real_time.awake_since, since);
+        real_time.wait(|| thread::sleep(Duration::from_millis(1)));
+        assert!(real_time.awake_since > since);
     }
 }

@@ -86,7 +86,7 @@ impl<R: Receiver> ReceiveThread<R> {
 
     fn receive_until_stopped(&mut self) -> Result<()> {
         let mut last_frame: Option<Instant> = None;
-        let mut real_time = RealTime::new(self.priority.is_some());
+        let mut real_time = RealTime::of_this_thread();
         let mut counters_at = Instant::now();
         while !self.stop.load(Ordering::Acquire) {
             self.scatter.refresh();
@@ -116,11 +116,10 @@ impl<R: Receiver> ReceiveThread<R> {
             let longest = wake_in.map_or(IDLE_SLEEP, |w| w.min(IDLE_SLEEP));
             let flowing = last_frame.is_some_and(|at| now.duration_since(at) < TRAFFIC_FLOWS);
             if flowing && self.busy_poll == BusyPoll::Adaptive && !R::POLL_COALESCES {
-                thread::sleep(self.pace.min(longest));
+                real_time.wait(|| thread::sleep(self.pace.min(longest)));
             } else {
-                self.receiver.wait(longest)?;
+                real_time.wait(|| self.receiver.wait(longest))?;
             }
-            real_time.waited(now);
         }
         Ok(())
     }
@@ -130,7 +129,7 @@ impl<R: Receiver> ReceiveThread<R> {
     fn read_out(&mut self) -> bool {
         let deadline = Instant::now() + FINAL_DRAIN;
         thread::sleep(RETIRE_GRACE);
-        let mut real_time = RealTime::new(self.priority.is_some());
+        let mut real_time = RealTime::of_this_thread();
         while Instant::now() < deadline {
             // What the error was is noted already.
             let found = self.receiver.receive(&mut self.scatter).unwrap_or(0);
@@ -150,7 +149,7 @@ impl<R: Receiver> ReceiveThread<R> {
     fn drain(&mut self) {
         let deadline = Instant::now() + FINAL_DRAIN;
         let mut idle = 0;
-        let mut real_time = RealTime::new(self.priority.is_some());
+        let mut real_time = RealTime::of_this_thread();
         while idle < 2 && Instant::now() < deadline {
             match self.receiver.receive(&mut self.scatter) {
                 Ok(0) => {
