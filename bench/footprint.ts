@@ -1,4 +1,5 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { loadConfig } from '../src/config/index.js'
 import { memoryBound } from '../src/config/memory.js'
@@ -44,13 +45,12 @@ async function footprint(options: Options): Promise<void> {
 async function measure(backend: 'xdp' | 'packet' | 'socket', options: Options) {
   const queues = Number(options.queues)
   const seconds = Number(options.seconds)
-  const pause = (s: number) => new Promise((resolve) => setTimeout(resolve, s * 1000))
   const env = { MILLRACE_RX_THREADS: queues, MILLRACE_FORMAT: 'columns' }
   const s = await scene({ backend, queues, format: 'columns', verify: false, rules: 'mod(u32[0])', env })
   try {
-    await pause(Number(options.settle))
+    await sleep(Number(options.settle) * 1000)
     const before = cpuMicros(s.service.pid)
-    await pause(seconds)
+    await sleep(seconds * 1000)
     const idlePercent = (cpuMicros(s.service.pid) - before) / (seconds * 1e4)
     // Large datagrams of many flows: every lane fills, every page is touched.
     await blast(s.sender, { to: s.target, seconds, size: '1400', flows: 64, via: 'socket' }).done

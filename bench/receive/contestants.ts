@@ -18,6 +18,8 @@ export type Stage = (typeof STAGES)[number]
  */
 export const SCENES = ['apart', 'oneCpu', 'merged'] as const
 export type Scene = (typeof SCENES)[number]
+/** Those for whoever counts frames: it cannot count the datagrams of a merged one. */
+const BY_FRAME = SCENES.filter((scene) => scene !== 'merged')
 
 /** Someone who receives from `vb` while the sender sends. */
 export interface Contestant {
@@ -26,7 +28,7 @@ export interface Contestant {
   readonly command: readonly string[]
   /** Ours: says `ready`, ends with stdin, reports JSON. The others: end by SIGINT and say their count in words. */
   readonly ours: boolean
-  /** Those in which it takes part: what counts frames cannot count the datagrams of a merged one. */
+  /** Those in which it takes part. */
   readonly scenes: readonly Scene[]
   /** Finds the number of frames in what it said. */
   count(output: string): number
@@ -41,10 +43,8 @@ export function receiver(mode: 'flow' | 'drain', backend: Backend, what: string)
 
 function own(backend: Backend, name: 'millrace' | 'count'): Contestant {
   const count = (output: string) => (JSON.parse(output) as { datagrams: number }).datagrams
-  const scenes =
-    backend === 'socket' || (backend === 'packet' && name === 'millrace')
-      ? SCENES
-      : (['apart', 'oneCpu'] as const)
+  const byDatagram = backend === 'socket' || (backend === 'packet' && name === 'millrace')
+  const scenes = byDatagram ? SCENES : BY_FRAME
   return { backend, name, command: receiver('flow', backend, name), ours: true, scenes, count }
 }
 
@@ -56,8 +56,8 @@ function foreign(name: string, words: RegExp, args: readonly string[]): Contesta
     return Number(found)
   }
   const missing = path === undefined ? { missing: `${name} is not installed (apt-get install ${name})` } : {}
-  const scenes = ['apart', 'oneCpu'] as const
-  return { backend: 'packet', name, command: [path ?? name, ...args], ours: false, scenes, count, ...missing }
+  const command = [path ?? name, ...args]
+  return { backend: 'packet', name, command, ours: false, scenes: BY_FRAME, count, ...missing }
 }
 
 /** All of them, in the order of the table; the rings of all packet receivers are of the same size. */

@@ -1,11 +1,11 @@
 import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { cpus } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { blast } from '../../test/rig/blast.js'
 import { type Pair, runIn, spawnIn, V4 } from '../../test/rig/netns.js'
 import { type Backend, type Contestant, PORT, receiver, type Scene, type Stage } from './contestants.js'
 
-const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 /** Until a foreign program has its ring; and until the last frames are through. */
 const SETTLE_MS = 700
 /** Datagrams of a merged burst: 64 KiB hold many more, and a NIC merges no more than came in one go. */

@@ -35,41 +35,37 @@ export interface RateRow {
   readonly rateRatio: number
 }
 
-/** Pairs of runs that followed each other are compared: the rate of this kind of machine changes over minutes. */
-export function rateRows(all: readonly Flow[], scene: Scene): RateRow[] {
+/** What the runs of one contestant in one scene have in common, medians; and those runs. */
+function contestants(all: readonly Flow[], scene: Scene) {
   const flows = all.filter((f) => f.scene === scene)
   const names = [...new Set(flows.map((f) => `${f.backend} ${f.contestant}`))]
   return names.map((name) => {
     const own = flows.filter((f) => `${f.backend} ${f.contestant}` === name)
+    const of = (figure: (f: Flow) => number) => median(own.map(figure))
     const { backend, contestant } = own[0]!
-    const ours = flows.filter((f) => f.backend === backend && f.contestant === 'millrace')
-    return {
+    const row = {
       backend,
       contestant,
-      receivedRate: median(own.map((f) => f.receivedRate)),
-      cpuNanos: median(own.map((f) => f.cpuNanos)),
-      share: median(own.map((f) => f.received / f.sent)),
-      rateRatio: median(own.map((f, run) => (ours[run]?.receivedRate ?? Number.NaN) / f.receivedRate)),
+      share: of((f) => f.received / f.sent),
+      receivedRate: of((f) => f.receivedRate),
+      cpuNanos: of((f) => f.cpuNanos),
     }
+    return { own, row }
+  })
+}
+
+/** Pairs of runs that followed each other are compared: the rate of this kind of machine changes over minutes. */
+export function rateRows(all: readonly Flow[], scene: Scene): RateRow[] {
+  const found = contestants(all, scene)
+  return found.map(({ own, row }) => {
+    const ours = found.find((c) => c.row.backend === row.backend && c.row.contestant === 'millrace')?.own
+    const ratios = own.map((f, run) => (ours?.[run]?.receivedRate ?? Number.NaN) / f.receivedRate)
+    return { ...row, rateRatio: median(ratios) }
   })
 }
 
 export function flowRows(all: readonly Flow[]): FlowRow[] {
-  const flows = all.filter((f) => f.scene === 'apart')
-  const names = [...new Set(flows.map((f) => `${f.backend} ${f.contestant}`))]
-  const rows = names.map((name) => {
-    const own = flows.filter((f) => `${f.backend} ${f.contestant}` === name)
-    const of = (figure: (f: Flow) => number) => median(own.map(figure))
-    const share = of((f) => f.received / f.sent)
-    const { backend, contestant } = own[0]!
-    return {
-      backend,
-      contestant,
-      share,
-      receivedRate: of((f) => f.receivedRate),
-      cpuNanos: of((f) => f.cpuNanos),
-    }
-  })
+  const rows = contestants(all, 'apart').map(({ row }) => row)
   return rows.map((row) => {
     const ours = rows.find((r) => r.backend === row.backend && r.contestant === 'millrace')
     return {
