@@ -227,39 +227,37 @@ fn found(rows: &[Row], base: u32) -> Found {
 
 /// `base`, and what it lies on or has as ports, directly or by way of another.
 fn below(rows: &[Row], base: u32) -> Vec<u32> {
-    let mut all = vec![base];
-    let mut at = 0;
-    while at < all.len() {
-        let above = all[at];
-        let lies_on = rows.iter().filter(|r| r.index == above).map(|r| r.lower);
-        let ports = rows.iter().filter(|r| r.master == above).map(|r| r.index);
-        for index in lies_on.chain(ports) {
-            if index != 0 && !all.contains(&index) {
-                all.push(index);
-            }
-        }
-        at += 1;
-    }
-    all
+    reachable(base, |index| {
+        let lies_on = rows.iter().filter(move |r| r.index == index).map(|r| r.lower);
+        let ports = rows.iter().filter(move |r| r.master == index).map(|r| r.index);
+        lies_on.chain(ports)
+    })
 }
 
 /// `base` and what stands on it, directly or on something that does.
 fn stacked(rows: &[Row], base: u32) -> Vec<u32> {
-    let mut on = vec![base];
+    let mut on = reachable(base, |index| {
+        let master = rows.iter().filter(move |r| r.index == index).map(|r| r.master);
+        let above = rows.iter().filter(move |r| r.lower == index).map(|r| r.index);
+        master.chain(above)
+    });
+    on.sort_unstable();
+    on
+}
+
+/// `base`, and the neighbours of all that is reached from it; no link has index 0.
+fn reachable<I: Iterator<Item = u32>>(base: u32, neighbours: impl Fn(u32) -> I) -> Vec<u32> {
+    let mut reached = vec![base];
     let mut at = 0;
-    while at < on.len() {
-        let below = on[at];
-        let master = rows.iter().filter(|r| r.index == below).map(|r| r.master);
-        let above = rows.iter().filter(|r| r.lower == below).map(|r| r.index);
-        for index in master.chain(above) {
-            if index != 0 && !on.contains(&index) {
-                on.push(index);
+    while at < reached.len() {
+        for index in neighbours(reached[at]) {
+            if index != 0 && !reached.contains(&index) {
+                reached.push(index);
             }
         }
         at += 1;
     }
-    on.sort_unstable();
-    on
+    reached
 }
 
 /// One RTM_NEWLINK message.
