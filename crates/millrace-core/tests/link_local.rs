@@ -67,11 +67,11 @@ fn sockets_bind_to_it() {
     let number = pair.in_b(|| millrace_core::net::Interface::by_name("vb").unwrap().index).to_string();
     for (scope, interface) in [(Some("vb"), None), (Some(number.as_str()), None), (None, Some("vb"))] {
         let config = listening(scope, interface);
-        let opened = settled(|| open_in_b(&pair, &config, socket::open));
+        let opened = open_in_b(&pair, &config, socket::open).unwrap();
         get_all(&pair, opened, &format!("{scope:?} {interface:?}"));
     }
     // The same address on another interface is another address.
-    let mut opened = settled(|| open_in_b(&pair, &listening(Some("du"), Some("vb")), socket::open));
+    let mut opened = open_in_b(&pair, &listening(Some("du"), Some("vb")), socket::open).unwrap();
     send(&pair);
     assert_eq!(drain(&mut opened, 0).got.len(), 0);
 }
@@ -84,17 +84,17 @@ fn rings_and_xdp_take_it() {
     let pair = pair();
     for scope in [Some("vb"), None] {
         let config = listening(scope, Some("vb"));
-        let opened = settled(|| open_in_b(&pair, &config, packet::open));
+        let opened = open_in_b(&pair, &config, packet::open).unwrap();
         get_all(&pair, opened, &format!("packet {scope:?}"));
         let config = EngineConfig { backend: BackendChoice::Xdp, rx_threads: 1, ..config };
-        let (backend, _) = settled(|| pair.in_b(|| ladder::open(&config, &Default::default())));
+        let (backend, _) = pair.in_b(|| ladder::open(&config, &Default::default())).unwrap();
         let ladder::Backend::Xdp(opened) = backend else { panic!("xdp was asked for") };
         get_all(&pair, opened, &format!("xdp {scope:?}"));
     }
     // Beside an entry for the ring's interface, one for another is the guard's business: the ring's is still taken once.
     let mut both = listening(Some("du"), Some("vb"));
     both.listen.push(Listen { port: 9000, address: Some(NEAR.parse().unwrap()), scope: Some("vb".into()) });
-    let opened = settled(|| open_in_b(&pair, &both, packet::open));
+    let opened = open_in_b(&pair, &both, packet::open).unwrap();
     get_all(&pair, opened, "packet, both");
 }
 
@@ -130,7 +130,7 @@ fn rings_tell_a_vlan_from_its_interface() {
         // Where every address of the host is listened on, any VLAN's frames are taken.
         for (config, expected) in [(listening(None, Some("vb")), 20), (any.clone(), 40)] {
             let config = EngineConfig { tpacket, ..config };
-            let mut opened = settled(|| open_in_b(&pair, &config, packet::open));
+            let mut opened = open_in_b(&pair, &config, packet::open).unwrap();
             pair.in_a(|| {
                 let raw = RawSender::new("va");
                 for vlan in

@@ -235,7 +235,7 @@ fn a_given_program_steers() {
     assert!(keep.got.iter().all(|g| u16::from(g.payload[0]) % 4 == g.rx_queue));
     drop(opened);
     // Without one: the flow's hash, and the reason.
-    let opened = settled(|| pair.in_b(|| packet::open(&config)));
+    let opened = pair.in_b(|| packet::open(&config)).unwrap();
     assert_eq!(opened.info.mode, "tpacket_v3 fanout rules");
     let steering = opened.info.granted.iter().find(|(k, _)| k == "steering").unwrap();
     assert!(steering.1.contains("hash(flow), not rules"), "{steering:?}");
@@ -254,7 +254,7 @@ fn flags_do_what_they_say() {
     assert_eq!(granted(&opened, "fanout flags"), "defrag,uniqueid,ignore_outgoing");
     drop(opened);
     let bare = EngineConfig { fanout_flags: vec![], ..with_mode(FanoutMode::Hash) };
-    let mut opened = settled(|| pair.in_b(|| packet::open(&bare)));
+    let mut opened = pair.in_b(|| packet::open(&bare)).unwrap();
     assert_eq!(granted(&opened, "fanout flags"), "none");
     assert!(opened.info.degraded[0].contains("second copy of every IPv4"), "{:?}", opened.info.degraded);
     // Three fragments of one datagram, none put together for the ring; outgoing ones are dropped by the filter all the
@@ -275,7 +275,10 @@ fn without_cap_bpf_ebpf_becomes_cbpf_and_says_so() {
     let config = with_mode(FanoutMode::Ebpf);
     // Unprivileged BPF would make it work.
     if std::fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").is_ok_and(|v| v.trim() == "0") {
-        eprintln!("SKIP: this host lets anybody load socket filters");
+        rig::skip(
+            "without_cap_bpf_ebpf_becomes_cbpf_and_says_so",
+            "this host lets anybody load socket filters",
+        );
         return;
     }
     const CAP_NET_RAW: u32 = 13;

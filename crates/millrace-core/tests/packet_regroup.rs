@@ -37,15 +37,10 @@ fn send(pair: &Pair, count: usize) {
     });
 }
 
-/// Waits until so many packet sockets are left: a process that another test is just starting may hold copies of the
-/// descriptors until its exec, and with them the dead member.
-fn await_members(pair: &Pair, members: usize) {
-    let start = Instant::now();
+/// A member that died has left the kernel's list of packet sockets; so many are left.
+fn assert_members(pair: &Pair, members: usize) {
     let sockets = || std::fs::read_to_string("/proc/thread-self/net/packet").unwrap().lines().count() - 1;
-    while pair.in_b(sockets) != members {
-        assert!(start.elapsed() < PATIENCE);
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    assert_eq!(pair.in_b(sockets), members);
 }
 
 /// New groups that this member has moved to.
@@ -89,7 +84,7 @@ fn a_dead_member_leaves_a_new_group_in_order() {
         send(&pair, 40);
         assert_eq!(drain(&mut opened, 40).got.len(), 40);
         drop(opened.receivers.remove(1));
-        await_members(&pair, 3);
+        assert_members(&pair, 3);
         // The kernel has put the last member into the gap: 0, 3, 2. What is in the rings now must not get lost.
         send(&pair, 30);
         thread::sleep(GRACE);
@@ -114,7 +109,7 @@ fn a_member_that_closes_before_it_moved_reads_both_rings() {
         let pair = quiet_pair(1);
         let mut opened = open(&pair, &EngineConfig { tpacket, ..steered(3) });
         drop(opened.receivers.remove(1));
-        await_members(&pair, 2);
+        assert_members(&pair, 2);
         send(&pair, 40);
         thread::sleep(GRACE);
         let mut keep = Keep::default();
@@ -141,7 +136,7 @@ fn moving_takes_no_more_at_a_time_than_any_pass() {
     let config = EngineConfig { tpacket: Tpacket::V2, packet_slot_bytes: 2048, ..steered(3) };
     let mut opened = open(&pair, &config);
     drop(opened.receivers.remove(1));
-    await_members(&pair, 2);
+    assert_members(&pair, 2);
     send(&pair, COUNT);
     thread::sleep(GRACE);
     let mut keep = Keep::default();
@@ -208,14 +203,13 @@ fn the_thread_that_makes_a_group_has_no_real_time_priority() {
     if !rig::privileged("the_thread_that_makes_a_group_has_no_real_time_priority") {
         return;
     }
-    if let Err(e) = affinity::try_fifo(1) {
-        eprintln!("SKIP: not even root may have real-time priority here: {e}");
+    if !rig::real_time("the_thread_that_makes_a_group_has_no_real_time_priority") {
         return;
     }
     let pair = quiet_pair(1);
     let mut opened = open(&pair, &steered(3));
     drop(opened.receivers.remove(1));
-    await_members(&pair, 2);
+    assert_members(&pair, 2);
     thread::sleep(GRACE);
     pair.in_b(|| {
         affinity::fifo(1).unwrap();

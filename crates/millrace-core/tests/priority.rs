@@ -16,9 +16,7 @@ use millrace_core::{
     engine::{Engine, EngineStats},
     net::Interface,
 };
-use rig::{Pair, RawSender};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use rig::{PATIENCE, Pair, RawSender};
 
 fn config(priority: Option<u8>, busy_poll: &str) -> EngineConfig {
     let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -60,8 +58,7 @@ fn receive_threads_get_the_priority_asked_for_and_no_other_thread_does() {
     if !rig::privileged("receive_threads_get_the_priority_asked_for_and_no_other_thread_does") {
         return;
     }
-    if let Err(e) = affinity::try_fifo(1) {
-        eprintln!("SKIP: not even root may have real-time priority here: {e}");
+    if !rig::real_time("receive_threads_get_the_priority_asked_for_and_no_other_thread_does") {
         return;
     }
     let stats = stats_of(config(Some(7), "adaptive"));
@@ -97,7 +94,10 @@ fn refused_priority_is_said_once_and_the_threads_run_without() {
         // SAFETY: the call fills the struct it is given.
         assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_RTPRIO, &raw mut limit) }, 0);
         if limit.rlim_cur >= 50 {
-            eprintln!("SKIP: RLIMIT_RTPRIO of this session allows it without a capability");
+            rig::skip(
+                "refused_priority_is_said_once_and_the_threads_run_without",
+                "RLIMIT_RTPRIO of this session allows it without a capability",
+            );
             return;
         }
         let stats = stats_of(config(Some(50), "adaptive"));
@@ -192,13 +192,15 @@ fn a_receive_thread_that_is_never_done_lets_an_ordinary_thread_on_its_cpu_run() 
     if !rig::privileged("a_receive_thread_that_is_never_done_lets_an_ordinary_thread_on_its_cpu_run") {
         return;
     }
-    if let Err(e) = affinity::try_fifo(1) {
-        eprintln!("SKIP: not even root may have real-time priority here: {e}");
+    if !rig::real_time("a_receive_thread_that_is_never_done_lets_an_ordinary_thread_on_its_cpu_run") {
         return;
     }
     let cpus = affinity::allowed().unwrap();
     if cpus.len() < 2 {
-        eprintln!("SKIP: the sender needs a CPU of its own");
+        rig::skip(
+            "a_receive_thread_that_is_never_done_lets_an_ordinary_thread_on_its_cpu_run",
+            "the sender needs a CPU of its own",
+        );
         return;
     }
     for (backend, tpacket) in [

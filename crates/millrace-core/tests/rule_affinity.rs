@@ -18,7 +18,7 @@ use millrace_core::{
     config::{BackendChoice, EngineConfig, FanoutMode},
     rule::{Facts, RuleSet, Verdict},
 };
-use support::{ONE_PORT, config, quiet_pair};
+use support::{ONE_PORT, PATIENCE, config, quiet_pair};
 
 const DATAGRAMS: u32 = 1_000_000;
 const KEYS: u32 = 10_000;
@@ -32,8 +32,6 @@ const FLOWS: u32 = 64;
 /// Datagrams on their way at most. Fewer than the kernel queues for a CPU between veth and socket
 /// (net.core.netdev_max_backlog, 1000), so that none is lost.
 const WINDOW: u32 = 900;
-/// No test waits longer than this for the next datagram.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn engine(backend: BackendChoice, listen: &str, rules: &str) -> EngineConfig {
     EngineConfig {

@@ -194,9 +194,8 @@ fn a_taken_port_names_its_owner() {
     let me = format!("192.0.2.2:9000 is held by pid {} (", std::process::id());
     assert!(error.message.contains("[::]:9000") && error.message.contains(&me), "{error}");
     drop(holder);
-    // A process that another test is just starting may hold a copy of the descriptor until its exec: hence `settled`.
     // A second Millrace of the same user, whichever way either receives.
-    let first = settled(|| open_in_b(&pair, &config, socket::open));
+    let first = open_in_b(&pair, &config, socket::open).unwrap();
     let sink = |config: &EngineConfig| {
         open_sink(config, &Interface::by_name("vb")?, &config.listen, &mut Vec::new())
     };
@@ -207,7 +206,7 @@ fn a_taken_port_names_its_owner() {
     assert_eq!(open_in_b(&pair, &config, socket::open).err().map(|e| e.code), Some(Code::Port));
     drop(first);
     for guard in guards {
-        let _guard = settled(|| pair.in_b(|| guard(&config)));
+        let _guard = pair.in_b(|| guard(&config)).unwrap();
         assert_eq!(open_in_b(&pair, &config, socket::open).err().map(|e| e.code), Some(Code::Port));
     }
 }
@@ -323,7 +322,7 @@ fn a_program_steers_between_the_sockets() {
     let steered = keep.got.iter().filter(|g| g.payload[0] < 3);
     assert_eq!(steered.filter(|g| u16::from(g.payload[0]) == g.rx_queue).count(), 60);
     drop(opened);
-    let opened = settled(|| pair.in_b(|| socket::open(&config)));
+    let opened = pair.in_b(|| socket::open(&config)).unwrap();
     assert!(opened.info.granted.iter().any(|(k, why)| k == "steering" && why.contains("not rules")));
 }
 

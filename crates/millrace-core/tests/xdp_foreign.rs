@@ -15,7 +15,7 @@ use millrace_core::{
     net::Interface,
 };
 use rig::Pair;
-use xdp_support::{Collector, await_detached, drain_until, open, program_on, send};
+use xdp_support::{Collector, assert_detached, drain_until, open, program_on, send};
 
 fn constant(action: u32) -> Program {
     let mut a = Assembler::new();
@@ -73,7 +73,7 @@ fn a_program_attached_by_netlink_is_left_alone_and_cannot_replace_ours() {
     }
     assert_eq!(program_on(&pair.b), Some(theirs.id()));
     assert_eq!(pair.in_b(|| netlink_set(-1)), 0);
-    await_detached(&pair);
+    assert_detached(&pair);
 
     let receivers = pair.in_b(|| open("auto", 512)).unwrap().receivers;
     assert_eq!(pair.in_b(|| netlink_set(theirs.as_fd().as_raw_fd())), libc::EBUSY);
@@ -103,7 +103,7 @@ fn a_second_open_is_refused_and_the_first_goes_on() {
     first.pop();
     assert_eq!(program_on(&pair.b), Some(id));
     drop(first);
-    await_detached(&pair);
+    assert_detached(&pair);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_foreign_program_is_never_touched() {
             assert_eq!(program_on(&pair.b), Some(id));
         }
         drop(link);
-        await_detached(&pair);
+        assert_detached(&pair);
         drop(pair.in_b(|| open("auto", 512)).unwrap());
     }
 }

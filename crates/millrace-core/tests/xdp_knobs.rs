@@ -11,7 +11,7 @@ use millrace_core::{
     rx::{Opened, Receiver, xdp},
 };
 use rig::{Pair, own_sys};
-use xdp_support::{PATIENCE, await_detached, config};
+use xdp_support::{PATIENCE, assert_detached, config};
 
 fn value(name: &str) -> String {
     fs::read_to_string(format!("/sys/class/net/vb/{name}")).unwrap().trim().to_owned()
@@ -53,7 +53,7 @@ fn settings_are_made_and_put_back() {
         assert!(opened.info.degraded.is_empty(), "{:?}", opened.info.degraded);
         drop(opened);
         assert_eq!(values(), pair_of("0", "1234"));
-        await_detached(&pair);
+        assert_detached(&pair);
 
         // One alone, and the other is not looked at.
         let opened = xdp::open(&asking(None, Some(5))).unwrap();
@@ -62,7 +62,7 @@ fn settings_are_made_and_put_back() {
         fs::write("/sys/class/net/vb/gro_flush_timeout", "99").unwrap();
         drop(opened);
         assert_eq!(values(), pair_of("0", "99"));
-        await_detached(&pair);
+        assert_detached(&pair);
 
         // The engine puts back when it is stopped, while it can still be asked for its stats.
         let mut engine = Engine::open(asking(Some(3), None)).unwrap();
@@ -120,7 +120,7 @@ fn a_read_only_sys_is_said_and_harmless() {
         assert!(said[1].contains("echo 20000 > /sys/class/net/vb/gro_flush_timeout"), "{said:?}");
         assert_eq!((values(), granted(&opened, "gro_flush_timeout")), (pair_of("0", "0"), None));
     });
-    await_detached(&pair);
+    assert_detached(&pair);
     // A /sys that shows other interfaces than there are: this process's own.
     pair.in_b(|| {
         let opened = xdp::open(&asking(Some(7), None)).unwrap();

@@ -21,8 +21,8 @@ use millrace_core::{
 };
 use rig::{Pair, RawSender, V4, run};
 use xdp_support::{
-    Collector, PATIENCE, await_detached, config, counter, drain, drain_until, lost, open, program_on, report,
-    send, udp_socket,
+    Collector, PATIENCE, assert_detached, config, counter, drain, drain_until, lost, open, program_on,
+    report, send, udp_socket,
 };
 
 #[test]
@@ -219,7 +219,7 @@ fn zero_copy_that_the_driver_lacks_is_refused_or_not_tried() {
     let e = pair.in_b(|| xdp::open(&asked(ZeroCopy::On))).err().expect("veth has no zero-copy");
     assert_eq!(e.code, Code::Unsupported);
     assert!(e.message.contains("veth") && e.message.contains("MILLRACE_XDP_ZEROCOPY=off"), "{e}");
-    await_detached(&pair);
+    assert_detached(&pair);
     let opened = pair.in_b(|| xdp::open(&asked(ZeroCopy::Auto))).unwrap();
     assert_eq!(opened.info.mode, "native copy");
     assert!(opened.info.degraded.is_empty(), "{:?}", opened.info.degraded);
@@ -513,7 +513,7 @@ fn a_removed_interface_is_waited_for_and_taken_again() {
     assert_eq!(counter(&mut receivers, "xdp_reattached"), 6, "twice three times");
     assert_eq!(lost(&mut receivers), 0);
     drop(receivers);
-    await_detached(&pair);
+    assert_detached(&pair);
 }
 
 fn await_degraded(host: &Host, done: impl Fn(&[String]) -> bool) {
@@ -696,7 +696,10 @@ fn packet_memory_is_on_huge_pages_when_the_host_has_some() {
     let before = std::fs::read_to_string(knob).unwrap_or_default();
     let pages = |n: &str| std::fs::write(knob, n).is_ok();
     if before.trim() != "0" || !pages("8") {
-        eprintln!("SKIP: huge pages of this host are in use, or cannot be reserved");
+        rig::skip(
+            "packet_memory_is_on_huge_pages_when_the_host_has_some",
+            "huge pages of this host are in use, or cannot be reserved",
+        );
         return;
     }
     let free = std::fs::read_to_string("/proc/meminfo").unwrap();
@@ -712,7 +715,7 @@ fn packet_memory_is_on_huge_pages_when_the_host_has_some() {
     let mut sink = Collector::default();
     drain_until(&mut opened.receivers, &mut sink, |_, s| s.datagrams == 200);
     drop(opened);
-    await_detached(&pair);
+    assert_detached(&pair);
     let opened = pair.in_b(|| open("native", 1024)).unwrap();
     assert_eq!(granted(&opened, "packet memory"), "ordinary pages");
 }

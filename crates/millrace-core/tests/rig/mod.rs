@@ -12,9 +12,10 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     sync::atomic::{AtomicU32, Ordering},
     thread,
+    time::Duration,
 };
 
-use millrace_core::packet::build::Frame;
+use millrace_core::{affinity, packet::build::Frame};
 
 pub mod errands;
 
@@ -27,21 +28,39 @@ pub const V4: (&str, &str) = ("192.0.2.1", "192.0.2.2");
 /// IPv6 addresses of the ends.
 pub const V6: (&str, &str) = ("2001:db8::1", "2001:db8::2");
 
-/// True when the test may make namespaces. Otherwise it prints why it is skipped, and adds a line to the file named by
-/// MILLRACE_SKIP_LOG so that the summary counts it as skipped and not as passed.
+/// No test waits longer than this for something that should come. Setting up a ring waits for an RCU grace period, and on
+/// this kind of machine, overloaded, one of those was seen to take more than four seconds.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Prints why a test that is about to return is skipped, and adds a line to the file named by MILLRACE_SKIP_LOG so that the
+/// summary counts it as skipped and not as passed.
+pub fn skip(test: &str, why: &str) {
+    let line = format!("SKIP {test}: {why}");
+    eprintln!("{line}");
+    if let Some(path) = std::env::var_os("MILLRACE_SKIP_LOG") {
+        let mut log = OpenOptions::new().append(true).create(true).open(path).expect("skip log");
+        writeln!(log, "{line}").expect("skip log");
+    }
+}
+
+/// True when the test may make namespaces; otherwise it is skipped.
 pub fn privileged(test: &str) -> bool {
     // SAFETY: geteuid has no preconditions and cannot fail.
     if unsafe { libc::geteuid() } == 0 {
         errands::ready();
         return true;
     }
-    let line = format!("SKIP {test}: needs root (CAP_NET_ADMIN, CAP_SYS_ADMIN) to make network namespaces");
-    eprintln!("{line}");
-    if let Some(path) = std::env::var_os("MILLRACE_SKIP_LOG") {
-        let mut log = OpenOptions::new().append(true).create(true).open(path).expect("skip log");
-        writeln!(log, "{line}").expect("skip log");
-    }
+    skip(test, "needs root (CAP_NET_ADMIN, CAP_SYS_ADMIN) to make network namespaces");
     false
+}
+
+/// True when threads of this process may have real-time priority; otherwise the test is skipped.
+pub fn real_time(test: &str) -> bool {
+    let tried = affinity::try_fifo(1);
+    if let Err(e) = &tried {
+        skip(test, &format!("not even root may have real-time priority here: {e}"));
+    }
+    tried.is_ok()
 }
 
 /// Runs a command of words without spaces, panics with its output when it fails.

@@ -15,18 +15,16 @@ use std::{
 use millrace_core::{
     config::EngineConfig,
     datagram::{Addr, Datagram, Timestamp, flags},
-    error::{Code, Result},
+    error::Result,
     rx::{
         FrameDrop, Opened, Receiver, Sink, Steering,
         packet::{self, PacketReceiver},
     },
 };
 
+pub use crate::rig::PATIENCE;
 use crate::rig::{self, Pair, RawSender, V4, V6};
 
-/// No test waits longer than this for something that should come. Setting up a ring waits for an RCU grace period, and on this
-/// kind of machine, overloaded, one of those was seen to take more than four seconds.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Nothing for this long means that nothing more comes.
 pub const QUIET: Duration = Duration::from_millis(60);
 
@@ -284,18 +282,6 @@ pub fn open_in_b<R: Receiver>(
     open: impl Fn(&EngineConfig) -> Result<Opened<R>> + Send + Sync,
 ) -> Result<Opened<R>> {
     pair.in_b(|| open(config))
-}
-
-/// Repeats `open` while the port is still taken.
-pub fn settled<T>(open: impl Fn() -> Result<T>) -> T {
-    let start = Instant::now();
-    loop {
-        match open() {
-            Ok(opened) => return opened,
-            Err(e) => assert!(e.code == Code::Port && start.elapsed() < PATIENCE, "{e}"),
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Runs `f` without any capability. The calling thread keeps none afterwards: call it on a thread made for it.
