@@ -111,12 +111,9 @@ impl Generation {
         for c in &self.counters {
             let delivered = c.delivered.chunks(c.span).nth(rule).unwrap_or_default();
             let one = |counters: &[Counter]| counters.get(rule).map_or(0, Counter::get);
-            totals.add(&Totals {
-                delivered: delivered.iter().map(Counter::get).collect(),
-                full: one(&c.full),
-                dropped: one(&c.dropped),
-                early: 0,
-            });
+            totals.delivered.iter_mut().zip(delivered).for_each(|(sum, n)| *sum += n.get());
+            totals.full += one(&c.full);
+            totals.dropped += one(&c.dropped);
         }
         totals.early = early;
         totals
@@ -219,10 +216,14 @@ impl LiveRules {
         let mut ledger = locked(&self.ledger);
         let current = self.current();
         ledger.settle(&current);
-        let names = current.rules.names();
+        let described = current.rules.describe();
         let mut sums = current.totals();
         let mut early_dropped = ledger.past_early + sums.iter().map(|did| did.early).sum::<u64>();
-        let by_name: HashMap<&str, usize> = names.iter().map(String::as_str).zip(0..).collect();
+        let by_name: HashMap<&str, usize> = if ledger.leaving.is_empty() {
+            HashMap::new()
+        } else {
+            described.iter().map(|(name, _)| name.as_str()).zip(0..).collect()
+        };
         for (_, generation) in &ledger.leaving {
             for (name, did) in generation.rules.names().iter().zip(generation.totals()) {
                 early_dropped += did.early;
@@ -231,7 +232,7 @@ impl LiveRules {
                 }
             }
         }
-        let rules = current.rules.describe().into_iter().zip(sums).map(|((name, text), mut did)| {
+        let rules = described.into_iter().zip(sums).map(|((name, text), mut did)| {
             if let Some(before) = ledger.past.get(&name) {
                 did.add(before);
             }
