@@ -177,9 +177,11 @@ impl Receiver for SocketReceiver {
                 let message = self.batch.message(i);
                 let control = control::parse(message.control);
                 if *wanted != Wanted::All {
-                    let in_ring = self.sorting.as_ref().is_some_and(|s| {
-                        s.in_ring(control.ifindex, control.dst.unwrap_or(Addr::UNSPECIFIED), bound.port)
-                    });
+                    // Asked only of broadcast and multicast: of the rest nobody wants to know.
+                    let in_ring = control.to_many
+                        && self.sorting.as_ref().is_some_and(|s| {
+                            s.in_ring(control.ifindex, control.dst.unwrap_or(Addr::UNSPECIFIED), bound.port)
+                        });
                     if !is_wanted(*wanted, &control, message.payload.len(), in_ring) {
                         *overlaps = true;
                         continue;
