@@ -2,8 +2,9 @@
 //! receivers own the attachment; this only knows it, so that it ends with the last of them.
 //!
 //! Whatever takes the kernel's RTNL (counting rx queues, replacing or attaching a program, settings in sysfs) is done by
-//! the helper thread ([`super::watch`]) and never under the lock, so that neither a receive thread nor a reader of
-//! [`Host::info`] waits for it. The one exception is bind(2) of a queue that came anew.
+//! the helper thread ([`super::watch`]) and never under the lock here, so that no receive thread waits for it but for the
+//! bind(2) of a queue that came anew. A reader of [`Host::info`] waits while a reload replaces the program, see
+//! [`LiveProgram::says`].
 
 use std::{
     collections::BTreeMap,
@@ -295,6 +296,8 @@ impl Host {
         if self.is_current(attached) {
             state.down = down;
             state.trouble = trouble;
+            // The others do not exist, so none of them is refused.
+            state.refused.retain(|number, _| *number < rx_queues);
             self.now.store(published(attached.generation, rx_queues), Ordering::Release);
         }
     }
@@ -345,11 +348,6 @@ impl Host {
                 Err(why)
             }
         }
-    }
-
-    /// Queues from `queues` on do not exist, so none of them is refused.
-    pub(super) fn forget_refused(&self, queues: u32) {
-        self.state().refused.retain(|number, _| *number < queues);
     }
 
     /// The interface under `attached` was removed.

@@ -33,13 +33,13 @@ impl LiveProgram {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Which early drops are in force, for people.
+    /// Which early drops are in force, for people. Waits while they are being replaced, tens of milliseconds.
     pub(super) fn says(&self) -> String {
         self.state().says.clone()
     }
 
     /// Attaches, and then puts the early drops in force. Attaching may take seconds, for which no reload and no reader of
-    /// [`LiveProgram::says`] waits. It is done without early drops: those of its beginning may not be those of its end.
+    /// [`LiveProgram::says`] waits; they wait for the early drops. It is done without early drops: those of its beginning may not be those of its end.
     ///
     /// # Errors
     /// Those of attaching. What the kernel refuses of early drops is none: `degraded` says it.

@@ -144,7 +144,6 @@ impl XdpReceiver {
             wait_for_running_programs();
             self.leaving = true;
         }
-        self.host.forget_refused(queues);
         if self.retry.is_some_and(|at| Instant::now() < at) {
             return;
         }
