@@ -236,15 +236,7 @@ impl CounterMap {
         (0..count).map(|index| self.sum(index, &mut values)).collect()
     }
 
-    /// Reads a counter: the sum over the CPUs.
-    ///
-    /// # Errors
-    /// [`Code::Kernel`], for an index beyond the map too.
-    pub fn get(&self, index: u32) -> Result<u64> {
-        self.sum(index, &mut vec![0u64; cpu_values()])
-    }
-
-    /// `values` has [`cpu_values`] entries.
+    /// One counter. `values` has [`cpu_values`] entries.
     fn sum(&self, index: u32, values: &mut [u64]) -> Result<u64> {
         debug_assert_eq!(values.len(), cpu_values());
         let mut attr = MapElement {
