@@ -22,6 +22,10 @@ pub const IPPROTO_UDP: u8 = 17;
 
 /// Extension headers walked before we call a chain malformed; RFC 8200 §4.1 names at most seven, each once.
 pub(crate) const MAX_EXTENSION_HEADERS: usize = 8;
+/// Those that are walked: hop-by-hop options, routing, destination options.
+pub(crate) const EXTENSION_HEADERS: [u8; 3] = [0, 43, 60];
+/// The fragment header, which is walked in atomic fragments only.
+pub(crate) const FRAGMENT_HEADER: u8 = 44;
 
 /// A UDP datagram found in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,8 +114,8 @@ fn parse_ipv6(p: &[u8]) -> Result<Udp<'_>, FrameDrop> {
     for _ in 0..=MAX_EXTENSION_HEADERS {
         match next {
             IPPROTO_UDP => return parse_udp(&p[offset..], src, dst, offset > 40, true),
-            // Hop-by-hop options, routing, destination options: next header, then length in 8-byte units less one.
-            0 | 43 | 60 => {
+            // Next header, then length in 8-byte units less one.
+            kind if EXTENSION_HEADERS.contains(&kind) => {
                 let ext = p.get(offset..offset + 8).ok_or(FrameDrop::Malformed)?;
                 let length = (usize::from(ext[1]) + 1) * 8;
                 if offset + length > p.len() {
@@ -120,7 +124,7 @@ fn parse_ipv6(p: &[u8]) -> Result<Udp<'_>, FrameDrop> {
                 next = ext[0];
                 offset += length;
             }
-            44 => {
+            FRAGMENT_HEADER => {
                 let ext = p.get(offset..offset + 8).ok_or(FrameDrop::Malformed)?;
                 // An atomic fragment (RFC 6946: offset 0, no more) is a whole datagram.
                 if u16::from_be_bytes([ext[2], ext[3]]) & 0xfff9 != 0 {

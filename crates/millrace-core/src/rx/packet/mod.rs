@@ -20,7 +20,7 @@ mod receiver;
 mod ring;
 mod slots;
 
-use std::{io, net::IpAddr, os::fd::OwnedFd, sync::Arc};
+use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use receiver::Ours;
 pub use receiver::PacketReceiver;
@@ -141,13 +141,9 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
 
 /// The link-local entries that mean one interface: not where the same port is open on every address.
 fn link_local(listen: &[Listen]) -> Vec<Listen> {
-    let any = |port| {
-        listen.iter().any(|l| {
-            let unspecified = |a: IpAddr| a.is_ipv6() && a.is_unspecified();
-            l.port == port && l.address.is_none_or(unspecified)
-        })
-    };
-    listen.iter().filter(|l| l.is_link_local() && !any(l.port)).cloned().collect()
+    let (scoped, others): (Vec<_>, Vec<_>) = listen.iter().cloned().partition(Listen::is_link_local);
+    let others = ListenSet::new(&others);
+    scoped.into_iter().filter(|l| !l.address.is_some_and(|a| others.accepts(a.into(), l.port))).collect()
 }
 
 /// Members of a group: bound, joined in order, with a filter that drops everything.

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use libc::sock_filter;
 
 use crate::{
-    packet::IPPROTO_UDP,
+    packet::{self, IPPROTO_UDP},
     rx::cbpf::{self, AD_IFINDEX, Assembler, LINK, Label, NET, NEXT, code},
 };
 
@@ -25,11 +25,8 @@ const FRAGMENTS: u32 = 2;
 /// The first bit of an Ethernet address, in its first four bytes: broadcast and multicast.
 const TO_MANY: u32 = 1 << 24;
 
-/// IPv6 extension headers that the ring's parser walks, but for the fragment header.
-const WALKED: [u32; 3] = [0, 43, 60];
-const FRAGMENT_HEADER: u32 = 44;
 /// As many as the ring's parser walks, and what is behind them.
-const STEPS: usize = crate::packet::MAX_EXTENSION_HEADERS + 1;
+const STEPS: usize = packet::MAX_EXTENSION_HEADERS + 1;
 /// No conforming sender fragments an IPv6 packet that fits the minimum MTU of 1280 (RFC 8200 §5): UDP payload of such a
 /// packet without extension headers, bytes.
 const NEVER_FRAGMENTED_V6: u32 = 1280 - 40 - 8;
@@ -159,8 +156,8 @@ fn look_v6(a: &mut Assembler, fragments: Label, elsewhere: Label, holder: Label)
     a.op(code::LDX_IMM, 40);
     for _ in 0..STEPS {
         let walk = a.label();
-        WALKED.iter().for_each(|kind| a.if_eq(*kind, walk, NEXT));
-        a.if_eq(FRAGMENT_HEADER, holder, NEXT);
+        packet::EXTENSION_HEADERS.iter().for_each(|kind| a.if_eq((*kind).into(), walk, NEXT));
+        a.if_eq(packet::FRAGMENT_HEADER.into(), holder, NEXT);
         a.if_eq(IPPROTO_UDP.into(), fragments, elsewhere);
         a.place(walk);
         a.op(code::LD_B_IND, NET);
