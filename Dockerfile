@@ -42,4 +42,4 @@ COPY LICENSE ./
 EXPOSE 9000/udp 9180/tcp
 STOPSIGNAL SIGTERM
 # PID 1 is node itself: it has its own SIGTERM handler and starts no children, so no init is needed.
-ENTRYPOINT ["node", "build/src/cli.js"]
+ENTRYPOINT ["node", "build/src/cli/main.js"]

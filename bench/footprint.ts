@@ -1,10 +1,10 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
+import { blast } from '../rig/blast.js'
+import { scene } from '../rig/scene.js'
 import { loadConfig } from '../src/config/index.js'
 import { memoryBound } from '../src/config/memory.js'
-import { blast } from '../test/rig/blast.js'
-import { scene } from '../test/rig/scene.js'
 import { cpuMicros } from './process.js'
 
 /** Adds `footprint` to the bench's command line. */

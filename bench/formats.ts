@@ -3,13 +3,13 @@
  * the median of five rounds. No server is involved. `node build/bench/formats.js [payload bytes]`
  */
 import { pack } from 'msgpackr'
+import { FakeLane } from '../rig/lane.js'
+import { newChunk } from '../src/publisher/chunk.js'
 import { ColumnsEnvelope } from '../src/publisher/columns.js'
+import { copyPayload } from '../src/publisher/copy.js'
 import { type Envelope, SLACK } from '../src/publisher/envelope.js'
 import { RecordsEnvelope } from '../src/publisher/records.js'
-import { newChunk } from '../src/wire/chunk.js'
-import { copyPayload } from '../src/wire/copy.js'
-import type { Batch } from '../src/worker/batch.js'
-import { FakeLane } from '../test/rig/lane.js'
+import type { Batch } from '../src/queue/batch.js'
 
 const SIZE = Number(process.argv[2] ?? 100)
 const LIMIT = 16 << 10

@@ -1,6 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
-import { FakeLane } from '../test/rig/lane.js'
+import { FakeLane } from '../rig/lane.js'
 import { median } from './pipeline/summary.js'
 
 /** Adds `handler` to the bench's command line. */

@@ -26,7 +26,7 @@ const DROPS: Readonly<Record<string, string>> = {
   millrace_dropped_results_total: 'nats_',
 }
 
-/** Drops by reason, with the names the closing books use (test/rig/books.ts). */
+/** Drops by reason, with the names the closing books use (rig/books.ts). */
 export function dropsOf(samples: readonly Sample[]): Record<string, number> {
   const drops: Record<string, number> = {}
   for (const { name, labels, value } of samples) {

@@ -1,7 +1,7 @@
 import Table from 'cli-table3'
-import type { Account } from '../test/rig/account.js'
-import type { BlastReport } from '../test/rig/blast.js'
-import { sumOf, type Totals } from '../test/rig/books.js'
+import type { Account } from '../rig/account.js'
+import type { BlastReport } from '../rig/blast.js'
+import { sumOf, type Totals } from '../rig/books.js'
 import { number } from './live.js'
 
 /** The demo's result: what `--json` prints. */

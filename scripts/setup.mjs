@@ -109,7 +109,7 @@ async function native() {
 
 async function typescript() {
   const stamp = 'build/.stamp-ts'
-  const folders = ['src', 'test', 'demo', 'bench']
+  const folders = ['src', 'rig', 'test', 'demo', 'bench']
   const hash = hashOf([...folders, 'tsconfig.json', 'package-lock.json', 'build/native.d.ts'])
   if (fresh(stamp, hash, ['build/src'])) return
   // What no longer has a source must not be run.

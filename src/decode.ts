@@ -5,7 +5,7 @@
  * @module millrace/decode
  */
 import { unpack } from 'msgpackr'
-import { addressText } from './worker/batch.js'
+import { addressText } from './queue/batch.js'
 
 /** One datagram of a message. */
 export interface Datagram {

@@ -3,9 +3,9 @@ import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
-import { type CheckReport, checkTable } from '../src/check-command.js'
+import { type CheckReport, checkTable } from '../src/cli/check.js'
 
-const CLI = fileURLToPath(new URL('../src/cli.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../src/cli/main.js', import.meta.url))
 
 function millrace(args: readonly string[], env: Record<string, string>) {
   const { PATH = '' } = process.env

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { VARIABLES } from '../src/config/variables.js'
 
-const CLI = fileURLToPath(new URL('../src/cli.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../src/cli/main.js', import.meta.url))
 
 function millrace(args: readonly string[], env: Record<string, string> = {}) {
   const { PATH = '' } = process.env

@@ -1,9 +1,9 @@
 import t from 'tap'
 import { type Config, ConfigError, loadConfig, redactedConfig, settingsTable } from '../src/config/index.js'
 import { distance, isServiceLink } from '../src/config/names.js'
+import { readRules, rulesFileName } from '../src/config/rules-text.js'
 import { VARIABLES, type VariableName } from '../src/config/variables.js'
 import { exitStatus, fromNative, MillraceError } from '../src/errors.js'
-import { readRules, rulesFileName } from '../src/rules-text.js'
 
 const SEED = `SU${'A'.repeat(56)}`
 const FILES: Record<string, string | Buffer> = {

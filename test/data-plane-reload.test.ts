@@ -4,12 +4,12 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
+import { freePort, freeUdpPort } from '../rig/ports.js'
 import { loadConfig } from '../src/config/index.js'
-import { createDataPlane } from '../src/data-plane.js'
 import { createLog } from '../src/log.js'
 import { type Native, native } from '../src/native.js'
-import { REMEMBERED } from '../src/worker/rule-names.js'
-import { freePort, freeUdpPort } from './rig/ports.js'
+import { REMEMBERED } from '../src/queue/rule-names.js'
+import { createDataPlane } from '../src/service/data-plane.js'
 
 /** Writes down what it is born with and the rule of each datagram, and dies of an empty one. */
 const HANDLER = `

@@ -4,10 +4,10 @@
  * the way, not how much fits.
  */
 import t from 'tap'
-import { blast } from './rig/blast.js'
-import { totals } from './rig/books.js'
-import { privileged } from './rig/netns.js'
-import { PATIENT, scene } from './rig/scene.js'
+import { blast } from '../rig/blast.js'
+import { totals } from '../rig/books.js'
+import { privileged } from '../rig/netns.js'
+import { PATIENT, scene } from '../rig/scene.js'
 
 // Tap's 30 s are for unit tests.
 t.setTimeout(240_000)

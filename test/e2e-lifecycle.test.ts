@@ -2,13 +2,13 @@
 import { createSocket } from 'node:dgram'
 import { get } from 'node:http'
 import t, { type Test } from 'tap'
-import { blast } from './rig/blast.js'
-import { totals } from './rig/books.js'
-import { startNats } from './rig/nats.js'
-import { Pair, privileged, runIn } from './rig/netns.js'
-import { freePort, freeUdpPort } from './rig/ports.js'
-import { environment, PORT, scene } from './rig/scene.js'
-import { Service } from './rig/service.js'
+import { blast } from '../rig/blast.js'
+import { totals } from '../rig/books.js'
+import { startNats } from '../rig/nats.js'
+import { Pair, privileged, runIn } from '../rig/netns.js'
+import { freePort, freeUdpPort } from '../rig/ports.js'
+import { environment, PORT, scene } from '../rig/scene.js'
+import { Service } from '../rig/service.js'
 
 // Tap's 30 s are for unit tests.
 t.setTimeout(240_000)

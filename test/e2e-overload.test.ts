@@ -3,10 +3,10 @@
  * not. Every datagram sent is either with the subscriber or in exactly one drop counter, kernel drops included.
  */
 import t from 'tap'
-import { blast } from './rig/blast.js'
-import { sumOf, totals } from './rig/books.js'
-import { privileged } from './rig/netns.js'
-import { scene } from './rig/scene.js'
+import { blast } from '../rig/blast.js'
+import { sumOf, totals } from '../rig/books.js'
+import { privileged } from '../rig/netns.js'
+import { scene } from '../rig/scene.js'
 
 // Tap's 30 s are for unit tests.
 t.setTimeout(240_000)

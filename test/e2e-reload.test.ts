@@ -7,16 +7,16 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
-import { type Blast, blast } from './rig/blast.js'
-import { totals } from './rig/books.js'
-import { privileged, spawnIn } from './rig/netns.js'
-import { freeUdpPort } from './rig/ports.js'
-import { A, B, type Fates, HANDLER } from './rig/reload-sets.js'
-import { PATIENT, type Scene, type SceneOptions, scene } from './rig/scene.js'
+import { type Blast, blast } from '../rig/blast.js'
+import { totals } from '../rig/books.js'
+import { privileged, spawnIn } from '../rig/netns.js'
+import { freeUdpPort } from '../rig/ports.js'
+import { A, B, type Fates, HANDLER } from '../rig/reload-sets.js'
+import { PATIENT, type Scene, type SceneOptions, scene } from '../rig/scene.js'
 
 t.setTimeout(240_000)
 
-const CHECK = fileURLToPath(new URL('./rig/reload-check.js', import.meta.url))
+const CHECK = fileURLToPath(new URL('../rig/reload-check.js', import.meta.url))
 const QUEUES = 4
 const RELOADS = 100
 /** Slow enough that nothing is lost on two busy CPUs. */

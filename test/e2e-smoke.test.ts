@@ -1,9 +1,9 @@
 /** The whole path on loopback, as any user: UDP sockets → rules → two queues → NATS → every byte checked. */
 import t from 'tap'
-import { blast } from './rig/blast.js'
-import { totals } from './rig/books.js'
-import { freeUdpPort } from './rig/ports.js'
-import { scene } from './rig/scene.js'
+import { blast } from '../rig/blast.js'
+import { totals } from '../rig/books.js'
+import { freeUdpPort } from '../rig/ports.js'
+import { scene } from '../rig/scene.js'
 
 // Tap's 30 s are for unit tests.
 t.setTimeout(240_000)

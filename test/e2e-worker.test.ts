@@ -1,8 +1,8 @@
 /** Worker threads of the real service: handlers that misbehave in every way a handler can. Any user, loopback. */
 import t from 'tap'
-import { blast } from './rig/blast.js'
-import { freeUdpPort } from './rig/ports.js'
-import { scene } from './rig/scene.js'
+import { blast } from '../rig/blast.js'
+import { freeUdpPort } from '../rig/ports.js'
+import { scene } from '../rig/scene.js'
 
 t.setTimeout(240_000)
 

@@ -1,14 +1,14 @@
 import { unpack } from 'msgpackr'
 import t from 'tap'
+import { FakeLane, type Put } from '../rig/lane.js'
 import { ColumnsCursor, countDatagrams, decode } from '../src/decode.js'
+import { ChunkPool, newChunk } from '../src/publisher/chunk.js'
 import { ColumnsEnvelope } from '../src/publisher/columns.js'
 import { type Envelope, SLACK } from '../src/publisher/envelope.js'
 import { RecordsEnvelope } from '../src/publisher/records.js'
 import { checkSubject, expandSubject, SubjectCache, subjectToken } from '../src/publisher/subject.js'
 import { aloneBytes, packValue, ValuesEnvelope } from '../src/publisher/values.js'
-import { ChunkPool, newChunk } from '../src/wire/chunk.js'
-import type { Batch } from '../src/worker/batch.js'
-import { FakeLane, type Put } from './rig/lane.js'
+import type { Batch } from '../src/queue/batch.js'
 
 const SIZES = [0, 1, 2, 3, 4, 5, 7, 8, 31, 32, 100, 159, 160, 161, 255, 256, 257, 1400, 9000, 65_507]
 const V6 = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]

@@ -3,13 +3,13 @@ import { createServer, connect as dial, type Server, type Socket } from 'node:ne
 import { unpack } from 'msgpackr'
 import { connect, type NatsConnection, nkeys } from 'nats'
 import t, { type Test } from 'tap'
+import { FakeLane } from '../rig/lane.js'
+import { type NatsServer, startNats } from '../rig/nats.js'
+import { freePort } from '../rig/ports.js'
 import { countDatagrams, decode } from '../src/decode.js'
 import type { PublisherConfig } from '../src/publisher/config.js'
 import { Publisher } from '../src/publisher/publisher.js'
-import { Counters } from '../src/worker/counters.js'
-import { FakeLane } from './rig/lane.js'
-import { type NatsServer, startNats } from './rig/nats.js'
-import { freePort } from './rig/ports.js'
+import { Counters } from '../src/queue/counters.js'
 
 t.setTimeout(120_000)
 

@@ -1,13 +1,13 @@
 /** The pump over lanes written as Rust writes them: batches, order, budgets, leases, and what a death leaves behind. */
 import t from 'tap'
+import { fakeQueue } from '../rig/lane.js'
 import { LAYOUT } from '../src/generated/layout.js'
 import type { Handler } from '../src/handler.js'
-import type { Batch } from '../src/worker/batch.js'
-import { Counters } from '../src/worker/counters.js'
-import { queueControl } from '../src/worker/lane.js'
+import type { Batch } from '../src/queue/batch.js'
+import { Counters } from '../src/queue/counters.js'
+import { queueControl } from '../src/queue/lane.js'
+import { recoverQueue } from '../src/service/recovery.js'
 import { Pump, type PumpOut } from '../src/worker/pump.js'
-import { recoverQueue } from '../src/worker/recover.js'
-import { fakeQueue } from './rig/lane.js'
 
 class FakeOut implements PumpOut {
   ready = true

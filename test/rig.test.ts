@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs'
 import t from 'tap'
-import { Accounts } from './rig/account.js'
-import { Pair, privileged, runIn, spawnIn, V4, V6 } from './rig/netns.js'
-import { isPayload, payload } from './rig/payload.js'
+import { Accounts } from '../rig/account.js'
+import { Pair, privileged, runIn, spawnIn, V4, V6 } from '../rig/netns.js'
+import { isPayload, payload } from '../rig/payload.js'
 
 void t.test('the payload is the one millrace-blast pins in its own tests', (t) => {
   const bytes = payload(1, 20)

@@ -2,9 +2,9 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { MessageChannel } from 'node:worker_threads'
 import t from 'tap'
-import { Batch } from '../src/worker/batch.js'
-import { FORGOTTEN, Generations, MOST_NAMES, REMEMBERED, RuleNames } from '../src/worker/rule-names.js'
-import { FakeLane } from './rig/lane.js'
+import { FakeLane } from '../rig/lane.js'
+import { Batch } from '../src/queue/batch.js'
+import { FORGOTTEN, Generations, MOST_NAMES, REMEMBERED, RuleNames } from '../src/queue/rule-names.js'
 
 t.test('each datagram has the name that its own rules give it', async (t) => {
   const { port1, port2 } = new MessageChannel()

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 
-const CLI = fileURLToPath(new URL('../src/cli.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../src/cli/main.js', import.meta.url))
 
 function rules(args: readonly string[]) {
   const { PATH = '' } = process.env

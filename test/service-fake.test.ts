@@ -5,11 +5,11 @@ import { fileURLToPath } from 'node:url'
 import { type Config, loadConfig } from '../src/config/index.js'
 import { type ErrorCode, MillraceError } from '../src/errors.js'
 import { createLog } from '../src/log.js'
+import { COUNTERS, type CounterName } from '../src/queue/counters.js'
 import { closeBooks } from '../src/service/books.js'
 import type { DataPlane } from '../src/service/data-plane-api.js'
 import { run } from '../src/service/run.js'
-import type { QueueStats, Snapshot, ThreadStats, WorkerStats } from '../src/stats.js'
-import { COUNTERS, type CounterName } from '../src/worker/counters.js'
+import type { QueueStats, Snapshot, ThreadStats, WorkerStats } from '../src/service/statistics.js'
 
 export type Writable<T> = { -readonly [K in keyof T]: T[K] }
 

@@ -28,7 +28,7 @@ const millrace = (backend: string, format: string): Contestant => ({
   name: `${backend} ${format}`,
   wire: format === 'raw' ? 'raw' : 'envelope',
   command: ({ port, server, http }) => ({
-    script: 'src/cli.js',
+    script: 'src/cli/main.js',
     args: [],
     env: {
       MILLRACE_BACKEND: backend,

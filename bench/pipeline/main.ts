@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import type { Command } from 'commander'
-import { Pair } from '../../test/rig/netns.js'
+import { Pair } from '../../rig/netns.js'
 import { drawCharts } from './charts.js'
 import { CONTESTANTS, REFERENCE } from './contestants.js'
 import { climb } from './run.js'

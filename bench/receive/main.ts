@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
 import type { Command } from 'commander'
-import { Pair } from '../../test/rig/netns.js'
+import { Pair } from '../../rig/netns.js'
 import { BACKENDS, CONTESTANTS, STAGES } from './contestants.js'
 import { type Drain, drain, type Flow, flow, pinSender } from './run.js'
 import {

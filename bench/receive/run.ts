@@ -2,8 +2,8 @@ import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { blast } from '../../test/rig/blast.js'
-import { type Pair, runIn, spawnIn, V4 } from '../../test/rig/netns.js'
+import { blast } from '../../rig/blast.js'
+import { type Pair, runIn, spawnIn, V4 } from '../../rig/netns.js'
 import { type Backend, type Contestant, PORT, receiver, type Scene, type Stage } from './contestants.js'
 
 /** Until a foreign program has its ring; and until the last frames are through. */

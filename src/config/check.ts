@@ -1,9 +1,9 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { type ErrorCode, fromNative } from '../errors.js'
-import { readRules, rulesFileName } from '../rules-text.js'
 import type { Facts } from './facts.js'
 import { type Problem, shown } from './problems.js'
+import { readRules, rulesFileName } from './rules-text.js'
 import type { Values, VariableName } from './variables.js'
 
 /** The inputs of one load, and the place where problems gather. */

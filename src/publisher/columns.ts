@@ -1,5 +1,5 @@
 import { pack } from 'msgpackr'
-import { type Chunk, newChunk } from '../wire/chunk.js'
+import type { Batch } from '../queue/batch.js'
 import {
   descriptorWords,
   V4_MARK,
@@ -11,8 +11,8 @@ import {
   W_SECONDS,
   W_SRC,
   WORDS,
-} from '../wire/descriptors.js'
-import type { Batch } from '../worker/batch.js'
+} from '../queue/descriptors.js'
+import { type Chunk, newChunk } from './chunk.js'
 import type { Envelope } from './envelope.js'
 
 /** Names of the columns after `data`, in the order they are written, with bytes per datagram. */

@@ -1,5 +1,5 @@
-import type { Chunk } from '../wire/chunk.js'
-import type { Batch } from '../worker/batch.js'
+import type { Batch } from '../queue/batch.js'
+import type { Chunk } from './chunk.js'
 
 /** Bytes a chunk must have beyond the longest message, so that the message may begin where copying is cheapest. */
 export const SLACK = 8

@@ -1,4 +1,4 @@
-import type { Chunk, ChunkPool } from '../wire/chunk.js'
+import type { Chunk, ChunkPool } from './chunk.js'
 import type { Envelope } from './envelope.js'
 import type { Outbox } from './outbox.js'
 

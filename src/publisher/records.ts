@@ -1,6 +1,5 @@
-import { AddressCache } from '../wire/address.js'
-import { type Chunk, newChunk } from '../wire/chunk.js'
-import { copyPayload } from '../wire/copy.js'
+import { AddressCache } from '../queue/address.js'
+import type { Batch } from '../queue/batch.js'
 import {
   descriptorWords,
   W_LENGTH,
@@ -11,8 +10,9 @@ import {
   W_SECONDS,
   W_SRC,
   WORDS,
-} from '../wire/descriptors.js'
-import type { Batch } from '../worker/batch.js'
+} from '../queue/descriptors.js'
+import { type Chunk, newChunk } from './chunk.js'
+import { copyPayload } from './copy.js'
 import type { Envelope } from './envelope.js'
 
 /** array16 and its count. */

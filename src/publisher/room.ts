@@ -1,4 +1,4 @@
-import { type Chunk, newChunk } from '../wire/chunk.js'
+import { type Chunk, newChunk } from './chunk.js'
 
 /** Messages of their own smaller than this share a chunk. */
 export const SHARED_CHUNK = 128 << 10

@@ -1,5 +1,5 @@
 import { Packr } from 'msgpackr'
-import { type Chunk, newChunk } from '../wire/chunk.js'
+import { type Chunk, newChunk } from './chunk.js'
 
 const HEAD = 3
 const MAX_COUNT = 0xffff

@@ -1,6 +1,6 @@
 import type { NatsConnection } from 'nats'
-import type { Chunk, ChunkPool } from '../wire/chunk.js'
-import type { Counters } from '../worker/counters.js'
+import type { Counters } from '../queue/counters.js'
+import type { Chunk, ChunkPool } from './chunk.js'
 
 /** What was handed to the connection between two flushes, and the chunks that come free when a PONG confirms it. */
 interface Group {

@@ -1,4 +1,4 @@
-import type { Snapshot, WorkerStats } from '../stats.js'
+import type { Snapshot, WorkerStats } from './statistics.js'
 
 /** Counts by reason. */
 export type ByReason = Readonly<Record<string, number>>

@@ -1,4 +1,4 @@
-import type { Snapshot } from '../stats.js'
+import type { Snapshot } from './statistics.js'
 
 /** What the service needs of the data plane (native engine, workers, publishers). */
 export interface DataPlane {

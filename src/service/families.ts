@@ -1,6 +1,6 @@
-import type { QueueStats, RuleStats, Snapshot, ThreadStats, WorkerStats } from '../stats.js'
-import type { CounterName } from '../worker/counters.js'
+import type { CounterName } from '../queue/counters.js'
 import { closeBooks, publisherDrops, reasonText, resultsInFlight } from './books.js'
+import type { QueueStats, RuleStats, Snapshot, ThreadStats, WorkerStats } from './statistics.js'
 
 /** One time series: its labels and its value. */
 export type Sample = readonly [labels: Readonly<Record<string, string | number>>, value: number]

@@ -1,4 +1,4 @@
-import type { Snapshot } from '../stats.js'
+import type { Snapshot } from './statistics.js'
 
 /** Where the service is in its life. */
 export type Phase = 'starting' | 'running' | 'draining' | 'stopped'

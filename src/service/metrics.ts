@@ -1,6 +1,6 @@
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
-import type { Snapshot } from '../stats.js'
 import { FAMILIES, type Family } from './families.js'
+import type { Snapshot } from './statistics.js'
 import { VERSION } from './version.js'
 
 /** Prefix of every metric, those of the process and of its event loop included. */

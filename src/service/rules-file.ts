@@ -1,8 +1,8 @@
 import { type FSWatcher, watch } from 'node:fs'
 import { dirname } from 'node:path'
+import { readRules, rulesFileName } from '../config/rules-text.js'
 import { type ErrorCode, fromNative, type MillraceError } from '../errors.js'
 import type { Log } from '../log.js'
-import { readRules, rulesFileName } from '../rules-text.js'
 
 /** A change of a ConfigMap is several events; so long nothing more must happen before the file is read, milliseconds. */
 const SETTLE_MS = 100

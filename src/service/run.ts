@@ -2,7 +2,6 @@ import { isatty } from 'node:tty'
 import type { Config } from '../config/index.js'
 import { EXIT, exitStatus, fromNative } from '../errors.js'
 import type { Log } from '../log.js'
-import type { Snapshot } from '../stats.js'
 import { type Books, booksTable, closeBooks } from './books.js'
 import type { DataPlane } from './data-plane-api.js'
 import { healthy, type Phase, ready } from './health.js'
@@ -10,6 +9,7 @@ import { type HttpServer, serve } from './http.js'
 import { Metrics } from './metrics.js'
 import { RulesFile } from './rules-file.js'
 import { type Cause, watchProcess } from './signals.js'
+import type { Snapshot } from './statistics.js'
 
 /** How much longer than its deadline the data plane may take to say that it passed, milliseconds. */
 const GRACE_MS = 2000

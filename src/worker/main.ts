@@ -3,12 +3,12 @@ import { MillraceError } from '../errors.js'
 import { createLog } from '../log.js'
 import { native } from '../native.js'
 import { Publisher } from '../publisher/publisher.js'
-import { Counters } from './counters.js'
-import { Lane, queueControl } from './lane.js'
+import { Counters } from '../queue/counters.js'
+import { Lane, queueControl } from '../queue/lane.js'
+import type { DrainRequest, WorkerBirth, WorkerReport } from '../queue/messages.js'
+import { RuleNames } from '../queue/rule-names.js'
 import { loadHandler } from './load-handler.js'
-import type { DrainRequest, WorkerBirth, WorkerReport } from './messages.js'
 import { Pump } from './pump.js'
-import { RuleNames } from './rule-names.js'
 
 /** How often a worker shows that its event loop turns, ms. */
 const HEARTBEAT_MS = 250

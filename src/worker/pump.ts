@@ -1,9 +1,9 @@
 import { LAYOUT } from '../generated/layout.js'
 import type { Handler, Out } from '../handler.js'
-import { Batch } from './batch.js'
-import type { Counters } from './counters.js'
-import type { Lane } from './lane.js'
-import type { RuleNames } from './rule-names.js'
+import { Batch } from '../queue/batch.js'
+import type { Counters } from '../queue/counters.js'
+import type { Lane } from '../queue/lane.js'
+import type { RuleNames } from '../queue/rule-names.js'
 
 /** What the pump needs of a publisher. */
 export interface PumpOut extends Out {

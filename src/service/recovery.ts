@@ -1,6 +1,6 @@
 import { LAYOUT } from '../generated/layout.js'
-import type { Counters } from './counters.js'
-import { Lane, type QueuePlan, queueControl } from './lane.js'
+import type { Counters } from '../queue/counters.js'
+import { Lane, type QueuePlan, queueControl } from '../queue/lane.js'
 
 /**
  * Settles the books of a worker that ended without draining. Called by the main thread between the worker's exit and

@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { readFileSync } from 'node:fs'
-import { MillraceError } from './errors.js'
+import { MillraceError } from '../errors.js'
 
 const REASONS: Readonly<Record<string, string>> = {
   ENOENT: 'no such file',

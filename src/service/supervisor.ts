@@ -1,12 +1,12 @@
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
-import { type ErrorCode, MillraceError } from './errors.js'
-import { LAYOUT } from './generated/layout.js'
-import type { WorkerStats } from './stats.js'
-import { Counters } from './worker/counters.js'
-import { queueControl } from './worker/lane.js'
-import type { WorkerBirth, WorkerReport } from './worker/messages.js'
-import { recoverQueue } from './worker/recover.js'
-import type { Generation, Generations } from './worker/rule-names.js'
+import { type ErrorCode, MillraceError } from '../errors.js'
+import { LAYOUT } from '../generated/layout.js'
+import { Counters } from '../queue/counters.js'
+import { queueControl } from '../queue/lane.js'
+import type { WorkerBirth, WorkerReport } from '../queue/messages.js'
+import type { Generation, Generations } from '../queue/rule-names.js'
+import { recoverQueue } from './recovery.js'
+import type { WorkerStats } from './statistics.js'
 
 /** First pause before a dead worker is started again, ms; doubles to the longest. */
 const RESTART_MS = 100
@@ -135,7 +135,7 @@ export class SupervisedWorker {
     const { port1, port2 } = new MessageChannel()
     this.#announce = port1
     const birth: WorkerBirth = { ...this.#birth, generations: this.#rules.list, announced: port2 }
-    const worker = new Worker(new URL('./worker/main.js', import.meta.url), {
+    const worker = new Worker(new URL('../worker/main.js', import.meta.url), {
       workerData: birth,
       transferList: [port2],
       name: `millrace-q${this.queue}`,

@@ -1,4 +1,4 @@
-import { addressText } from '../worker/batch.js'
+import { addressText } from './batch.js'
 
 const SLOTS = 4096
 const SLOT_BYTES = 64

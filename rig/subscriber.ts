@@ -3,7 +3,7 @@
  * Parent to child: {@link Ask}. Child to parent: {@link Told}, twice a second by itself and in answer to an ask.
  */
 import { connect } from 'nats'
-import { countDatagrams, decode } from '../../src/decode.js'
+import { countDatagrams, decode } from '../src/decode.js'
 import { type Account, Accounts, type Sent } from './account.js'
 
 /** What the parent asks. */

@@ -1,6 +1,6 @@
-import { LAYOUT } from '../../src/generated/layout.js'
-import { Batch } from '../../src/worker/batch.js'
-import { Lane, type LanePlan, type QueuePlan } from '../../src/worker/lane.js'
+import { LAYOUT } from '../src/generated/layout.js'
+import { Batch } from '../src/queue/batch.js'
+import { Lane, type LanePlan, type QueuePlan } from '../src/queue/lane.js'
 
 /** A datagram to put into a lane. */
 export interface Put {

@@ -1,9 +1,9 @@
 import type { Command } from 'commander'
-import { type Facts, readFacts } from './config/index.js'
-import { MillraceError } from './errors.js'
-import { native } from './native.js'
-import { type Capture, counted, fit, histogram, keyText } from './rules-terminal.js'
-import { readRules } from './rules-text.js'
+import { type Facts, readFacts } from '../config/index.js'
+import { readRules } from '../config/rules-text.js'
+import { MillraceError } from '../errors.js'
+import { native } from '../native.js'
+import { type Capture, counted, fit, histogram, keyText } from './terminal.js'
 
 interface Refusal {
   readonly rule: string

@@ -1,4 +1,4 @@
-import type { CounterName } from './worker/counters.js'
+import type { CounterName } from '../queue/counters.js'
 
 /** What the kernel granted; see crates/millrace-core/src/rx/mod.rs. */
 export interface BackendInfo {

@@ -3,8 +3,8 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { type Namespace, spawnIn } from './netns.js'
 
-/** The command line of the service (this file runs from build/test/rig). */
-export const CLI = fileURLToPath(new URL('../../src/cli.js', import.meta.url))
+/** The command line of the service (this file runs from build/rig). */
+export const CLI = fileURLToPath(new URL('../src/cli/main.js', import.meta.url))
 
 /** One line of the service's log; the named fields are those the rig reads. */
 export interface LogLine {
@@ -21,7 +21,7 @@ export interface LogLine {
   readonly queue?: number
   /** Where /metrics is served. */
   readonly address?: string
-  /** The closing line's numbers; test/rig/books.ts reads them. */
+  /** The closing line's numbers; rig/books.ts reads them. */
   readonly books?: object
 }
 

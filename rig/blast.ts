@@ -2,8 +2,8 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { type Namespace, spawnIn } from './netns.js'
 
-/** The load generator's binary (this file runs from build/test/rig). */
-export const BLAST = fileURLToPath(new URL('../../../target/release/millrace-blast', import.meta.url))
+/** The load generator's binary (this file runs from build/rig). */
+export const BLAST = fileURLToPath(new URL('../../target/release/millrace-blast', import.meta.url))
 
 /** What to send; absent fields take millrace-blast's defaults. */
 export interface BlastOptions {

@@ -1,6 +1,5 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander'
-import { addCheckCommand } from './check-command.js'
 import {
   type Config,
   helpText,
@@ -8,12 +7,13 @@ import {
   readFacts,
   redactedConfig,
   settingsTable,
-} from './config/index.js'
-import { EXIT, exitStatus, fromNative } from './errors.js'
-import { createLog } from './log.js'
-import { addRulesCommand } from './rules-command.js'
-import { run } from './service/run.js'
-import { VERSION } from './service/version.js'
+} from '../config/index.js'
+import { EXIT, exitStatus, fromNative } from '../errors.js'
+import { createLog } from '../log.js'
+import { run } from '../service/run.js'
+import { VERSION } from '../service/version.js'
+import { addCheckCommand } from './check.js'
+import { addRulesCommand } from './rules.js'
 
 function config(): Config {
   return loadConfig(process.env, readFacts())
@@ -23,7 +23,7 @@ async function serve(): Promise<number> {
   const settings = config()
   const log = createLog({ level: settings.log.level })
   // Lazily: the native addon loads here, and `millrace config` and `--help` must work without it.
-  const { createDataPlane } = await import('./data-plane.js')
+  const { createDataPlane } = await import('../service/data-plane.js')
   return await run(settings, createDataPlane(settings, log), log)
 }
 

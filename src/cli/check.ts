@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
-import type { Config } from './config/index.js'
-import { EXIT, fromNative } from './errors.js'
+import type { Config } from '../config/index.js'
+import { EXIT, fromNative } from '../errors.js'
 
 /** One line of the table; crates/millrace-core/src/check.rs says what is looked at. */
 export interface Finding {
@@ -39,7 +39,7 @@ export function addCheckCommand(
 
 async function check(config: Config): Promise<CheckReport> {
   // Lazily, as in `run`: the addon is not needed for anything else here.
-  const { native } = await import('./native.js')
+  const { native } = await import('../native.js')
   try {
     return JSON.parse(native().checkHost(JSON.stringify(config.engine))) as CheckReport
   } catch (error) {
