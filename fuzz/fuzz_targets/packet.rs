@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use libfuzzer_sys::fuzz_target;
 use millrace_core::{
     packet::{checksum, parse_ethernet},
-    rx::FrameDrop,
+    packet::FrameDrop,
 };
 
 fuzz_target!(|frame: &[u8]| {

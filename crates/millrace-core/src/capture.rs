@@ -12,9 +12,10 @@ use serde::Serialize;
 
 use crate::{
     error::{Code, Error, Result},
-    packet::{self, ETH_P_IP, ETH_P_IPV6, Udp},
+    packet::FrameDrop,
+    packet::{self, Udp},
+    protocol::{ETH_P_IP, ETH_P_IPV6},
     rule::{Facts, RuleSet, Verdict},
-    rx::FrameDrop,
 };
 
 /// Keys that are counted; the ones that come later are only counted together.

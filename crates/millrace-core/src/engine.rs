@@ -13,13 +13,12 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    affinity,
     config::{BusyPoll, EngineConfig},
     error::{Code, Error, Result},
     lane::{QueueMemory, QueuePlan},
+    live_rules::LiveRules,
     net::{Interface, Statistics},
     receive_thread::ReceiveThread,
-    reload::LiveRules,
     rule::RuleSet,
     rx::{
         BackendInfo, Receiver, Steer, Steering,
@@ -28,6 +27,7 @@ use crate::{
     },
     scatter::{Moderation, Queue, Scatter, Wake},
     stats::{QueueStats, RuleStats, ThreadCounters, ThreadStats},
+    sys::scheduling,
 };
 
 /// What the TypeScript side needs to allocate and to show.
@@ -112,21 +112,21 @@ impl Beyond {
     /// The priority that so many receive threads may have.
     fn priority(&mut self, config: &EngineConfig, receivers: usize) -> Option<u8> {
         let priority = config.rx_priority?;
-        if let Err(e) = affinity::try_fifo(priority) {
-            self.degraded.push(affinity::fifo_refused(priority, &e));
+        if let Err(e) = scheduling::try_fifo(priority) {
+            self.degraded.push(scheduling::fifo_refused(priority, &e));
             return None;
         }
         self.granted.push(("receive threads".into(), format!("SCHED_FIFO {priority}")));
         if config.busy_poll == BusyPoll::Always {
-            self.degraded.push(affinity::FIFO_WITHOUT_SLEEP.into());
+            self.degraded.push(scheduling::FIFO_WITHOUT_SLEEP.into());
         }
         let cpus = if config.rx_cpus.is_empty() {
-            affinity::allowed().map_or(receivers, |cpus| cpus.len())
+            scheduling::allowed().map_or(receivers, |cpus| cpus.len())
         } else {
             config.rx_cpus.iter().collect::<HashSet<_>>().len()
         };
         if receivers > cpus {
-            self.degraded.push(affinity::fifo_crowded(receivers, cpus));
+            self.degraded.push(scheduling::fifo_crowded(receivers, cpus));
         }
         Some(priority)
     }
@@ -454,7 +454,7 @@ impl Engine {
 }
 
 fn check_cpus(cpus: &[usize]) -> Result<()> {
-    let allowed = affinity::allowed().map_err(|e| Error::os(Code::Kernel, "sched_getaffinity", e))?;
+    let allowed = scheduling::allowed().map_err(|e| Error::os(Code::Kernel, "sched_getaffinity", e))?;
     match cpus.iter().find(|cpu| !allowed.contains(cpu)) {
         None => Ok(()),
         Some(cpu) => {

@@ -11,21 +11,22 @@ compile_error!(
     "lane descriptors are shared with JavaScript as little-endian words: build for a little-endian target"
 );
 
-pub mod affinity;
 pub mod bpf;
 pub mod capture;
-pub mod check;
 pub mod config;
 pub mod datagram;
 pub mod engine;
 pub mod error;
 pub mod lane;
+pub mod live_rules;
 pub mod net;
 pub mod packet;
+pub mod preflight;
+pub mod protocol;
 mod real_time;
 mod receive_thread;
-pub mod reload;
 pub mod rule;
 pub mod rx;
 pub mod scatter;
 pub mod stats;
+pub mod sys;

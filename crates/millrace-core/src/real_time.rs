@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::affinity;
+use crate::sys::scheduling;
 
 /// A thread that ran for so long without a rest sleeps for a moment all the same, so that workers and the kernel's own
 /// threads on its CPU get their turn.
@@ -24,7 +24,7 @@ pub(crate) struct RealTime {
 impl RealTime {
     /// For the calling thread, as the kernel schedules it now.
     pub(crate) fn of_this_thread() -> Self {
-        Self::new(affinity::fifo_priority().is_some())
+        Self::new(scheduling::fifo_priority().is_some())
     }
 
     fn new(on: bool) -> Self {
@@ -47,10 +47,10 @@ impl RealTime {
         if !self.on {
             return wait();
         }
-        let (from, slept) = (Instant::now(), affinity::times_slept());
+        let (from, slept) = (Instant::now(), scheduling::times_slept());
         let result = wait();
         let after = Instant::now();
-        if after.duration_since(from) >= REST && affinity::times_slept() != slept {
+        if after.duration_since(from) >= REST && scheduling::times_slept() != slept {
             self.awake_since = after;
         }
         result

@@ -8,9 +8,10 @@ use std::{
 use crate::{
     datagram::Datagram,
     lane::{LaneProducer, Mark, QueueMemory},
-    reload::{Generation, LiveRules},
+    live_rules::{Generation, LiveRules},
+    packet::FrameDrop,
     rule::{Facts, RuleState, Verdict},
-    rx::{FrameDrop, Sink},
+    rx::Sink,
     stats::ThreadCounters,
 };
 

@@ -7,7 +7,7 @@ use std::sync::{
 
 use serde::Serialize;
 
-use crate::rx::{FrameDrop, KernelCounters};
+use crate::{packet::FrameDrop, rx::KernelCounters};
 
 /// A counter with one writer: no locked instruction, one line of the writer's own.
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ pub struct ThreadCounters {
     pub scattered: Box<[Counter]>,
     /// Datagrams lost because their queue's lane was full, by queue.
     pub queue_full: Box<[Counter]>,
-    /// Datagrams that rules dropped; by rule they are in [`crate::reload::RuleCounters`]. Early drops of the XDP
+    /// Datagrams that rules dropped; by rule they are in [`crate::live_rules::RuleCounters`]. Early drops of the XDP
     /// program are in neither: no thread saw them.
     pub rule_dropped: Counter,
     /// Frames that were no datagram for us, by reason.
@@ -194,6 +194,6 @@ pub struct RuleStats {
     /// Because the lane was full.
     pub queue_full: u64,
     /// `(queue, datagrams put into its lane)`, without queues that got none. Empty for sets of very many rules and
-    /// queues, see [`crate::reload`].
+    /// queues, see [`crate::live_rules`].
     pub queues: Vec<(usize, u64)>,
 }

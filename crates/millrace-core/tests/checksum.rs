@@ -6,8 +6,9 @@ mod support;
 
 use millrace_core::{
     config::{EngineConfig, Tpacket, XdpMode},
+    packet::FrameDrop,
     packet::build::Frame,
-    rx::{FrameDrop, Opened, Receiver, packet, xdp},
+    rx::{Opened, Receiver, packet, xdp},
 };
 use rig::{Pair, RawSender};
 use support::*;

@@ -9,8 +9,9 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use millrace_core::{
     config::{BackendChoice, EngineConfig, Listen, Tpacket},
     error::Code,
+    packet::FrameDrop,
     packet::build::Frame,
-    rx::{FrameDrop, Opened, Receiver, ladder, packet, socket},
+    rx::{Opened, Receiver, ladder, packet, socket},
 };
 use rig::{Pair, RawSender};
 use support::*;

@@ -4,11 +4,7 @@ mod rig;
 #[path = "socket_support/mod.rs"]
 mod support;
 
-use millrace_core::{
-    datagram::flags,
-    net::Interface,
-    rx::{FrameDrop, packet},
-};
+use millrace_core::{datagram::flags, net::Interface, packet::FrameDrop, rx::packet};
 use rig::{Pair, RawSender, V4, V6};
 use support::*;
 

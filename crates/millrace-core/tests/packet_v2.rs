@@ -10,7 +10,8 @@ use millrace_core::{
     config::{EngineConfig, Tpacket},
     datagram::flags,
     net::Interface,
-    rx::{FrameDrop, Opened, Receiver, packet},
+    packet::FrameDrop,
+    rx::{Opened, Receiver, packet},
 };
 use rig::{Pair, RawSender};
 use support::*;

@@ -7,12 +7,13 @@ use std::net::Ipv4Addr;
 
 use millrace_core::{
     bpf::{
-        sys::{CounterMap, Program, XskMap, action},
-        xdp_program::{self, Early, Spec},
+        syscall::{CounterMap, Program, XskMap, action},
+        xdp_program::{self, Spec},
     },
     config::Listen,
     packet::build::Frame,
     rule::{RuleSet, Verdict},
+    rx::early::EarlyCode,
 };
 use rule_support::{QUEUES, Random, Rules, Sample, evaluate};
 
@@ -107,8 +108,8 @@ fn early(set: &RuleSet) -> Option<Early1> {
     let (map, counters) = (XskMap::new(1).unwrap(), CounterMap::new(rules.rules().into()).unwrap());
     let listen = [6000, 6001].map(|port| Listen { port, ..Listen::default() });
     let spec = Spec { listen: &listen, map_fd: map.raw_fd(), empty_slot: 0, max_frame: 1792 };
-    let code =
-        xdp_program::generate_with(&spec, Some(&Early { rules, counters_fd: counters.raw_fd() })).unwrap();
+    let code = xdp_program::generate_with(&spec, Some(&EarlyCode { rules, counters_fd: counters.raw_fd() }))
+        .unwrap();
     let program = Program::load("early", &code, 0).unwrap_or_else(|e| panic!("{:?}\n{e}", set.describe()));
     Some(Early1 { program, counters, rules: rules.rules(), _map: map })
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use millrace_core::{
-    bpf::sys::Program,
+    bpf::syscall::Program,
     packet::build::Frame,
     rule::{CbpfTarget, RuleSet},
 };

@@ -11,9 +11,11 @@ use millrace_core::{
     datagram::{Timestamp, flags},
     error::{Code, Result},
     net::Interface,
+    packet::FrameDrop,
     rx::{
-        FrameDrop, Receiver, Steering,
-        socket::{self, SocketReceiver, guard::open_guard, sink::open_sink},
+        Receiver, Steering,
+        guard::{open_for_packet, open_for_xdp},
+        socket::{self, SocketReceiver},
     },
 };
 use rig::{Pair, RawSender, V4, V6};
@@ -197,9 +199,9 @@ fn a_taken_port_names_its_owner() {
     // A second Millrace of the same user, whichever way either receives.
     let first = open_in_b(&pair, &config, socket::open).unwrap();
     let sink = |config: &EngineConfig| {
-        open_sink(config, &Interface::by_name("vb")?, &config.listen, &mut Vec::new())
+        open_for_packet(config, &Interface::by_name("vb")?, &config.listen, &mut Vec::new())
     };
-    let guards: [&Open; 2] = [&open_guard, &sink];
+    let guards: [&Open; 2] = [&open_for_xdp, &sink];
     for guard in guards {
         assert_eq!(pair.in_b(|| guard(&config)).err().map(|e| e.code), Some(Code::Port));
     }
@@ -276,7 +278,7 @@ fn the_delivering_guard_delivers_all() {
     }
     let pair = Pair::new(1);
     let config = config(r#"{"port":9000}"#, "vb", 2);
-    let mut guard = pair.in_b(|| open_guard(&config)).unwrap();
+    let mut guard = pair.in_b(|| open_for_xdp(&config)).unwrap();
     pair.in_a(|| {
         for v6 in [false, true] {
             for size in [0, 100, 1400, 4000] {

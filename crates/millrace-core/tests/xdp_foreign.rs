@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use millrace_core::{
     bpf::{
-        asm::{Assembler, Reg},
+        ebpf::{Assembler, Reg},
         link::{AttachMode, XdpLink},
-        sys::{Program, action},
+        syscall::{Program, action},
     },
     error::Code,
     net::Interface,

@@ -6,13 +6,14 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use millrace_core::{
     bpf::{
-        sys::{Program, XskMap, action},
+        syscall::{Program, XskMap, action},
         xdp_program::{self, Spec},
     },
     config::{Listen, ListenSet},
     error::Code,
-    packet::{ETH_P_8021AD, ETH_P_8021Q, build::Frame, parse_ethernet},
-    rx::FrameDrop,
+    packet::FrameDrop,
+    packet::{build::Frame, parse_ethernet},
+    protocol::{ETH_P_8021AD, ETH_P_8021Q},
 };
 
 /// Actions of a program whose map is empty and whose empty slots drop: "ours" shows as DROP, without any socket.

@@ -12,9 +12,11 @@ use std::{
 
 use millrace_core::{
     datagram::Datagram,
-    packet::{ETH_P_8021AD, ETH_P_8021Q, build::Frame, parse_ethernet},
+    packet::FrameDrop,
+    packet::{build::Frame, parse_ethernet},
+    protocol::{ETH_P_8021AD, ETH_P_8021Q},
     rx::{
-        FrameDrop, Receiver, Sink,
+        Receiver, Sink,
         xdp::{self, XdpReceiver, umem::FrameCensus},
     },
 };

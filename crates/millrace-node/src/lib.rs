@@ -15,12 +15,13 @@ use std::{
 };
 
 use millrace_core::{
-    affinity, check,
     config::EngineConfig,
     engine::Engine,
     error::{Code, Error},
     lane::LAYOUT,
+    preflight,
     rule::RuleSet,
+    sys::scheduling,
 };
 use napi::{
     Env, Result, Status,
@@ -71,7 +72,7 @@ pub fn layout() -> Result<String> {
 /// What this host allows for a JSON configuration, as JSON; opens and closes what can be tried without effect.
 #[napi]
 pub fn check_host(config: String) -> Result<String> {
-    json(&check::run(&EngineConfig::from_json(&config).map_err(error)?))
+    json(&preflight::run(&EngineConfig::from_json(&config).map_err(error)?))
 }
 
 /// Opens a backend for a JSON configuration. Returns the handle.
@@ -177,7 +178,7 @@ pub fn compile_rules(text: String, queues: u32) -> Result<String> {
 /// CPUs this thread may run on.
 #[napi]
 pub fn allowed_cpus() -> Result<Vec<u32>> {
-    let cpus = affinity::allowed().map_err(|e| error(Error::os(Code::Kernel, "sched_getaffinity", e)))?;
+    let cpus = scheduling::allowed().map_err(|e| error(Error::os(Code::Kernel, "sched_getaffinity", e)))?;
     Ok(cpus.into_iter().map(|c| c as u32).collect())
 }
 
@@ -185,5 +186,5 @@ pub fn allowed_cpus() -> Result<Vec<u32>> {
 #[napi]
 pub fn pin_thread(cpu: u32) -> Result<()> {
     let wrap = |e| error(Error::os(Code::Config, format!("pinning to CPU {cpu}"), e));
-    affinity::pin(cpu as usize).map_err(wrap)
+    scheduling::pin(cpu as usize).map_err(wrap)
 }

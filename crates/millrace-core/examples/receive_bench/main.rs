@@ -26,9 +26,10 @@ use millrace_core::{
     config::EngineConfig,
     engine::Engine,
     lane::{QueueMemory, QueuePlan},
-    reload::LiveRules,
+    live_rules::LiveRules,
+    packet::FrameDrop,
     rule::RuleSet,
-    rx::{FrameDrop, Receiver, Sink, Steering, ladder, packet::count::PacketCounter, xdp::count::XdpCounter},
+    rx::{Receiver, Sink, Steering, ladder, packet::count::PacketCounter, xdp::count::XdpCounter},
     scatter::{Moderation, Queue, Scatter},
     stats::ThreadCounters,
 };
@@ -148,7 +149,7 @@ fn flow<R: Receiver>(mut receiver: R) -> Outcome<String> {
     let stop = &AtomicBool::new(false);
     thread::scope(|scope| {
         let counting = scope.spawn(move || -> millrace_core::error::Result<(u64, u64, Duration)> {
-            millrace_core::affinity::exact_timers();
+            millrace_core::sys::scheduling::exact_timers();
             let (mut count, mut last) = (0u64, None);
             while !stop.load(Ordering::Acquire) {
                 let frames = receiver.receive(&mut Nothing)?;

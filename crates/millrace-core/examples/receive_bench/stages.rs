@@ -7,8 +7,9 @@ use std::{
 
 use millrace_core::{
     datagram::Datagram,
+    packet::FrameDrop,
     rule::{Facts, RuleSet, RuleState},
-    rx::{FrameDrop, Sink},
+    rx::Sink,
     scatter::Scatter,
 };
 

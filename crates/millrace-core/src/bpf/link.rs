@@ -9,7 +9,7 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use super::sys::{self, BPF_XDP, Program};
+use super::syscall::{self, BPF_XDP, Program};
 use crate::{
     error::{Code, Error, Result},
     net,
@@ -76,7 +76,7 @@ impl XdpLink {
                 AttachMode::Generic => XDP_FLAGS_SKB_MODE,
             },
         };
-        match sys::bpf_fd(BPF_LINK_CREATE, &mut attr) {
+        match syscall::bpf_fd(BPF_LINK_CREATE, &mut attr) {
             Ok(fd) => Ok(XdpLink { fd }),
             Err(e) => Err(explain(interface, mode, e)),
         }
@@ -94,13 +94,13 @@ impl XdpLink {
             flags: 0,
             old_prog_fd: 0,
         };
-        match sys::bpf(BPF_LINK_UPDATE, &mut attr) {
+        match syscall::bpf(BPF_LINK_UPDATE, &mut attr) {
             Ok(_) => Ok(()),
             // What the kernel says of a link whose interface was removed.
             Err(e) if e.raw_os_error() == Some(libc::ENOLINK) => {
                 Err(Error::os(Code::Interface, "replacing our XDP program: the interface is gone", e))
             }
-            Err(e) => Err(sys::explain("replacing our XDP program", e)),
+            Err(e) => Err(syscall::explain("replacing our XDP program", e)),
         }
     }
 }
@@ -150,6 +150,6 @@ fn explain(interface: &net::Interface, mode: AttachMode, e: io::Error) -> Error 
             e,
         ),
         Some(libc::ENODEV) => Error::os(Code::Interface, format!("{what}: the interface is gone"), e),
-        _ => sys::explain(&what, e),
+        _ => syscall::explain(&what, e),
     }
 }

@@ -3,7 +3,8 @@
 //! The program is made at run time from the configuration, so ports and addresses are immediates and there is nothing
 //! to ship, to match against a toolchain or to relocate.
 
-pub mod asm;
+pub(crate) mod classic;
+pub mod ebpf;
 pub mod link;
-pub mod sys;
+pub mod syscall;
 pub mod xdp_program;

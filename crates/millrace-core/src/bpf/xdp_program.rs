@@ -14,12 +14,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use super::asm::{Assembler, Cond, Label, Reg, Size};
+use super::ebpf::{Assembler, Cond, Label, Reg, Size};
 use crate::{
     config::Listen,
     error::Result,
-    packet::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP},
-    rule::EarlyDrop,
+    protocol::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP},
 };
 
 /// `bpf_redirect_map` in `enum bpf_func_id`.
@@ -59,7 +58,7 @@ pub struct Spec<'a> {
     pub listen: &'a [Listen],
     /// The XSKMAP, indexed by rx queue.
     pub map_fd: i32,
-    /// Action for a frame of ours whose slot is empty: [`super::sys::action::PASS`] in earnest; tests use another one
+    /// Action for a frame of ours whose slot is empty: [`super::syscall::action::PASS`] in earnest; tests use another one
     /// to tell "ours" from "not ours" without sockets.
     pub empty_slot: u32,
     /// Longest frame, in bytes from the Ethernet header on, that the AF_XDP sockets can hold. Longer ones pass: the
@@ -67,13 +66,13 @@ pub struct Spec<'a> {
     pub max_frame: u32,
 }
 
-/// Rules that drop frames of ours before they are redirected.
-#[derive(Debug, Clone, Copy)]
-pub struct Early<'a> {
-    /// The rules.
-    pub rules: EarlyDrop<'a>,
-    /// An array map of one counter for each of them ([`super::sys::CounterMap`]).
-    pub counters_fd: i32,
+/// Code for frames of ours, run before they are redirected. The rules' before_redirect drops are such code; this room, which lies
+/// below theirs, only makes room for it.
+pub trait BeforeRedirect {
+    /// Appends the code. `R6` is the program's context, and `network` points to an IPv4 header without options, or with
+    /// `v6` to an IPv6 header, with UDP right behind it; the 28 or 48 bytes of both headers are known to be in the frame. The
+    /// code ends with an exit of its own or with a jump to `redirect`, and may change all registers but `R6` and `R10`.
+    fn append(&self, assembler: &mut Assembler, network: Reg, v6: bool, redirect: Label);
 }
 
 /// Assembles the program.
@@ -84,11 +83,11 @@ pub fn generate(spec: &Spec<'_>) -> Result<Vec<u64>> {
     generate_with(spec, None)
 }
 
-/// As [`generate`], with rules that drop early.
+/// As [`generate`], with code that runs before the redirect.
 ///
 /// # Errors
 /// As [`generate`].
-pub fn generate_with(spec: &Spec<'_>, early: Option<&Early<'_>>) -> Result<Vec<u64>> {
+pub fn generate_with(spec: &Spec<'_>, before_redirect: Option<&dyn BeforeRedirect>) -> Result<Vec<u64>> {
     let Spec { listen, map_fd, empty_slot, max_frame } = *spec;
     let (v4, v6) = by_family(listen);
     let mut a = Assembler::new();
@@ -110,7 +109,7 @@ pub fn generate_with(spec: &Spec<'_>, early: Option<&Early<'_>>) -> Result<Vec<u
     a.place(network);
     a.jump_if(KEY, Cond::Eq, ETH_P_IP.into(), ipv4).jump_if(KEY, Cond::Eq, ETH_P_IPV6.into(), ipv6);
     // The two exits stand in the middle, so that a long listen list on either side still reaches them.
-    a.place(pass).mov_imm(Reg::R0, super::sys::action::PASS as i32).exit();
+    a.place(pass).mov_imm(Reg::R0, super::syscall::action::PASS as i32).exit();
     a.place(ours).load_map(Reg::R1, map_fd).load(Size::Word, Reg::R2, CTX, MD_RX_QUEUE_INDEX);
     a.mov_imm(Reg::R3, empty_slot as i32).call(HELPER_REDIRECT_MAP).exit();
 
@@ -122,11 +121,11 @@ pub fn generate_with(spec: &Spec<'_>, early: Option<&Early<'_>>) -> Result<Vec<u
     // More-fragments flag or a fragment offset.
     a.load(Size::Half, TMP, AT, 6).be16(TMP).jump_if(TMP, Cond::Set, 0x3fff, pass);
     a.load(Size::Half, KEY, AT, 22).be16(KEY);
-    let matched = if early.is_some() { a.label() } else { ours };
+    let matched = if before_redirect.is_some() { a.label() } else { ours };
     match_port(&mut a, &v4, 16, matched, pass);
-    if let Some(early) = early {
+    if let Some(before_redirect) = before_redirect {
         a.place(matched);
-        early.rules.append(&mut a, AT, false, early.counters_fd, ours);
+        before_redirect.append(&mut a, AT, false, ours);
     }
 
     a.place(ipv6);
@@ -143,11 +142,11 @@ pub fn generate_with(spec: &Spec<'_>, early: Option<&Early<'_>>) -> Result<Vec<u
         a.load(Size::Word, TMP, AT, address + 8).jump_if(TMP, Cond::Eq, mapped, pass).place(native);
     }
     a.load(Size::Half, KEY, AT, 42).be16(KEY);
-    let matched = if early.is_some() { a.label() } else { ours };
+    let matched = if before_redirect.is_some() { a.label() } else { ours };
     match_port(&mut a, &v6, 24, matched, pass);
-    if let Some(early) = early {
+    if let Some(before_redirect) = before_redirect {
         a.place(matched);
-        early.rules.append(&mut a, AT, true, early.counters_fd, ours);
+        before_redirect.append(&mut a, AT, true, ours);
     }
     a.finish()
 }

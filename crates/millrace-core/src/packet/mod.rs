@@ -4,21 +4,16 @@
 //! Length rules follow what the Linux UDP stack does (net/ipv4/udp.c, net/ipv6/udp.c), so that a datagram is the same
 //! bytes whichever backend delivered it.
 
-use crate::{datagram::Addr, rx::FrameDrop};
+use crate::{
+    datagram::Addr,
+    protocol::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP},
+};
 
 pub mod build;
 pub mod checksum;
+mod frame_drop;
 
-/// EtherType of IPv4.
-pub const ETH_P_IP: u16 = 0x0800;
-/// EtherType of IPv6.
-pub const ETH_P_IPV6: u16 = 0x86dd;
-/// EtherType of an 802.1Q tag.
-pub const ETH_P_8021Q: u16 = 0x8100;
-/// EtherType of an 802.1ad (QinQ) tag.
-pub const ETH_P_8021AD: u16 = 0x88a8;
-/// IP protocol number of UDP.
-pub const IPPROTO_UDP: u8 = 17;
+pub use frame_drop::FrameDrop;
 
 /// Extension headers walked before we call a chain malformed; RFC 8200 §4.1 names at most seven, each once.
 pub(crate) const MAX_EXTENSION_HEADERS: usize = 8;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{BackendInfo, Opened, Steer, Steering, packet, socket, xdp};
+use super::{BackendInfo, Opened, Steer, Steering, guard, packet, socket, xdp};
 use crate::{
     config::{BackendChoice, EngineConfig},
     error::{Code, Error, Result},
@@ -105,7 +105,7 @@ fn auto(config: &EngineConfig, steering: &Steering) -> Result<(Backend, Vec<Refu
 
 /// The guard first: a port that another process owns must be found before the interface is touched.
 fn open_xdp(config: &EngineConfig, steering: &Steering) -> Result<Backend> {
-    let guard = socket::guard::open_guard(config)?;
+    let guard = guard::open_for_xdp(config)?;
     let mut opened = xdp::open_steered(config, steering)?;
     opened.guard = Some(guard);
     Ok(Backend::Xdp(opened))

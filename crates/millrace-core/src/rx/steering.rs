@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use libc::sock_filter;
 
-use super::{socket, xdp::EarlyRules};
+use super::early::EarlyRules;
 use crate::{
     config::{BackendChoice, EngineConfig, FanoutMode},
     error::Result,
     rule::{CbpfTarget, RuleSet},
+    sys::socket,
 };
 
 /// A rule set's programs, each with the reason why it is missing.
@@ -33,8 +34,8 @@ impl Steering {
     pub fn from_rules(rules: &Arc<RuleSet>, config: &EngineConfig) -> Self {
         let compile = |target| {
             let program = rules.to_cbpf(target).map_err(|e| e.to_string())?;
-            socket::sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)
-                .and_then(|fd| socket::sys::attach_cbpf(&fd, libc::SO_ATTACH_FILTER, &program))
+            socket::open(libc::AF_INET, libc::SOCK_DGRAM, 0)
+                .and_then(|fd| socket::attach_cbpf(&fd, libc::SO_ATTACH_FILTER, &program))
                 .map_err(|e| format!("the kernel refuses the program: {e}"))?;
             Ok(program)
         };

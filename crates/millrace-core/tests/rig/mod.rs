@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use millrace_core::{affinity, packet::build::Frame};
+use millrace_core::{packet::build::Frame, sys::scheduling};
 
 pub mod errands;
 
@@ -56,7 +56,7 @@ pub fn privileged(test: &str) -> bool {
 
 /// True when threads of this process may have real-time priority; otherwise the test is skipped.
 pub fn real_time(test: &str) -> bool {
-    let tried = affinity::try_fifo(1);
+    let tried = scheduling::try_fifo(1);
     if let Err(e) = &tried {
         skip(test, &format!("not even root may have real-time priority here: {e}"));
     }

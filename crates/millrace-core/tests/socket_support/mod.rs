@@ -16,8 +16,9 @@ use millrace_core::{
     config::EngineConfig,
     datagram::{Addr, Datagram, Timestamp, flags},
     error::Result,
+    packet::FrameDrop,
     rx::{
-        FrameDrop, Opened, Receiver, Sink, Steering,
+        Opened, Receiver, Sink, Steering,
         packet::{self, PacketReceiver},
     },
 };

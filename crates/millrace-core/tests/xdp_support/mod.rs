@@ -12,8 +12,9 @@ use millrace_core::{
     config::EngineConfig,
     datagram::{Addr, Datagram},
     error::Result,
+    packet::FrameDrop,
     rx::{
-        FrameDrop, KernelCounters, Opened, Receiver, Sink,
+        KernelCounters, Opened, Receiver, Sink,
         xdp::{self, XdpReceiver},
     },
 };

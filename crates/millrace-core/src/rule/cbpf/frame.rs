@@ -2,8 +2,8 @@
 
 use super::super::target::Uses;
 use super::{CbpfTarget, Compiler, code};
-use crate::packet::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP};
-use crate::rx::cbpf::{AD_PROTOCOL, Label, NET, NEXT};
+use crate::bpf::classic::{AD_PROTOCOL, Label, NET, NEXT};
+use crate::protocol::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP};
 
 /// More-fragments flag and fragment offset of IPv4.
 const FRAGMENT: u32 = 0x3fff;

@@ -15,7 +15,7 @@ use super::RuleSet;
 use super::ast::CmpOp;
 use super::program::{Edges, Label as At, Load, Node, Operand, Program, Which};
 use super::target::{self, Decide, Unsupported, Ways, Why};
-use crate::rx::cbpf::{Assembler, Label, MAX_INSNS, NEXT, code};
+use crate::bpf::classic::{Assembler, Label, MAX_INSNS, NEXT, code};
 use frame::Layout;
 use libc::sock_filter;
 

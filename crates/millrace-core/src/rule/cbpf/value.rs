@@ -7,7 +7,7 @@ use super::super::check::bound_of;
 use super::super::program::{Load, Operand, Step, Which};
 use super::super::target::{self, Why};
 use super::{At, Compiler, Subject, code};
-use crate::rx::cbpf::NEXT;
+use crate::bpf::classic::NEXT;
 
 /// `BPF_MEMWORDS`.
 const SCRATCH: u32 = 16;

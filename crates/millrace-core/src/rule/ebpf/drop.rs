@@ -5,7 +5,7 @@ use super::super::RuleSet;
 use super::super::program::{Action, Node};
 use super::super::target;
 use super::{Access, CTX, Compiler, LENGTH, UDP, stack};
-use crate::bpf::asm::{Alu, Assembler, Cond, Label, Reg, Size};
+use crate::bpf::ebpf::{Alu, Assembler, Cond, Label, Reg, Size};
 
 /// `bpf_map_lookup_elem` in `enum bpf_func_id`.
 const HELPER_MAP_LOOKUP: i32 = 1;

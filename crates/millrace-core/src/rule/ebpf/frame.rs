@@ -2,8 +2,8 @@
 
 use super::super::target::Uses;
 use super::{Access, At, CTX, Compiler, LENGTH, UDP, stack};
-use crate::bpf::asm::{Alu, Cond, Label, Reg, Size};
-use crate::packet::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP};
+use crate::bpf::ebpf::{Alu, Cond, Label, Reg, Size};
+use crate::protocol::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP};
 
 /// `bpf_skb_load_bytes_relative` in `enum bpf_func_id`, and its `BPF_HDR_START_NET`.
 pub(in crate::rule) const HELPER_LOAD_RELATIVE: i32 = 68;

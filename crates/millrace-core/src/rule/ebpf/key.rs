@@ -4,7 +4,7 @@ use super::super::hash;
 use super::super::program::{Key, Operand, Queues, Spread, Which};
 use super::super::target::{self, Why};
 use super::{At, Compiler, NUMBER, stack};
-use crate::bpf::asm::{Alu, Reg, Size};
+use crate::bpf::ebpf::{Alu, Reg, Size};
 
 const MULTIPLIER: u32 = 0x85eb_ca6b;
 

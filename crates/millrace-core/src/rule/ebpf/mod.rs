@@ -13,7 +13,7 @@ use super::RuleSet;
 use super::ast::CmpOp;
 use super::program::{Edges, Label as At, Load, Node, Operand, Program, Which};
 use super::target::{self, Decide, Unsupported, Ways, Why};
-use crate::bpf::asm::{Assembler, Cond, Label, Reg, Size};
+use crate::bpf::ebpf::{Assembler, Cond, Label, Reg, Size};
 
 pub use drop::EarlyDrop;
 pub(super) use frame::HELPER_LOAD_RELATIVE;

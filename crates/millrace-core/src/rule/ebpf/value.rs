@@ -4,7 +4,7 @@ use super::super::ast::BinOp;
 use super::super::program::{Load, MAX_TEMPORARIES, Operand, Step};
 use super::super::target::{self, Why};
 use super::{At, Compiler, LENGTH, NUMBER, stack};
-use crate::bpf::asm::{Alu, Cond, Reg, Size};
+use crate::bpf::ebpf::{Alu, Cond, Reg, Size};
 
 impl Compiler<'_, '_> {
     /// `NUMBER` ← the value.

@@ -3,17 +3,18 @@
 
 use std::{os::fd::OwnedFd, time::Duration};
 
-use super::{packet_socket, ring::Ring};
+use super::{packet_socket, ring_v3::RingV3};
 use crate::{
     config::{EngineConfig, Tpacket},
     error::{Code, Error, Result},
     net::Interface,
-    rx::{KernelCounters, Receiver, Sink, socket::sys},
+    rx::{KernelCounters, Receiver, Sink},
+    sys::socket,
 };
 
 /// Counts the frames of an interface.
 pub struct PacketCounter {
-    ring: Ring,
+    ring: RingV3,
     fd: OwnedFd,
     lost: u64,
 }
@@ -27,9 +28,9 @@ impl PacketCounter {
         let interface = Interface::by_name(config.interface.as_deref().unwrap_or_default())?;
         let kernel = |what: &'static str| move |e| Error::os(Code::Kernel, what, e);
         let fd = packet_socket(Tpacket::V3)?;
-        let ring = Ring::new(&fd, config.packet_block_bytes, config.packet_blocks)
+        let ring = RingV3::new(&fd, config.packet_block_bytes, config.packet_blocks)
             .map_err(kernel("PACKET_RX_RING"))?;
-        sys::bind_packet(&fd, interface.index).map_err(kernel("bind of a packet socket"))?;
+        socket::bind_packet(&fd, interface.index).map_err(kernel("bind of a packet socket"))?;
         Ok(PacketCounter { ring, fd, lost: 0 })
     }
 }
@@ -42,8 +43,8 @@ impl Receiver for PacketCounter {
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<()> {
-        let mut fds = [sys::pollin(&self.fd)];
-        sys::poll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on a packet ring", e))?;
+        let mut fds = [socket::pollin(&self.fd)];
+        socket::poll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on a packet ring", e))?;
         Ok(())
     }
 
@@ -51,7 +52,7 @@ impl Receiver for PacketCounter {
 
     fn counters(&mut self) -> KernelCounters {
         // struct tpacket_stats_v3: packets, drops, freezes; reading sets them to zero.
-        let read = sys::get_words::<3>(&self.fd, libc::SOL_PACKET, libc::PACKET_STATISTICS);
+        let read = socket::get_words::<3>(&self.fd, libc::SOL_PACKET, libc::PACKET_STATISTICS);
         self.lost += read.map_or(0, |[_, drops, _]| drops.into());
         KernelCounters { lost: vec![("ring_full", self.lost)], notes: Vec::new() }
     }

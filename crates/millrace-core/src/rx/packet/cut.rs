@@ -26,7 +26,7 @@ use super::full_ring;
 use crate::{
     config::{EngineConfig, Tpacket},
     datagram::Timestamp,
-    rx::socket::sys,
+    sys::socket,
 };
 
 /// No cut yet.
@@ -162,9 +162,9 @@ pub(super) struct Stamped {
 impl Stamped {
     /// Returns when the kernel has begun, as far as can be told.
     pub(super) fn begin(cut: &Cut) -> io::Result<Self> {
-        let asks = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
+        let asks = socket::open(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
         cut.awaits_stamp.store(true, Ordering::Relaxed);
-        sys::set_int(&asks, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
+        socket::set_int(&asks, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
         let start = Instant::now();
         while cut.awaits_stamp.load(Ordering::Relaxed) && start.elapsed() < UNTIL_STAMPED {
             thread::sleep(Duration::from_millis(1));

@@ -16,11 +16,12 @@ use libc::{
 };
 
 use crate::{
-    bpf::sys::Program,
+    bpf::syscall::Program,
     config::{EngineConfig, FanoutFlag, FanoutMode},
     error::{Code, Error, Result},
     rule::{CbpfTarget, RuleSet},
-    rx::{Steering, socket::sys},
+    rx::Steering,
+    sys::socket,
 };
 
 /// PACKET_FANOUT_FLAG_IGNORE_OUTGOING, since Linux 6.2.
@@ -51,9 +52,9 @@ impl Demux {
     fn attach(&self, member: &OwnedFd) -> io::Result<()> {
         match self {
             Demux::Kernel(_) => Ok(()),
-            Demux::Classic(program) => sys::set_program(member, SOL_PACKET, PACKET_FANOUT_DATA, program),
+            Demux::Classic(program) => socket::set_program(member, SOL_PACKET, PACKET_FANOUT_DATA, program),
             Demux::Extended(program) => {
-                sys::set_int(member, SOL_PACKET, PACKET_FANOUT_DATA, program.as_fd().as_raw_fd())
+                socket::set_int(member, SOL_PACKET, PACKET_FANOUT_DATA, program.as_fd().as_raw_fd())
             }
         }
     }
@@ -248,7 +249,7 @@ impl Wanted {
         others: &[OwnedFd],
         interface: &str,
     ) -> Result<Group> {
-        group.id = sys::get_int(first, SOL_PACKET, PACKET_FANOUT)
+        group.id = socket::get_int(first, SOL_PACKET, PACKET_FANOUT)
             .map_err(|e| Error::os(Code::Kernel, "read the fanout group id back", e))?
             as u32 as u16;
         let flags = group.flags & !PACKET_FANOUT_FLAG_UNIQUEID;
@@ -299,7 +300,7 @@ fn flow_hash(members: u16) -> Option<RuleSet> {
 }
 
 fn set(fd: &OwnedFd, id: u16, kind_and_flags: u32) -> std::io::Result<()> {
-    sys::set_words(fd, SOL_PACKET, PACKET_FANOUT, &[u32::from(id) | kind_and_flags << 16])
+    socket::set_words(fd, SOL_PACKET, PACKET_FANOUT, &[u32::from(id) | kind_and_flags << 16])
 }
 
 /// The flags, then without those that came late, youngest first.

@@ -4,8 +4,8 @@
 use libc::sock_filter;
 
 use crate::{
-    packet::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP},
-    rx::cbpf::{AD_PKTTYPE, AD_PROTOCOL, Assembler, KEEP_ALL, Label, MAX_INSNS, NET, NEXT},
+    bpf::classic::{AD_PKTTYPE, AD_PROTOCOL, Assembler, KEEP_ALL, Label, MAX_INSNS, NET, NEXT},
+    protocol::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP},
 };
 
 /// PACKET_MULTICAST; host and broadcast are below, other host, outgoing and loopback above.

@@ -6,7 +6,7 @@
 
 use crate::{
     datagram::Timestamp,
-    packet::{ETH_P_8021AD, ETH_P_8021Q},
+    protocol::{ETH_P_8021AD, ETH_P_8021Q},
 };
 
 /// `TPACKET_ALIGN(sizeof(struct tpacket3_hdr))`: where the address is.

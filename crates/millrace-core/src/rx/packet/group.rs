@@ -27,10 +27,11 @@ use super::{
     fanout, make, packet_socket,
 };
 use crate::{
-    affinity,
+    bpf::classic,
     config::EngineConfig,
     error::Result,
-    rx::{Steer, Steering, cbpf},
+    rx::{Steer, Steering},
+    sys::scheduling,
 };
 
 /// Between the death of a member and the new group. Meanwhile the group is one smaller and loses nothing. When the
@@ -94,7 +95,7 @@ impl Shared {
             building: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             cut: Cut::none(),
-            cpus: affinity::allowed().unwrap_or_default(),
+            cpus: scheduling::allowed().unwrap_or_default(),
             places: Mutex::new(Places {
                 sockets: made.sockets.iter().cloned().map(Some).collect(),
                 next: made.sockets.iter().map(|_| None).collect(),
@@ -120,7 +121,7 @@ impl Shared {
         places.sockets[index] = None;
         if let Some((_, socket)) = &places.next[index] {
             // As in `close_intake`: fails only without memory.
-            let _ = attach(socket, &cbpf::drop_all());
+            let _ = attach(socket, &classic::drop_all());
         }
     }
 
@@ -207,8 +208,8 @@ impl Shared {
     /// Undoes what the calling thread inherited from the receive thread that started it. Where that is refused it shares
     /// that one's CPU and priority.
     fn be_nobody(&self) {
-        let _ = affinity::ordinary();
-        let _ = affinity::restrict(&self.cpus);
+        let _ = scheduling::ordinary();
+        let _ = scheduling::restrict(&self.cpus);
     }
 
     /// The thread: makes a group for these members and switches to it, unless they are others by then.
@@ -250,7 +251,7 @@ impl Shared {
     /// Lets both groups have everything for a while, with a cut between them, then ends the old one. On an error the old
     /// members go on. Takes up to 50 ms under the lock, which meanwhile only a member that closes or dies waits for.
     fn switch(&self, places: &mut Places, alive: &[usize], made: Made) -> Result<()> {
-        let nothing = cbpf::drop_all();
+        let nothing = classic::drop_all();
         // The rules may have changed since it was made. What fails here costs locality only.
         if let Some(first) = made.sockets.first() {
             let _ = self.wanted.attach(first, &self.interface);
@@ -278,7 +279,7 @@ impl Shared {
 /// insists for a while.
 fn end(old: &OwnedFd) {
     for _ in 0..100 {
-        if attach(old, &cbpf::drop_all()).is_ok() {
+        if attach(old, &classic::drop_all()).is_ok() {
             return;
         }
         thread::sleep(Duration::from_millis(1));

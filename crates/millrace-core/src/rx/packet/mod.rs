@@ -17,8 +17,8 @@ mod filter;
 mod frame;
 mod group;
 mod receiver;
-mod ring;
-mod slots;
+mod ring_v2;
+mod ring_v3;
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
@@ -26,30 +26,29 @@ use receiver::Ours;
 pub use receiver::PacketReceiver;
 
 use crate::{
+    bpf::classic,
     config::{EngineConfig, Listen, ListenSet, Tpacket},
     error::{Code, Error, Result},
     net::Interface,
-    rx::{
-        BackendInfo, Opened, Steering, cbpf, local,
-        socket::{multicast, sink::open_sink, sys},
-    },
+    rx::{BackendInfo, Opened, Steering, guard::open_for_packet, local, socket::multicast},
+    sys::socket,
 };
 use group::Shared;
-use ring::Ring;
-use slots::SlotRing;
+use ring_v2::RingV2;
+use ring_v3::RingV3;
 
 /// The ring of one member.
 enum Rings {
-    V3(Ring),
-    V2(SlotRing),
+    V3(RingV3),
+    V2(RingV2),
 }
 
 impl Rings {
     fn new(fd: &OwnedFd, config: &EngineConfig) -> io::Result<Self> {
         let (bytes, blocks) = (config.packet_block_bytes, config.packet_blocks);
         match config.tpacket {
-            Tpacket::V3 => Ring::new(fd, bytes, blocks).map(Rings::V3),
-            Tpacket::V2 => SlotRing::new(fd, bytes, blocks, config.packet_slot_bytes).map(Rings::V2),
+            Tpacket::V3 => RingV3::new(fd, bytes, blocks).map(Rings::V3),
+            Tpacket::V2 => RingV2::new(fd, bytes, blocks, config.packet_slot_bytes).map(Rings::V2),
         }
     }
 
@@ -106,7 +105,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     let mut info =
         BackendInfo { backend: "packet", interface: Some(interface.name.clone()), ..BackendInfo::default() };
     let here = local::listen_here(&config.listen, &config.multicast, &interface.name)?;
-    let guard = open_sink(config, &interface, &here, &mut info.degraded)?;
+    let guard = open_for_packet(config, &interface, &here, &mut info.degraded)?;
     info.granted.extend(multicast::granted(&config.multicast, Some(&interface.name)));
     let Interface { name, index: ifindex } = interface;
 
@@ -167,8 +166,8 @@ fn make(
             let size = format!("{} blocks of {} bytes", config.packet_blocks, config.packet_block_bytes);
             Error::os(Code::Kernel, format!("PACKET_RX_RING on {name}, {size}, and down to 2 blocks"), e)
         })?;
-        attach(fd, &cbpf::drop_all())?;
-        sys::bind_packet(fd, ifindex).map_err(|e| bind_refused(e, name))?;
+        attach(fd, &classic::drop_all())?;
+        socket::bind_packet(fd, ifindex).map_err(|e| bind_refused(e, name))?;
         rings.push(ring);
     }
     let group = wanted.join(generation, &sockets, name, ifindex, degraded)?;
@@ -177,7 +176,7 @@ fn make(
 
 /// A packet socket that receives nothing yet, switched to the version with vnet headers.
 fn packet_socket(version: Tpacket) -> Result<OwnedFd> {
-    let fd = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).map_err(|e| match e.raw_os_error() {
+    let fd = socket::open(libc::AF_PACKET, libc::SOCK_RAW, 0).map_err(|e| match e.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
             Error::os(Code::Permission, "AF_PACKET socket: needs the capability CAP_NET_RAW", e)
         }
@@ -190,16 +189,16 @@ fn packet_socket(version: Tpacket) -> Result<OwnedFd> {
         Tpacket::V3 => libc::tpacket_versions::TPACKET_V3,
         Tpacket::V2 => libc::tpacket_versions::TPACKET_V2,
     };
-    sys::set_int(&fd, libc::SOL_PACKET, libc::PACKET_VERSION, number as libc::c_int)
+    socket::set_int(&fd, libc::SOL_PACKET, libc::PACKET_VERSION, number as libc::c_int)
         .map_err(|e| Error::os(Code::Unsupported, version.as_str().to_uppercase(), e))?;
     // Not optional: without it a UDP super-packet would be taken for one datagram.
-    sys::set_int(&fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1)
+    socket::set_int(&fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1)
         .map_err(|e| Error::os(Code::Unsupported, "PACKET_VNET_HDR", e))?;
     Ok(fd)
 }
 
 fn attach(fd: &OwnedFd, program: &[libc::sock_filter]) -> Result<()> {
-    sys::attach_cbpf(fd, libc::SO_ATTACH_FILTER, program)
+    socket::attach_cbpf(fd, libc::SO_ATTACH_FILTER, program)
         .map_err(|e| Error::os(Code::Kernel, format!("SO_ATTACH_FILTER, {} instructions", program.len()), e))
 }
 

@@ -4,16 +4,19 @@ use std::{mem, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use super::{Rings, cut::Since, frame::Frame, group::Shared};
 use crate::{
+    bpf::classic,
     config::ListenSet,
     datagram::{Datagram, flags},
     error::{Code, Error, Result},
     net,
+    packet::FrameDrop,
     packet::{
         Udp,
         checksum::{Verdict, verify as verdict},
         parse_ethernet, parse_network,
     },
-    rx::{FrameDrop, KernelCounters, Receiver, Sink, cbpf, socket::sys},
+    rx::{KernelCounters, Receiver, Sink},
+    sys::socket,
 };
 
 /// PACKET_MULTICAST, the last of the packet types that come in; see `filter`.
@@ -179,7 +182,7 @@ impl PacketReceiver {
     fn read_statistics(&mut self) {
         // struct tpacket_stats_v3: packets (with drops), drops, freeze count. That of V2 ends before the third.
         if let Ok([packets, drops, freezes]) =
-            sys::get_words::<3>(&self.fd, libc::SOL_PACKET, libc::PACKET_STATISTICS)
+            socket::get_words::<3>(&self.fd, libc::SOL_PACKET, libc::PACKET_STATISTICS)
         {
             self.stats.packets += u64::from(packets);
             self.stats.drops += u64::from(drops);
@@ -191,7 +194,7 @@ impl PacketReceiver {
     /// [`ROLLOVER`].
     fn rollover(&self) -> [u64; 3] {
         let words = if self.rolls_over {
-            sys::get_words::<6>(&self.fd, libc::SOL_PACKET, PACKET_ROLLOVER_STATS).unwrap_or_default()
+            socket::get_words::<6>(&self.fd, libc::SOL_PACKET, PACKET_ROLLOVER_STATS).unwrap_or_default()
         } else {
             [0; 6]
         };
@@ -252,13 +255,13 @@ impl Receiver for PacketReceiver {
         if self.moving() {
             return Ok(());
         }
-        let mut fds = [sys::pollin(&self.fd)];
-        sys::poll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on a packet ring", e))?;
+        let mut fds = [socket::pollin(&self.fd)];
+        socket::poll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on a packet ring", e))?;
         if fds[0].revents & libc::POLLERR != 0 {
             // ENETDOWN, once for each time the link goes down; reading it clears it. The kernel hooks the socket in
             // again when the link comes back. When the interface is being removed this is the only sign as well, and it
             // comes before the name is gone: so look again after every wait until something arrives.
-            let _ = sys::get_int(&self.fd, libc::SOL_SOCKET, libc::SO_ERROR);
+            let _ = socket::get_int(&self.fd, libc::SOL_SOCKET, libc::SO_ERROR);
             self.suspect = true;
         }
         if self.suspect { self.still_there() } else { Ok(()) }
@@ -268,7 +271,7 @@ impl Receiver for PacketReceiver {
         self.closed = true;
         self.shared.leave(self.index);
         // Fails only without memory; then the final drain is merely not finite, and the engine bounds it in time.
-        let _ = sys::attach_cbpf(&self.fd, libc::SO_ATTACH_FILTER, &cbpf::drop_all());
+        let _ = socket::attach_cbpf(&self.fd, libc::SO_ATTACH_FILTER, &classic::drop_all());
         self.ring.settle();
     }
 

@@ -11,9 +11,9 @@ use super::control::CONTROL_WORDS;
 use crate::datagram::Addr;
 
 /// Messages taken by one recvmmsg call.
-pub(super) const MESSAGES: usize = 64;
+pub(crate) const MESSAGES: usize = 64;
 /// Bytes of a slot: the largest payload of a datagram or super-packet (65,535) and one.
-pub(super) const SLOT_BYTES: usize = 65_536;
+pub(crate) const SLOT_BYTES: usize = 65_536;
 /// Distance of slots: 17 cache lines more than a slot; 17 is odd, so that slot starts spread over all cache sets.
 const SLOT_STRIDE: usize = SLOT_BYTES + 17 * 64;
 
@@ -41,7 +41,7 @@ impl<T> Drop for Region<T> {
 }
 
 /// Buffers, addresses and control bytes for [`MESSAGES`] messages.
-pub(super) struct Batch {
+pub(crate) struct Batch {
     slots: Region<u8>,
     control: Region<[u64; CONTROL_WORDS]>,
     names: Region<libc::sockaddr_in6>,
@@ -55,21 +55,21 @@ pub(super) struct Batch {
 unsafe impl Send for Batch {}
 
 /// One received message.
-pub(super) struct Message<'a> {
+pub(crate) struct Message<'a> {
     /// Payload, perhaps several datagrams merged by UDP_GRO.
-    pub(super) payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
     /// Control bytes.
-    pub(super) control: &'a [u8],
+    pub(crate) control: &'a [u8],
     /// Source address; IPv4 mapped.
-    pub(super) src: Addr,
+    pub(crate) src: Addr,
     /// Source port, host order.
-    pub(super) src_port: u16,
+    pub(crate) src_port: u16,
     /// Payload or control bytes did not fit (MSG_TRUNC, MSG_CTRUNC).
-    pub(super) truncated: bool,
+    pub(crate) truncated: bool,
 }
 
 impl Batch {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // SAFETY: these are C structures of integers and nullable pointers, for which all-zero is a valid value.
         let (name, header): (libc::sockaddr_in6, libc::mmsghdr) = unsafe { (mem::zeroed(), mem::zeroed()) };
         let slots = Region::new(0u8, SLOT_STRIDE * MESSAGES);
@@ -94,7 +94,7 @@ impl Batch {
     }
 
     /// Takes what the socket holds now, without waiting; at most [`MESSAGES`].
-    pub(super) fn fill(&mut self, fd: RawFd) -> io::Result<usize> {
+    pub(crate) fn fill(&mut self, fd: RawFd) -> io::Result<usize> {
         // The kernel wrote the used sizes into the headers it filled; put the capacities back.
         for i in 0..self.used {
             // SAFETY: a live element of `headers`; `&mut self` means that no `Message` borrows the batch.
@@ -127,7 +127,7 @@ impl Batch {
     ///
     /// # Panics
     /// When `i` is not below what `fill` returned.
-    pub(super) fn message(&self, i: usize) -> Message<'_> {
+    pub(crate) fn message(&self, i: usize) -> Message<'_> {
         assert!(i < self.used);
         // SAFETY: live elements; the kernel is done with them since `fill` returned, and `&self` keeps the next `fill`
         // away while the result borrows them.

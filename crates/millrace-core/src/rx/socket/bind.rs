@@ -9,17 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{owner, sys};
 use crate::{
     config::Listen,
     datagram::Addr,
     error::{Code, Error, Result},
     net::{Interface, name_of},
+    sys::{port_owner, socket},
 };
 
 /// What one socket (or one SO_REUSEPORT group) is bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target {
+pub(crate) enum Target {
     /// Every address of both families: one dual-stack socket.
     Any,
     /// Every IPv4 address.
@@ -32,22 +32,22 @@ pub(super) enum Target {
 
 impl Target {
     /// A single address.
-    pub(super) fn is_exact(self) -> bool {
+    pub(crate) fn is_exact(self) -> bool {
         matches!(self, Target::Exact(..))
     }
 }
 
 /// A target and its port, host order.
-pub(super) type Place = (Target, u16);
+pub(crate) type Place = (Target, u16);
 
 /// A socket that is bound.
-pub(super) struct Bound {
+pub(crate) struct Bound {
     /// Its receiver owns it; a reload borrows it for a moment.
-    pub(super) fd: Arc<OwnedFd>,
+    pub(crate) fd: Arc<OwnedFd>,
     /// Port, host order.
-    pub(super) port: u16,
+    pub(crate) port: u16,
     /// The bound address, where it is a single one: then it is the destination of every datagram.
-    pub(super) dst: Option<Addr>,
+    pub(crate) dst: Option<Addr>,
 }
 
 /// The places to bind for a listen list. Entries that another entry of the same port covers are left out: their
@@ -56,7 +56,7 @@ pub(super) struct Bound {
 ///
 /// # Errors
 /// [`Code::Interface`] when such an interface does not exist.
-pub(super) fn plan(listen: &[Listen], interface: Option<&str>) -> Result<Vec<Place>> {
+pub(crate) fn plan(listen: &[Listen], interface: Option<&str>) -> Result<Vec<Place>> {
     let scope = |l: &Listen| match l.scope.as_deref().or(interface) {
         Some(scope) if l.is_link_local() => Interface::of_scope(scope).map(|i| i.index),
         _ => Ok(0),
@@ -86,8 +86,8 @@ pub(super) fn plan(listen: &[Listen], interface: Option<&str>) -> Result<Vec<Pla
 }
 
 /// False on a kernel without IPv6.
-pub(super) fn has_ipv6() -> bool {
-    sys::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0).is_ok()
+pub(crate) fn has_ipv6() -> bool {
+    socket::open(libc::AF_INET6, libc::SOCK_DGRAM, 0).is_ok()
 }
 
 /// Binds `count` sockets to one place. `prepare` sets the options of each before bind, so that the first datagram
@@ -99,7 +99,7 @@ pub(super) fn has_ipv6() -> bool {
 /// `udp_lib_lport_inuse` looks at the present value of both sockets). What remains open: a later program of our own
 /// uid that sets SO_REUSEPORT itself may still join. Clearing the option again on one member would refuse it, but
 /// also ends the distribution (measured on 6.18: all datagrams go to that member).
-pub(super) fn bind_group(
+pub(crate) fn bind_group(
     place: Place,
     count: usize,
     prepare: &mut dyn FnMut(&OwnedFd, bool) -> Result<()>,
@@ -112,7 +112,8 @@ pub(super) fn bind_group(
             share(&fd, place)?;
         }
         let scope = if let Target::Exact(_, scope) = place.0 { scope } else { 0 };
-        patiently(|| sys::bind_ip(&fd, address, scope, place.1)).map_err(|e| refused(place, address, e))?;
+        patiently(|| socket::bind_ip(&fd, address, scope, place.1))
+            .map_err(|e| refused(place, address, e))?;
         if i == 0 && count > 1 {
             share(&fd, place)?;
         }
@@ -141,7 +142,7 @@ fn patiently(mut bind: impl FnMut() -> io::Result<()>) -> io::Result<()> {
 }
 
 fn share(fd: &OwnedFd, place: Place) -> Result<()> {
-    sys::set_int(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
+    socket::set_int(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
         .map_err(|e| Error::os(Code::Kernel, format!("SO_REUSEPORT for UDP port {}", place.1), e))
 }
 
@@ -154,13 +155,13 @@ fn new_socket((target, port): Place) -> Result<(OwnedFd, IpAddr)> {
     };
     let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
     let failed = |e| Error::os(Code::Kernel, format!("UDP socket for {}", name(address, port)), e);
-    let fd = match sys::socket(family, libc::SOCK_DGRAM, 0) {
+    let fd = match socket::open(family, libc::SOCK_DGRAM, 0) {
         Err(e) if address.is_ipv6() && e.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
             if target != Target::Any {
                 let message = format!("{}: this kernel has no IPv6", name(address, port));
                 return Err(Error::os(Code::Config, message, e));
             }
-            let v4 = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0).map_err(failed)?;
+            let v4 = socket::open(libc::AF_INET, libc::SOCK_DGRAM, 0).map_err(failed)?;
             return Ok((v4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
         }
         other => other.map_err(failed)?,
@@ -168,7 +169,7 @@ fn new_socket((target, port): Place) -> Result<(OwnedFd, IpAddr)> {
     if address.is_ipv6() {
         // Never leave it to net.ipv6.bindv6only.
         let only = libc::c_int::from(target != Target::Any);
-        sys::set_int(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only).map_err(failed)?;
+        socket::set_int(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only).map_err(failed)?;
     }
     Ok((fd, address))
 }
@@ -182,7 +183,7 @@ fn refused((target, port): Place, address: IpAddr, e: io::Error) -> Error {
     };
     match e.raw_os_error() {
         Some(libc::EADDRINUSE) => {
-            let owner = owner::describe(address, port);
+            let owner = port_owner::describe(address, port);
             Error::os(Code::Port, format!("UDP {at} is taken: {owner}"), e)
         }
         Some(libc::EACCES) => Error::os(

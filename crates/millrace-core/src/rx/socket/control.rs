@@ -5,32 +5,32 @@ use crate::datagram::{Addr, Timestamp};
 
 /// Room for all control messages one datagram can carry, in 8-byte words: SCM_TIMESTAMPNS 32, IPV6_PKTINFO 40,
 /// IP_PKTINFO 32, UDP_GRO 24, IP_RECVFRAGSIZE or IPV6_RECVFRAGSIZE 24 bytes, and some to spare.
-pub(super) const CONTROL_WORDS: usize = 24;
+pub(crate) const CONTROL_WORDS: usize = 24;
 
 const HEADER: usize = size_of::<libc::cmsghdr>();
 const ALIGN: usize = size_of::<libc::c_long>();
 
 /// What the control messages of one datagram said.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Control {
+pub(crate) struct Control {
     /// Kernel receive time (SO_TIMESTAMPNS).
-    pub(super) time: Option<Timestamp>,
+    pub(crate) time: Option<Timestamp>,
     /// Destination address of the datagram (IP_PKTINFO, IPV6_RECVPKTINFO).
-    pub(super) dst: Option<Addr>,
+    pub(crate) dst: Option<Addr>,
     /// Index of the interface it arrived on (the same messages).
-    pub(super) ifindex: u32,
+    pub(crate) ifindex: u32,
     /// The kernel gives it to every socket that fits, not to one of a SO_REUSEPORT group: broadcast or multicast.
-    pub(super) to_many: bool,
+    pub(crate) to_many: bool,
     /// Size of the datagrams merged into this buffer, bytes (UDP_GRO).
-    pub(super) gso_size: usize,
+    pub(crate) gso_size: usize,
     /// Size of the largest IPv4 fragment this datagram was made of, with its IP header, bytes (IP_RECVFRAGSIZE).
-    pub(super) fragment_size_v4: Option<u32>,
+    pub(crate) fragment_size_v4: Option<u32>,
     /// The same for IPv6 (IPV6_RECVFRAGSIZE).
-    pub(super) fragment_size: Option<u32>,
+    pub(crate) fragment_size: Option<u32>,
 }
 
 /// Reads the control bytes of one datagram. Anything unknown or short is skipped.
-pub(super) fn parse(mut bytes: &[u8]) -> Control {
+pub(crate) fn parse(mut bytes: &[u8]) -> Control {
     let mut control = Control::default();
     while bytes.len() >= HEADER {
         let length = word::<8>(bytes, 0).map_or(0, usize::from_ne_bytes);

@@ -6,16 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{bind::Target, multicast::fits, sys};
+use super::{bind::Target, multicast::fits};
 use crate::{
     config::{EngineConfig, Multicast},
     net::Interface,
+    sys::socket,
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the guard's sockets joined.
-pub(super) struct Memberships {
+pub(crate) struct Memberships {
     groups: Vec<Watched>,
     /// What each socket is bound to, in the order of the sockets.
     targets: Vec<Target>,
@@ -31,7 +32,7 @@ struct Watched {
 
 impl Memberships {
     /// After joining, with one target for each socket. None when there is nothing to look after.
-    pub(super) fn new(groups: &[Multicast], config: &EngineConfig, targets: Vec<Target>) -> Option<Self> {
+    pub(crate) fn new(groups: &[Multicast], config: &EngineConfig, targets: Vec<Target>) -> Option<Self> {
         let watch = |group: &Multicast| {
             let name = group.interface.as_ref().or(config.interface.as_ref());
             let on = name.map_or_else(Interface::of_default_route, |name| Interface::by_name(name)).ok()?;
@@ -42,7 +43,7 @@ impl Memberships {
     }
 
     /// About once a second: joins what is no longer where it was joined. Returns how many groups were joined again.
-    pub(super) fn look<'a>(&mut self, sockets: impl Iterator<Item = &'a OwnedFd> + Clone) -> u64 {
+    pub(crate) fn look<'a>(&mut self, sockets: impl Iterator<Item = &'a OwnedFd> + Clone) -> u64 {
         if self.looked.elapsed() < LOOK_EVERY {
             return 0;
         }
@@ -57,8 +58,8 @@ impl Memberships {
             for (fd, target) in sockets.clone().zip(&self.targets) {
                 if fits(*target, group.group) {
                     // The old one would stay in the socket's list, which has a limit (igmp_max_memberships).
-                    let _ = sys::leave_group(fd, group.group, on.index);
-                    let result = sys::join_group(fd, group.group, index, None);
+                    let _ = socket::leave_group(fd, group.group, on.index);
+                    let result = socket::join_group(fd, group.group, index, None);
                     // It may have been joined a moment ago, before another socket's turn failed.
                     joined &= result.err().is_none_or(|e| e.raw_os_error() == Some(libc::EADDRINUSE));
                 }

@@ -4,18 +4,13 @@
 //! hash of the addresses and ports. Sources: socket(7), udp(7), ipv6(7), Documentation/networking/timestamping.rst.
 
 mod batch;
-mod bind;
+pub(crate) mod bind;
 mod control;
-pub mod guard;
-mod membership;
+pub(crate) mod membership;
 pub(crate) mod multicast;
-mod owner;
-mod pick;
-mod receiver;
-pub mod sink;
+pub(crate) mod receiver;
 mod snmp;
 mod steer;
-pub(crate) mod sys;
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
@@ -27,6 +22,7 @@ use crate::{
     error::{Code, Error, Result},
     net,
     rx::{BackendInfo, Opened, Steer, Steering},
+    sys::socket,
 };
 
 /// Opens `config.rx_threads` receivers.
@@ -101,7 +97,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
 }
 
 /// Sets socket options and remembers what the kernel made of them.
-struct Options {
+pub(crate) struct Options {
     /// Receive buffer asked for, bytes.
     rcvbuf: u32,
     /// Smallest receive buffer granted so far, bytes.
@@ -111,45 +107,46 @@ struct Options {
 }
 
 impl Options {
-    fn new(rcvbuf: u32, time: Timestamps) -> Self {
+    pub(crate) fn new(rcvbuf: u32, time: Timestamps) -> Self {
         Options { rcvbuf, granted_rcvbuf: u32::MAX, gro: true, time }
     }
 
     /// Receive buffer and, where the socket is not bound to one address, the destination of each datagram.
-    fn receive(&mut self, fd: &OwnedFd, v6: bool, destination: bool) -> Result<()> {
+    pub(crate) fn receive(&mut self, fd: &OwnedFd, v6: bool, destination: bool) -> Result<()> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |e| Error::os(Code::Kernel, what, e)
         };
         let asked = i32::try_from(self.rcvbuf).unwrap_or(i32::MAX);
         // FORCE goes beyond net.core.rmem_max and needs CAP_NET_ADMIN; without it the kernel clamps silently.
-        if sys::set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, asked).is_err() {
-            sys::set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, asked).map_err(failed("SO_RCVBUF"))?;
+        if socket::set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, asked).is_err() {
+            socket::set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, asked).map_err(failed("SO_RCVBUF"))?;
         }
         // The kernel doubles the value for its own bookkeeping and reports the double (socket(7)).
-        let doubled = sys::get_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF).map_err(failed("SO_RCVBUF"))?;
+        let doubled = socket::get_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF).map_err(failed("SO_RCVBUF"))?;
         self.granted_rcvbuf = self.granted_rcvbuf.min(doubled.max(0) as u32 / 2);
         if destination && v6 {
             // Also says the destination of IPv4 datagrams on a dual-stack socket, mapped.
-            sys::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
+            socket::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
                 .map_err(failed("IPV6_RECVPKTINFO"))?;
         }
         if destination {
             // On a dual-stack socket too: it tells IPv4 broadcast.
-            sys::set_int(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1).map_err(failed("IP_PKTINFO"))?;
+            socket::set_int(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1).map_err(failed("IP_PKTINFO"))?;
         }
         if self.time == Timestamps::Kernel {
-            sys::set_int(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1).map_err(failed("SO_TIMESTAMPNS"))?;
+            socket::set_int(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)
+                .map_err(failed("SO_TIMESTAMPNS"))?;
         }
         Ok(())
     }
 
     /// Lets the kernel hand over datagrams of one flow merged (UDP_GRO, Linux 5.0).
-    fn fast_path(&mut self, fd: &OwnedFd) {
-        self.gro &= sys::set_int(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+    pub(crate) fn fast_path(&mut self, fd: &OwnedFd) {
+        self.gro &= socket::set_int(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
     }
 
-    fn report(&self, info: &mut BackendInfo) {
+    pub(crate) fn report(&self, info: &mut BackendInfo) {
         let on = |yes| if yes { "on" } else { "off" }.to_owned();
         info.granted.push(("SO_RCVBUF".into(), format!("{} bytes", self.granted_rcvbuf)));
         info.granted.push(("UDP_GRO".into(), on(self.gro)));

@@ -6,14 +6,12 @@
 
 use std::{net::IpAddr, os::fd::OwnedFd};
 
-use super::{
-    bind::{Place, Target},
-    sys,
-};
+use super::bind::{Place, Target};
 use crate::{
     config::Multicast,
     error::{Code, Error, Result},
     net::Interface,
+    sys::socket,
 };
 
 /// ip(7), since Linux 2.6.31, and ipv6(7), since 4.20.
@@ -21,15 +19,15 @@ const IP_MULTICAST_ALL: libc::c_int = 49;
 const IPV6_MULTICAST_ALL: libc::c_int = 29;
 
 /// Makes a socket deaf to groups that others on this host joined. Kernels without the option keep the default.
-pub(super) fn only_own(fd: &OwnedFd, v6: bool) {
-    let _ = sys::set_int(fd, libc::IPPROTO_IP, IP_MULTICAST_ALL, 0);
+pub(crate) fn only_own(fd: &OwnedFd, v6: bool) {
+    let _ = socket::set_int(fd, libc::IPPROTO_IP, IP_MULTICAST_ALL, 0);
     if v6 {
-        let _ = sys::set_int(fd, libc::IPPROTO_IPV6, IPV6_MULTICAST_ALL, 0);
+        let _ = socket::set_int(fd, libc::IPPROTO_IPV6, IPV6_MULTICAST_ALL, 0);
     }
 }
 
 /// True when a socket of this place can get datagrams of the group.
-pub(super) fn fits(target: Target, group: IpAddr) -> bool {
+pub(crate) fn fits(target: Target, group: IpAddr) -> bool {
     match target {
         Target::Any => true,
         Target::AnyV4 => group.is_ipv4(),
@@ -40,21 +38,21 @@ pub(super) fn fits(target: Target, group: IpAddr) -> bool {
 
 /// Joins every group that fits `place`, each on one of `sockets`, in turn. One group on two sockets would come twice,
 /// because a membership on one interface lets in what another's brought to the host.
-pub(super) fn join(groups: &[Multicast], place: Place, sockets: &[&OwnedFd]) -> Result<()> {
+pub(crate) fn join(groups: &[Multicast], place: Place, sockets: &[&OwnedFd]) -> Result<()> {
     for g in groups.iter().filter(|g| fits(place.0, g.group)) {
         let first = groups.iter().position(|other| other.group == g.group).unwrap_or(0);
         let index = match &g.interface {
             Some(name) => Interface::by_name(name)?.index,
             None => 0,
         };
-        sys::join_group(sockets[first % sockets.len()], g.group, index, g.source)
+        socket::join_group(sockets[first % sockets.len()], g.group, index, g.source)
             .map_err(|e| refused(g, e))?;
     }
     Ok(())
 }
 
 /// The groups with an interface for each that has none: `default`, where there is one.
-pub(super) fn on(groups: &[Multicast], default: Option<&str>) -> Vec<Multicast> {
+pub(crate) fn on(groups: &[Multicast], default: Option<&str>) -> Vec<Multicast> {
     let mut groups = groups.to_vec();
     for g in &mut groups {
         g.interface = g.interface.take().or_else(|| default.map(Into::into));
@@ -74,7 +72,7 @@ pub(crate) fn granted(groups: &[Multicast], default: Option<&str>) -> Option<(St
 
 /// A group that no listen entry can receive is a mistake; so is one from a source and from any, of which the kernel would
 /// keep the narrower.
-pub(super) fn check(groups: &[Multicast], places: &[Place]) -> Result<()> {
+pub(crate) fn check(groups: &[Multicast], places: &[Place]) -> Result<()> {
     let from_any = |g: &Multicast| {
         let same = |o: &Option<String>| o.is_none() || g.interface.is_none() || *o == g.interface;
         groups.iter().any(|o| o.group == g.group && o.source.is_none() && same(&o.interface))

@@ -7,14 +7,15 @@ use super::{
     bind::Bound,
     control::{self, Control},
     membership::Memberships,
-    sink::Sorting,
     snmp::ChecksumErrors,
-    sys,
 };
 use crate::{
+    bpf::classic,
     datagram::{Addr, Datagram, Timestamp, flags},
     error::{Code, Error, Result},
-    rx::{FrameDrop, KernelCounters, Receiver, Sink, cbpf},
+    packet::FrameDrop,
+    rx::{KernelCounters, Receiver, Sink, guard::Sorting},
+    sys::socket,
 };
 
 /// Index of the drop counter in the array of SO_MEMINFO (linux/sock_diag.h, `SK_MEMINFO_DROPS`).
@@ -28,7 +29,7 @@ const ATOMIC_FRAGMENT_OVERHEAD: u32 = 40 + 8 + 8;
 
 /// Which datagrams of a socket are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(crate) enum Wanted {
     /// Every one.
     All,
     /// None: the socket is bound to a broadcast address, and another receiver has the same datagrams.
@@ -40,7 +41,7 @@ pub(super) enum Wanted {
 }
 
 /// A socket that is read.
-pub(super) struct Source {
+pub(crate) struct Source {
     bound: Bound,
     wanted: Wanted,
     drops: Drops,
@@ -49,7 +50,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(bound: Bound, wanted: Wanted) -> Self {
+    pub(crate) fn new(bound: Bound, wanted: Wanted) -> Self {
         Source { bound, wanted, drops: Drops::default(), overlaps: wanted == Wanted::Reassembled }
     }
 }
@@ -101,7 +102,7 @@ pub struct SocketReceiver {
 }
 
 impl SocketReceiver {
-    pub(super) fn new(sockets: Vec<Bound>, index: u16) -> Self {
+    pub(crate) fn new(sockets: Vec<Bound>, index: u16) -> Self {
         SocketReceiver {
             sockets: sockets.into_iter().map(|b| Source::new(b, Wanted::All)).collect(),
             sorting: None,
@@ -118,13 +119,13 @@ impl SocketReceiver {
     }
 
     /// Makes this receiver report the namespace's UDP checksum errors.
-    pub(super) fn note_checksum_errors(&mut self) {
+    pub(crate) fn note_checksum_errors(&mut self) {
         self.checksum_errors = Some(ChecksumErrors::new());
     }
 
     /// Leaves broadcast to another receiver. Sockets that are bound to one address have theirs looked up in `broadcasts`;
     /// of others each datagram says whether it is broadcast, because subnets come and go.
-    pub(super) fn leave_broadcast(&mut self, broadcasts: &[Addr]) {
+    pub(crate) fn leave_broadcast(&mut self, broadcasts: &[Addr]) {
         self.leaves_broadcast = true;
         for Source { bound, wanted, .. } in &mut self.sockets {
             if bound.dst.is_some_and(|dst| broadcasts.contains(&dst)) {
@@ -134,24 +135,24 @@ impl SocketReceiver {
     }
 
     /// Makes it the guard's receiver.
-    pub(super) fn into_guard(self) -> Self {
+    pub(crate) fn into_guard(self) -> Self {
         SocketReceiver { flags: flags::SLOW_PATH, lost: "guard_rcvbuf", ..self }
     }
 
     /// The guard's receiver beside a packet ring.
-    pub(super) fn of_sink(sockets: Vec<Source>, sorting: Sorting) -> Self {
+    pub(crate) fn of_sink(sockets: Vec<Source>, sorting: Sorting) -> Self {
         SocketReceiver { sockets, sorting: Some(sorting), ..Self::new(Vec::new(), 0).into_guard() }
     }
 
     /// Looks after multicast groups.
-    pub(super) fn with_memberships(self, memberships: Option<Memberships>) -> Self {
+    pub(crate) fn with_memberships(self, memberships: Option<Memberships>) -> Self {
         SocketReceiver { memberships, ..self }
     }
 
     fn read_drops(&mut self) {
         for Source { bound, drops, overlaps, .. } in &mut self.sockets {
             // Cannot fail on a live socket of Linux 4.12 or later; an old value is the best answer otherwise.
-            if let Ok(info) = sys::get_words::<SK_MEMINFO_VARS>(&bound.fd, libc::SOL_SOCKET, SO_MEMINFO) {
+            if let Ok(info) = socket::get_words::<SK_MEMINFO_VARS>(&bound.fd, libc::SOL_SOCKET, SO_MEMINFO) {
                 drops.update(info[SK_MEMINFO_DROPS], *overlaps);
             }
         }
@@ -222,8 +223,8 @@ impl Receiver for SocketReceiver {
         // A thread has a handful of sockets, and is about to sleep: building the list each time costs nothing visible.
         let sockets = self.sockets.iter().map(|s| &*s.bound.fd);
         let mut fds: Vec<libc::pollfd> =
-            sockets.chain(self.sorting.as_ref().map(Sorting::fd)).map(sys::pollin).collect();
-        sys::poll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on UDP sockets", e))?;
+            sockets.chain(self.sorting.as_ref().map(Sorting::fd)).map(socket::pollin).collect();
+        socket::poll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on UDP sockets", e))?;
         if let (Some(sorting), Some(news)) = (&mut self.sorting, fds.last())
             && news.revents != 0
         {
@@ -237,7 +238,7 @@ impl Receiver for SocketReceiver {
     fn close_intake(&mut self) {
         for Source { bound, .. } in &self.sockets {
             // Fails only without memory; then the final drain is merely not finite, and the engine bounds it in time.
-            let _ = sys::attach_cbpf(&bound.fd, libc::SO_ATTACH_FILTER, &cbpf::drop_all());
+            let _ = socket::attach_cbpf(&bound.fd, libc::SO_ATTACH_FILTER, &classic::drop_all());
         }
         if !self.closed {
             self.read_drops();
@@ -246,7 +247,7 @@ impl Receiver for SocketReceiver {
     }
 
     /// `lost`: `socket_rcvbuf` (for the guard `guard_rcvbuf`); see [`SocketReceiver`] for what these hold. `notes` beside a
-    /// packet ring: `guard_rcvbuf_unsure` and `guard_program_cut`, see [`super::sink::open_sink`].
+    /// packet ring: `guard_rcvbuf_unsure` and `guard_program_cut`, see [`super::open_for_packet`].
     fn counters(&mut self) -> KernelCounters {
         // For a guard that never sleeps.
         self.sorting.iter_mut().for_each(Sorting::refresh);
@@ -416,11 +417,11 @@ mod tests {
             libc::IP_RECVORIGDSTADDR,
             libc::IP_RECVOPTS,
         ] {
-            sys::set_int(&bound.fd, libc::IPPROTO_IP, option, 1).unwrap();
+            socket::set_int(&bound.fd, libc::IPPROTO_IP, option, 1).unwrap();
         }
         let both = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
-        sys::set_int(&bound.fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, both as i32).unwrap();
-        sys::set_int(&bound.fd, libc::SOL_SOCKET, SO_RCVMARK, 1).unwrap();
+        socket::set_int(&bound.fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, both as i32).unwrap();
+        socket::set_int(&bound.fd, libc::SOL_SOCKET, SO_RCVMARK, 1).unwrap();
         let mut receiver = SocketReceiver::new(vec![bound], 0);
         let mut count = Count::default();
         let start = Instant::now();

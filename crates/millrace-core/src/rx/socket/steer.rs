@@ -6,10 +6,10 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::sys;
 use crate::{
     error::Result,
     rx::{Steer, Steering},
+    sys::socket,
 };
 
 /// `SO_DETACH_REUSEPORT_BPF` (asm-generic/socket.h), since Linux 5.3.
@@ -32,7 +32,7 @@ impl Groups {
 
     fn detach(&self) -> io::Result<()> {
         self.members().try_for_each(|member| {
-            match sys::set_int(&member, libc::SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0) {
+            match socket::set_int(&member, libc::SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0) {
                 // There was none.
                 Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
                 result => result,
@@ -46,7 +46,7 @@ impl Steer for Groups {
         let said = match &steering.reuseport {
             Ok(program) => self
                 .members()
-                .try_for_each(|member| sys::attach_cbpf(&member, libc::SO_ATTACH_REUSEPORT_CBPF, program))
+                .try_for_each(|member| socket::attach_cbpf(&member, libc::SO_ATTACH_REUSEPORT_CBPF, program))
                 .map(|()| "rules, classic BPF".to_owned()),
             Err(why) => self.detach().map(|()| format!("the kernel's hash, not rules: {why}")),
         };

@@ -5,11 +5,11 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use super::early::EarlyRules;
+use crate::rx::early::EarlyRules;
 use crate::{
     bpf::{
         link::{AttachMode, XdpLink},
-        sys::{Program, XskMap, action},
+        syscall::{Program, XskMap, action},
         xdp_program::{self, Spec},
     },
     config::{Listen, XdpMode},
@@ -185,8 +185,15 @@ fn load(
 ) -> Result<Program> {
     let spec = Spec { listen, map_fd: map.raw_fd(), empty_slot: action::PASS, max_frame };
     let flags = if segments { BPF_F_XDP_HAS_FRAGS } else { 0 };
-    let early = early.and_then(EarlyRules::part);
-    Program::load("millrace", &xdp_program::generate_with(&spec, early.as_ref())?, flags)
+    let early = early.and_then(EarlyRules::code);
+    Program::load(
+        "millrace",
+        &xdp_program::generate_with(
+            &spec,
+            early.as_ref().map(|code| code as &dyn xdp_program::BeforeRedirect),
+        )?,
+        flags,
+    )
 }
 
 /// A UMEM frame's room, and in generic mode not more than the wire could carry: what is longer is a UDP GSO

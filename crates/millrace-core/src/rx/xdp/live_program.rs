@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::{attachment::Attachment, early::EarlyRules};
+use super::attachment::Attachment;
 use crate::{
     error::{Code, Result},
+    rx::early::EarlyRules,
     rx::steering::{Steer, Steering},
 };
 

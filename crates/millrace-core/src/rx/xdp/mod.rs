@@ -22,12 +22,10 @@ mod attachment;
 mod busy;
 #[cfg(feature = "bench")]
 pub mod count;
-mod early;
 pub mod host;
-mod joined;
 pub(crate) mod knobs;
 mod live_program;
-pub mod mapping;
+mod multi_buffer;
 mod numa;
 mod overflow;
 mod queue;
@@ -39,7 +37,6 @@ mod watch;
 pub mod zerocopy;
 
 use attachment::Attachment;
-pub use early::EarlyRules;
 use host::{Attached, Beginning, Host, Sockets};
 use knobs::Knobs;
 use live_program::LiveProgram;

@@ -7,7 +7,7 @@ use super::{
     attachment::Attachment,
     busy::{self, BusyPoll},
     host::Attached,
-    joined::{Joined, Piece},
+    multi_buffer::{Joined, Piece},
     overflow::Overflow,
     socket::{XskSocket, XskStatistics},
     umem::{FrameCensus, Umem},
@@ -16,8 +16,9 @@ use crate::{
     config::ListenSet,
     datagram::{Datagram, Timestamp},
     error::Result,
+    packet::FrameDrop,
     packet::{checksum, parse_ethernet},
-    rx::{FrameDrop, Sink},
+    rx::Sink,
 };
 
 /// Frames taken in one pass: long enough to pay for the ring's cache misses, short enough that the kernel gets frames

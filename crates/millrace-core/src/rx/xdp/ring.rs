@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use super::mapping::Mapping;
+use crate::sys::mapping::Mapping;
 
 /// In the flags word: the kernel sleeps until it is woken with a system call (`XDP_RING_NEED_WAKEUP`).
 const NEED_WAKEUP: u32 = 1;

@@ -11,13 +11,13 @@ use std::{
 };
 
 use super::{
-    mapping::Mapping,
     ring::{ConsumerRing, Offsets, ProducerRing},
     umem::Umem,
 };
 use crate::{
     error::{Code, Error, Result},
     net::Interface,
+    sys::mapping::Mapping,
 };
 
 /// The completion ring is for sending, which we do not do; the kernel refuses to bind without one.

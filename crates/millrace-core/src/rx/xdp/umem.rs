@@ -5,8 +5,8 @@
 
 use std::{io, ops::Add, slice};
 
-use super::mapping::Mapping;
 use crate::error::{Code, Error, Result};
+use crate::sys::mapping::Mapping;
 
 /// Bytes of a frame, a chunk in the kernel's words. Must be a power of two, at most a page.
 pub const FRAME_BYTES: u32 = 2048;

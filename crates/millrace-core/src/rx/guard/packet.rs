@@ -16,19 +16,20 @@
 use std::{net::IpAddr, os::fd::OwnedFd, sync::Arc};
 
 use super::{
-    SocketReceiver, bind,
-    guard::{checked_places, options},
-    multicast,
-    pick::{ELSEWHERE, HOLDER, InRing, Lack, Look},
-    receiver::{Source, Wanted},
-    sys,
+    program::{ELSEWHERE, HOLDER, InRing, Lack, Look},
+    xdp::{checked_places, options},
 };
 use crate::{
+    bpf::classic,
     config::{EngineConfig, FanoutFlag, Listen, ListenSet, Multicast},
     datagram::Addr,
     error::{Code, Error, Result},
     net::{Interface, Stack, link_local_addresses, name_of},
-    rx::cbpf,
+    rx::socket::{
+        SocketReceiver, bind, multicast,
+        receiver::{Source, Wanted},
+    },
+    sys::socket,
 };
 
 /// Receive buffer of a socket that looks for fragments, bytes.
@@ -38,7 +39,7 @@ const FRAGMENTS_RCVBUF: u32 = 4 << 20;
 const LOOPBACK: u32 = 1;
 
 /// What decides where a datagram goes, kept up to date.
-pub(super) struct Sorting {
+pub(crate) struct Sorting {
     stack: Stack,
     /// What the ring takes.
     listen: ListenSet,
@@ -87,17 +88,17 @@ impl Holder {
 
 impl Sorting {
     /// True for a broadcast or multicast datagram that the ring has: by the interface it came by and its destination.
-    pub(super) fn in_ring(&self, ifindex: u32, dst: Addr, port: u16) -> bool {
+    pub(crate) fn in_ring(&self, ifindex: u32, dst: Addr, port: u16) -> bool {
         self.stack.members().contains(&ifindex) && self.listen.accepts(dst, port)
     }
 
     /// Readable when [`Sorting::refresh`] is due.
-    pub(super) fn fd(&self) -> &OwnedFd {
+    pub(crate) fn fd(&self) -> &OwnedFd {
         self.stack.fd()
     }
 
     /// Follows the interfaces: one made on top of the ring's has frames that the ring has too.
-    pub(super) fn refresh(&mut self) {
+    pub(crate) fn refresh(&mut self) {
         if self.stack.refresh() {
             for holder in &mut self.holders {
                 // Fails only without memory; then the old program goes on.
@@ -110,7 +111,7 @@ impl Sorting {
     }
 
     /// Times since the start that a program had to leave out more than before, or could not be renewed.
-    pub(super) fn cut(&self) -> u64 {
+    pub(crate) fn cut(&self) -> u64 {
         self.cut
     }
 }
@@ -127,7 +128,7 @@ impl Sorting {
 ///
 /// # Errors
 /// As [`super::open`]; [`Code::Config`] for a source-specific multicast group; [`Code::Interface`] on a port of Open vSwitch or a VRF.
-pub fn open_sink(
+pub fn open_for_packet(
     config: &EngineConfig,
     ring: &Interface,
     here: &[Listen],
@@ -266,7 +267,7 @@ impl Sink<'_> {
             }
             number += 1;
             match number - 1 {
-                HOLDER => attach(fd, libc::SO_ATTACH_FILTER, &cbpf::drop_all()),
+                HOLDER => attach(fd, libc::SO_ATTACH_FILTER, &classic::drop_all()),
                 ELSEWHERE => full.receive(fd, v6, true),
                 _ => {
                     report_fragments(fd, v6)
@@ -330,17 +331,17 @@ fn says(lack: Lack, ring: &Interface) -> Option<String> {
 
 /// Whether the kernel says of an IPv4 datagram that it was fragments (ip(7), IP_RECVFRAGSIZE).
 fn reports_fragments() -> std::io::Result<()> {
-    report_fragments(&sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?, false)
+    report_fragments(&socket::open(libc::AF_INET, libc::SOCK_DGRAM, 0)?, false)
 }
 
 fn report_fragments(fd: &OwnedFd, v6: bool) -> std::io::Result<()> {
     if v6 {
-        sys::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVFRAGSIZE, 1)
+        socket::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVFRAGSIZE, 1)
     } else {
-        sys::set_int(fd, libc::IPPROTO_IP, libc::IP_RECVFRAGSIZE, 1)
+        socket::set_int(fd, libc::IPPROTO_IP, libc::IP_RECVFRAGSIZE, 1)
     }
 }
 
 fn attach(fd: &OwnedFd, option: libc::c_int, program: &[libc::sock_filter]) -> Result<()> {
-    sys::attach_cbpf(fd, option, program).map_err(|e| Error::os(Code::Kernel, "guard: attach a filter", e))
+    socket::attach_cbpf(fd, option, program).map_err(|e| Error::os(Code::Kernel, "guard: attach a filter", e))
 }

@@ -2,8 +2,6 @@
 
 use std::{io, os::fd::AsRawFd, os::fd::BorrowedFd, ptr, ptr::NonNull};
 
-use super::numa;
-
 /// A readable and writable mapping. Gives out raw pointers only: the kernel writes to it as well.
 #[derive(Debug)]
 pub struct Mapping {
@@ -14,6 +12,10 @@ pub struct Mapping {
 
 /// Bytes of the huge pages asked for, on every architecture we know.
 const HUGE_PAGE: usize = 2 << 20;
+/// Nodes a kernel can have (CONFIG_NODES_SHIFT is at most 10).
+const MOST_NODES: usize = 1024;
+/// Bits of a word of mbind's mask (C `unsigned long`).
+const WORD_BITS: usize = libc::c_ulong::BITS as usize;
 /// The smallest page of any architecture: touching one byte in each touches every page.
 const SMALL_PAGE: usize = 4096;
 
@@ -108,8 +110,32 @@ impl Mapping {
     /// so, once for all mappings.
     fn prefer(&self, node: Option<u32>) {
         if let Some(node) = node {
-            let _ = numa::prefer(self, node);
+            let _ = self.prefer_node(node);
         }
+    }
+
+    /// Prefers `node` for pages that are not there yet (mbind(2)).
+    ///
+    /// # Errors
+    /// mbind's errno.
+    pub(crate) fn prefer_node(&self, node: u32) -> io::Result<()> {
+        let mut mask: [libc::c_ulong; MOST_NODES / WORD_BITS] = [0; MOST_NODES / WORD_BITS];
+        let word = mask.get_mut(node as usize / WORD_BITS).ok_or(io::ErrorKind::InvalidInput)?;
+        *word = 1 << (node as usize % WORD_BITS);
+        // SAFETY: the range is exactly the mapping; the mask outlives the call, which only reads it, and holds MOST_NODES
+        // bits. The kernel takes one less than `maxnode` says.
+        let rc = unsafe {
+            libc::syscall(
+                libc::SYS_mbind,
+                self.start.as_ptr(),
+                self.len,
+                libc::MPOL_PREFERRED as libc::c_ulong,
+                mask.as_ptr(),
+                MOST_NODES as libc::c_ulong + 1,
+                0,
+            )
+        };
+        if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// Leaves the memory out of children (MADV_DONTFORK, madvise(2)). The kernel holds its pages for DMA, and such pages
@@ -176,6 +202,33 @@ mod tests {
         assert!(flags(&map).split(' ').any(|flag| flag == "dc"), "{}", flags(&map));
         let plain = Mapping::map(HUGE_PAGE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0).unwrap();
         assert!(!flags(&plain).split(' ').any(|flag| flag == "dc"), "what it would be otherwise");
+    }
+
+    #[test]
+    fn the_kernel_keeps_the_preference() {
+        let map = Mapping::anonymous(1 << 20, Some(0)).unwrap();
+        let (mut mode, mut mask) = (-1i32, [0 as libc::c_ulong; MOST_NODES / WORD_BITS]);
+        // MPOL_F_ADDR: the policy of the mapping that holds this address (get_mempolicy(2)).
+        const MPOL_F_ADDR: libc::c_ulong = 2;
+        // SAFETY: mode and mask are writable and alive through the call, the mask has MOST_NODES bits; the address is
+        // inside the mapping.
+        let rc = unsafe {
+            libc::syscall(
+                libc::SYS_get_mempolicy,
+                &raw mut mode,
+                mask.as_mut_ptr(),
+                MOST_NODES as libc::c_ulong,
+                map.start().as_ptr(),
+                MPOL_F_ADDR,
+            )
+        };
+        if rc < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+            return;
+        }
+        assert_eq!(rc, 0, "get_mempolicy: {}", io::Error::last_os_error());
+        assert_eq!((mode, mask[0]), (libc::MPOL_PREFERRED, 1));
+        assert!(map.prefer_node(0).is_ok());
+        assert!(map.prefer_node(1 << 20).is_err(), "no such node");
     }
 
     /// Huge pages nobody promised: without MAP_NORESERVE mmap itself would refuse, and what this shows would need a

@@ -2,12 +2,12 @@
 //!
 //! It keeps the host from answering with ICMP port unreachable, makes a second owner of the port visible as an error,
 //! and receives what the fast path cannot read. This is the one for `xdp`, where the stack only gets what the program
-//! passed on, so that all of it is to be delivered; for `packet` see [`super::sink`].
+//! passed on, so that all of it is to be delivered; for `packet` see [`super::packet`].
 
-use super::{Options, SocketReceiver, bind, membership::Memberships, multicast};
 use crate::{
     config::{EngineConfig, Multicast, Timestamps},
     error::{Code, Error, Result},
+    rx::socket::{Options, SocketReceiver, bind, membership::Memberships, multicast},
 };
 
 /// Opens the guard for `config.listen`. Its receiver delivers everything, puts [`crate::datagram::flags::SLOW_PATH`] on
@@ -15,7 +15,7 @@ use crate::{
 ///
 /// # Errors
 /// As [`super::open`]; [`Code::Config`] for a source-specific multicast group.
-pub fn open_guard(config: &EngineConfig) -> Result<SocketReceiver> {
+pub fn open_for_xdp(config: &EngineConfig) -> Result<SocketReceiver> {
     let mut options = options(config.socket_rcvbuf);
     let interface = config.interface.as_deref();
     let groups = multicast::on(&config.multicast, interface);
@@ -37,12 +37,12 @@ pub fn open_guard(config: &EngineConfig) -> Result<SocketReceiver> {
 }
 
 /// Kernel times on any one socket make the stack stamp every packet of the host: not worth it for the slow path.
-pub(super) fn options(rcvbuf: u32) -> Options {
+pub(crate) fn options(rcvbuf: u32) -> Options {
     Options::new(rcvbuf, Timestamps::Pass)
 }
 
 /// The places to hold, when the multicast groups can be had beside a fast path.
-pub(super) fn checked_places(
+pub(crate) fn checked_places(
     config: &EngineConfig,
     groups: &[Multicast],
     interface: Option<&str>,

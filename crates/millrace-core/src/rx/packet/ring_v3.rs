@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::frame::{self, Frame};
-use crate::rx::socket::sys;
+use crate::sys::socket;
 
 /// Offsets in `struct tpacket_block_desc` of `hdr.bh1`: status, number of frames, offset of the first one.
 const STATUS: usize = 8;
@@ -30,7 +30,7 @@ const KERNEL: u32 = 0;
 const RETIRE_MS: u32 = 1;
 /// Unused for V3 but to check that `frame_nr` fits the blocks; any aligned size that divides a block will do.
 const FRAME_BYTES: u32 = 2048;
-/// How long [`Ring::settle`] waits for the last block. Before Linux 6.18 the timer ran on jiffies: up to 8 ms.
+/// How long [`RingV3::settle`] waits for the last block. Before Linux 6.18 the timer ran on jiffies: up to 8 ms.
 const SETTLE: Duration = Duration::from_millis(50);
 
 const _: () = {
@@ -42,7 +42,7 @@ const _: () = {
 };
 
 /// The mapped ring of one packet socket.
-pub(super) struct Ring {
+pub(super) struct RingV3 {
     base: NonNull<u8>,
     block_bytes: usize,
     blocks: usize,
@@ -51,11 +51,11 @@ pub(super) struct Ring {
 
 // SAFETY: the mapping belongs to this value alone and is not tied to a thread; the kernel side is synchronised by the
 // status words.
-unsafe impl Send for Ring {}
+unsafe impl Send for RingV3 {}
 
-impl Ring {
+impl RingV3 {
     /// Allocates the ring in the kernel and maps it. With too little memory it halves the number of blocks down to
-    /// two; [`Ring::blocks`] says what came out. The socket must have TPACKET_V3 and
+    /// two; [`RingV3::blocks`] says what came out. The socket must have TPACKET_V3 and
     /// PACKET_VNET_HDR set and not be bound yet.
     pub(super) fn new(fd: &OwnedFd, block_bytes: u32, blocks: u32) -> io::Result<Self> {
         let mut blocks = blocks;
@@ -71,13 +71,13 @@ impl Ring {
         let frames = block_bytes / FRAME_BYTES * blocks;
         // struct tpacket_req3: block size, blocks, frame size, frames, retire timeout ms, private bytes, features.
         let request = [block_bytes, blocks, FRAME_BYTES, frames, RETIRE_MS, 0, 0];
-        sys::set_words(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
+        socket::set_words(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
         let (block_bytes, blocks) = (block_bytes as usize, blocks as usize);
         let base = map(fd, block_bytes * blocks).inspect_err(|_| {
             // Give the blocks back, so that a smaller ring may be tried; if that fails, so will the next try.
-            let _ = sys::set_words(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &[0u32; 7]);
+            let _ = socket::set_words(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &[0u32; 7]);
         })?;
-        Ok(Ring { base, block_bytes, blocks, next: 0 })
+        Ok(RingV3 { base, block_bytes, blocks, next: 0 })
     }
 
     /// Number of blocks.
@@ -145,7 +145,7 @@ pub(super) fn map(fd: &OwnedFd, bytes: usize) -> io::Result<NonNull<u8>> {
     NonNull::new(base.cast()).ok_or_else(|| io::Error::from_raw_os_error(libc::EFAULT))
 }
 
-impl Drop for Ring {
+impl Drop for RingV3 {
     fn drop(&mut self) {
         // SAFETY: exactly the mapping made in `try_new`; every borrow of it (a `Block`) borrowed self and has ended.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.block_bytes * self.blocks) };
@@ -154,7 +154,7 @@ impl Drop for Ring {
 
 /// A block that is ours until dropped.
 pub(super) struct Block<'r> {
-    ring: &'r Ring,
+    ring: &'r RingV3,
     index: usize,
 }
 

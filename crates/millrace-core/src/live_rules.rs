@@ -15,7 +15,7 @@ use std::{
 
 use crate::{
     rule::RuleSet,
-    rx::xdp::EarlyRules,
+    rx::early::EarlyRules,
     stats::{Counter, RuleStats},
 };
 

@@ -3,7 +3,7 @@
 use std::{fs, net::IpAddr, os::unix::fs::MetadataExt};
 
 /// Names who keeps us from binding `address`:`port`, e.g. `0.0.0.0:53 is held by pid 812 (coredns)`.
-pub(super) fn describe(address: IpAddr, port: u16) -> String {
+pub(crate) fn describe(address: IpAddr, port: u16) -> String {
     let Some((inode, uid, local)) = find_socket(address, port) else {
         return "no socket of this network namespace shows it in /proc/net/udp".into();
     };

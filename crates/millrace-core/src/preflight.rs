@@ -7,20 +7,16 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::{
-    affinity,
     bpf::{
-        sys::{Program, XskMap, action},
+        syscall::{Program, XskMap, action},
         xdp_program::{self, Spec},
     },
     config::{BackendChoice, BusyPoll, EngineConfig, ZeroCopy},
     error::{Code, Result},
     net::{Interface, UdpHash},
     rule::RuleSet,
-    rx::{
-        BackendInfo, Steering, packet,
-        socket::{self, guard},
-        xdp,
-    },
+    rx::{BackendInfo, Steering, guard, packet, socket, xdp},
+    sys::scheduling,
 };
 
 /// A verdict.
@@ -256,7 +252,7 @@ fn try_packet(table: &mut Table, config: &EngineConfig, steering: &Steering) -> 
 
 /// The ports as xdp holds them, and its multicast groups. False when a start would fail.
 fn guard(table: &mut Table, config: &EngineConfig) -> bool {
-    match guard::open_guard(config) {
+    match guard::open_for_xdp(config) {
         Ok(_) => {
             let groups = match config.multicast.len() {
                 0 => String::new(),
@@ -279,15 +275,15 @@ fn guard(table: &mut Table, config: &EngineConfig) -> bool {
 /// Whether the threads would get the priority asked for.
 fn priority(table: &mut Table, config: &EngineConfig) {
     let Some(priority) = config.rx_priority else { return };
-    match affinity::try_fifo(priority) {
+    match scheduling::try_fifo(priority) {
         Ok(()) if config.busy_poll == BusyPoll::Always => {
             let cure = "MILLRACE_BUSY_POLL=adaptive, or CPUs of their own by MILLRACE_RX_CPUS";
-            table.add("priority", State::Degraded, affinity::FIFO_WITHOUT_SLEEP, cure);
+            table.add("priority", State::Degraded, scheduling::FIFO_WITHOUT_SLEEP, cure);
         }
         Ok(()) => table.add("priority", State::Ok, format!("SCHED_FIFO {priority} can be had"), ""),
         Err(e) => {
             let cure = "grant CAP_SYS_NICE, raise RLIMIT_RTPRIO, or leave MILLRACE_RX_PRIORITY unset";
-            table.add("priority", State::Degraded, affinity::fifo_refused(priority, &e), cure);
+            table.add("priority", State::Degraded, scheduling::fifo_refused(priority, &e), cure);
         }
     }
 }

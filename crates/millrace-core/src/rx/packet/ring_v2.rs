@@ -15,9 +15,9 @@ use std::{
 
 use super::{
     frame::{self, Frame},
-    ring::map,
+    ring_v3::map,
 };
-use crate::rx::socket::sys;
+use crate::sys::socket;
 
 /// TP_STATUS_USER; TP_STATUS_KERNEL is 0.
 const USER: u32 = 1;
@@ -30,7 +30,7 @@ const SETTLE: Duration = Duration::from_millis(2);
 const _: () = assert!(std::mem::offset_of!(libc::tpacket2_hdr, tp_status) == 0);
 
 /// The mapped ring of one packet socket.
-pub(super) struct SlotRing {
+pub(super) struct RingV2 {
     base: NonNull<u8>,
     bytes: usize,
     block_bytes: usize,
@@ -41,9 +41,9 @@ pub(super) struct SlotRing {
 
 // SAFETY: the mapping belongs to this value alone and is not tied to a thread; the kernel side is synchronised by the
 // status words.
-unsafe impl Send for SlotRing {}
+unsafe impl Send for RingV2 {}
 
-impl SlotRing {
+impl RingV2 {
     /// Allocates the ring in the kernel and maps it: as many slots as fit the blocks, none across two. With too little
     /// memory it halves the number of blocks. The socket must have TPACKET_V2 and PACKET_VNET_HDR set and not be bound.
     pub(super) fn new(fd: &OwnedFd, block_bytes: u32, blocks: u32, slot_bytes: u32) -> io::Result<Self> {
@@ -60,13 +60,13 @@ impl SlotRing {
         let slots = block_bytes / slot_bytes * blocks;
         // struct tpacket_req: block size, blocks, frame size, frames.
         let request = [block_bytes, blocks, slot_bytes, slots];
-        sys::set_words(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
+        socket::set_words(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
         let bytes = block_bytes as usize * blocks as usize;
         let base = map(fd, bytes).inspect_err(|_| {
             // Give the blocks back, so that a smaller ring may be tried; if that fails, so will the next try.
-            let _ = sys::set_words(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &[0u32; 4]);
+            let _ = socket::set_words(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &[0u32; 4]);
         })?;
-        Ok(SlotRing {
+        Ok(RingV2 {
             base,
             bytes,
             block_bytes: block_bytes as usize,
@@ -125,7 +125,7 @@ impl SlotRing {
     }
 }
 
-impl Drop for SlotRing {
+impl Drop for RingV2 {
     fn drop(&mut self) {
         // SAFETY: exactly the mapping made in `try_new`; the slices of it live only inside `pass`.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };

@@ -10,7 +10,7 @@
 //! mark. When what came looks like that, and [`super::overflow`] cannot rule it out, lengths decide, in doubt against the
 //! frame: bytes of two frames must never become one.
 
-use crate::packet::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6};
+use crate::protocol::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6};
 
 /// Longer than any frame: the largest IP packet, an Ethernet header and two tags.
 const MOST: usize = 65_575 + 22;

@@ -152,7 +152,7 @@ impl XskMap {
         self.entries
     }
 
-    /// The descriptor's number, for [`super::asm::Assembler::load_map`].
+    /// The descriptor's number, for [`super::ebpf::Assembler::load_map`].
     pub fn raw_fd(&self) -> i32 {
         self.fd.as_raw_fd()
     }
@@ -222,7 +222,7 @@ impl CounterMap {
         Ok(CounterMap { fd })
     }
 
-    /// The descriptor's number, for [`super::asm::Assembler::load_map`].
+    /// The descriptor's number, for [`super::ebpf::Assembler::load_map`].
     pub fn raw_fd(&self) -> i32 {
         self.fd.as_raw_fd()
     }

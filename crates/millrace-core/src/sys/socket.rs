@@ -10,7 +10,7 @@ use std::{
 use libc::{c_int, sock_filter, socklen_t};
 
 /// socket(2) with close-on-exec.
-pub(crate) fn socket(family: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
+pub(crate) fn open(family: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
     // SAFETY: socket(2) takes no pointers; the result is checked before it is owned.
     let raw = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
     check(raw)?;

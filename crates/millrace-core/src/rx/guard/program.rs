@@ -11,14 +11,15 @@ use std::net::IpAddr;
 use libc::sock_filter;
 
 use crate::{
-    packet::{self, IPPROTO_UDP},
-    rx::cbpf::{self, AD_IFINDEX, Assembler, LINK, Label, NET, NEXT, code},
+    bpf::classic::{self, AD_IFINDEX, Assembler, LINK, Label, NET, NEXT, code},
+    packet::{self},
+    protocol::IPPROTO_UDP,
 };
 
 /// Position in the group of the socket whose filter drops everything and that nobody reads,
-pub(super) const HOLDER: u32 = 0;
+pub(crate) const HOLDER: u32 = 0;
 /// of the one for what the ring does not have,
-pub(super) const ELSEWHERE: u32 = 1;
+pub(crate) const ELSEWHERE: u32 = 1;
 /// and of the one for what may have been fragments.
 const FRAGMENTS: u32 = 2;
 
@@ -33,7 +34,7 @@ const NEVER_FRAGMENTED_V6: u32 = 1280 - 40 - 8;
 
 /// Which datagrams have to be looked at, because they may have been fragments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
+pub(crate) enum Look {
     /// None: the fanout group puts fragments together.
     Never,
     /// All of IPv4 but empty ones, of which nothing is left for a second fragment (RFC 791: all but the last hold a multiple
@@ -46,13 +47,13 @@ pub(super) enum Look {
 }
 
 /// Most interfaces a program looks for at first.
-const MOST: usize = cbpf::MAX_INSNS / 4;
+const MOST: usize = classic::MAX_INSNS / 4;
 /// Most MACs: as many as hardly any bond has.
 const MACS: usize = 64;
 
 /// What a program leaves out because there is no room for it, from little to much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Lack {
+pub(crate) enum Lack {
     /// It has everything.
     Nothing,
     /// The destinations: what is for one that the ring does not know is nobody's. Taking all for unknown would deliver
@@ -64,24 +65,24 @@ pub(super) enum Lack {
 
 /// Which frames the ring has.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct InRing<'a> {
+pub(crate) struct InRing<'a> {
     /// The ring's interface and those that hand up its frames.
-    pub(super) interfaces: &'a [u32],
+    pub(crate) interfaces: &'a [u32],
     /// The ring's interface. What comes up by that itself the ring has, whatever its address: the stack takes no other
     /// host's frames there. (A VRF, which no ring can read, is refused.)
-    pub(super) own: u32,
+    pub(crate) own: u32,
     /// Addresses whose frames are for this host on the ring's interface. Frames for others are another host's to the ring,
     /// and may be for something that stands on the interface. It is the frame that tells, not the device it comes up by: a
     /// bridge gets those for its own and for its ports' addresses. Empty where frames have no Ethernet header.
-    pub(super) macs: &'a [[u8; 6]],
+    pub(crate) macs: &'a [[u8; 6]],
     /// Destinations of the family of the group's sockets that the ring takes. None where its sockets are bound to the one
     /// address they are for.
-    pub(super) addresses: Option<&'a [IpAddr]>,
+    pub(crate) addresses: Option<&'a [IpAddr]>,
 }
 
 impl InRing<'_> {
     /// The program, and ever shorter ones for when there is no room, each with what it leaves out.
-    pub(super) fn programs(&self, look: Look) -> impl Iterator<Item = (Vec<sock_filter>, Lack)> {
+    pub(crate) fn programs(&self, look: Look) -> impl Iterator<Item = (Vec<sock_filter>, Lack)> {
         let any = InRing { addresses: None, ..*self };
         let without = self.addresses.map(|_| (any, MOST, Lack::Destinations));
         let most = self.interfaces.len().max(self.macs.len()).min(MOST);
@@ -228,7 +229,7 @@ mod tests {
                     let in_ring = InRing { interfaces: &interfaces, own: 1, macs: &macs, addresses };
                     let all: Vec<_> = in_ring.programs(look).collect();
                     let (whole, lack) = &all[0];
-                    assert!(whole.len() <= cbpf::MAX_INSNS, "{n}");
+                    assert!(whole.len() <= classic::MAX_INSNS, "{n}");
                     assert_eq!(*lack, if n > 64 { Lack::Interfaces } else { Lack::Nothing }, "{n}");
                     // Each is shorter, but where the numbers are below what the first ones look for.
                     assert!(all.is_sorted_by(|a, b| a.0.len() >= b.0.len() && a.1 <= b.1), "{n}");

@@ -2,7 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::{bpf::sys::CounterMap, bpf::xdp_program::Early, error::Result, rule::RuleSet};
+use crate::{
+    bpf::{
+        ebpf::{Assembler, Label, Reg},
+        syscall::CounterMap,
+        xdp_program::BeforeRedirect,
+    },
+    error::Result,
+    rule::{EarlyDrop, RuleSet},
+};
 
 /// The early drops of one rule set. Their counts outlive any program and attachment that uses them.
 #[derive(Debug)]
@@ -35,7 +43,22 @@ impl EarlyRules {
     }
 
     /// For the program's generator.
-    pub(super) fn part(&self) -> Option<Early<'_>> {
-        self.rules.early_drop().map(|rules| Early { rules, counters_fd: self.counters.raw_fd() })
+    pub(super) fn code(&self) -> Option<EarlyCode<'_>> {
+        self.rules.early_drop().map(|rules| EarlyCode { rules, counters_fd: self.counters.raw_fd() })
+    }
+}
+
+/// The leading `drop` rules as code of the XDP program.
+#[derive(Debug, Clone, Copy)]
+pub struct EarlyCode<'a> {
+    /// The rules.
+    pub rules: EarlyDrop<'a>,
+    /// An array map of one counter for each of them ([`CounterMap`]).
+    pub counters_fd: i32,
+}
+
+impl BeforeRedirect for EarlyCode<'_> {
+    fn append(&self, assembler: &mut Assembler, network: Reg, v6: bool, redirect: Label) {
+        self.rules.append(assembler, network, v6, self.counters_fd, redirect);
     }
 }
