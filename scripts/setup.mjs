@@ -4,7 +4,7 @@ import { readdirSync, rmSync } from 'node:fs'
 import { relative } from 'node:path'
 import { ROOT, run } from './lib/run.mjs'
 import { fresh, hashOf, writeStamp } from './lib/stamp.mjs'
-import { missing, PATH, version, which } from './lib/tools.mjs'
+import { missing, NEEDED, NEEDED_AS_ROOT, PATH, RUST_COMPONENTS, version, which } from './lib/tools.mjs'
 
 const PURPOSES = ['demo', 'test', 'bench']
 const purpose = process.argv[2] ?? ''
@@ -50,12 +50,23 @@ function checkToolchains() {
   }
 }
 
-/** nats-server always; the network tools only where we may make namespaces; a linker for Rust. */
+/** rustfmt and clippy, which `npm test` runs. A toolchain that rustup did not install must bring them itself. */
+async function rustComponents() {
+  const absent = Object.entries(RUST_COMPONENTS).filter(([command]) => version('cargo', command) === null)
+  if (absent.length === 0) return
+  const components = absent.map(([, component]) => component)
+  const names = components.join(' ')
+  if (which('rustup') === null) fail(2, `missing: ${names}. Install them the way you installed Rust`)
+  await step('rust-components', `adding ${names} to the Rust toolchain`, [
+    'rustup',
+    'component',
+    'add',
+    ...components,
+  ])
+}
+
 async function systemPackages() {
-  const needs = { 'nats-server': 'nats-server', cc: 'gcc' }
-  if (root)
-    Object.assign(needs, { ip: 'iproute2', ethtool: 'ethtool', sysctl: 'procps', setpriv: 'util-linux' })
-  const packages = missing(needs)
+  const packages = missing(root ? { ...NEEDED, ...NEEDED_AS_ROOT } : NEEDED)
   if (packages.length === 0) return
   const wanted = packages.join(' ')
   if (which('apt-get') === null)
@@ -122,6 +133,7 @@ if (!PURPOSES.includes(purpose))
   fail(2, `unknown purpose "${purpose}", expected one of ${PURPOSES.join(', ')}`)
 checkToolchains()
 await systemPackages()
+if (purpose === 'test') await rustComponents()
 await nodeModules()
 await native()
 await typescript()

