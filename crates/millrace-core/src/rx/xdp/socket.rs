@@ -297,7 +297,7 @@ fn offsets_of(o: &libc::xdp_ring_offset) -> Offsets {
 
 fn map_ring<T>(fd: &OwnedFd, o: &libc::xdp_ring_offset, entries: u32, at: u64) -> Result<Arc<Mapping>> {
     let len = offsets_of(o).length::<T>(entries);
-    let map = Mapping::shared(fd.as_fd(), len, at)
+    let map = Mapping::shared_populated(fd.as_fd(), len, at)
         .map_err(|e| Error::os(Code::Kernel, format!("mapping an AF_XDP ring of {entries} entries"), e))?;
     Ok(Arc::new(map))
 }

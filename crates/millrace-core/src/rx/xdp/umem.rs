@@ -84,7 +84,7 @@ impl Umem {
 
     /// True when the memory is on huge pages: fewer TLB misses for us and for the copying kernel.
     pub(super) fn huge_pages(&self) -> bool {
-        self.memory.huge()
+        self.memory.is_on_huge_pages()
     }
 
     /// `struct xdp_umem_reg` for `XDP_UMEM_REG`.
