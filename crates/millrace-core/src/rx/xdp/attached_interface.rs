@@ -8,7 +8,7 @@ use crate::{
     net::Interface,
 };
 
-/// The program on an interface, kept attached by whoever has one of these.
+/// The program on an interface; it stays attached as long as one of these exists.
 #[derive(Clone)]
 pub(super) struct AttachedInterface {
     pub(super) attachment: Arc<Attachment>,

@@ -163,13 +163,13 @@ impl RxQueue {
     ///    the rx ring's producer before the fill ring's consumer (`xsk_flush`).
     /// 5. *Wake the kernel* when it asks for it, after the frames are there, because it looks for them in that very call.
     ///
-    /// Step 1 must come before 2, or the sink could read the next packet, and before 3, or a descriptor could be overwritten
-    /// unread. Steps 2 and 3 could change places without harm to what is received, but not without cost: a place on the rx
-    /// ring is useless without a frame (`__xsk_rcv` takes a frame from the fill ring first and a place on the rx ring
-    /// second), and a kernel that finds the fill ring empty drops the packet (`rx_dropped`), and a zero-copy driver then
-    /// sets need_wakeup and stops refilling its hardware ring until it is woken. So frames go first, and a CPU that sees
-    /// the places free sees the frames too. A packet that finds a frame and no place costs only itself (`rx_ring_full`):
-    /// the kernel keeps the frame for the next one. The kernel's own sample, xdpsock, has the same order (`rx_drop`).
+    /// Step 1 must come before 2, or the kernel could overwrite data while the sink reads it, and before 3, or it could
+    /// overwrite a descriptor unread. Between 2 and 3 either order would be correct, for neither needs what the other gives
+    /// away. Frames go first because the kernel needs them first: `__xsk_rcv` takes a frame off the fill ring and then a
+    /// place on the rx ring, and a zero-copy driver refills its hardware ring with frames long before it needs the places (one
+    /// that finds the fill ring empty sets need_wakeup, and pauses until it is woken). The stores with release keep the
+    /// order: a CPU that sees a place free also sees the frame for it, and never drops a packet (`rx_dropped`) for want of
+    /// a frame that this pass still holds. The kernel's own sample, xdpsock, has the same order (`rx_drop`).
     #[inline]
     pub(super) fn pass<S: Sink>(&mut self, filter: &AcceptFilter, sink: &mut S) -> usize {
         let count = self.socket.rx.available(PASS_FRAMES);

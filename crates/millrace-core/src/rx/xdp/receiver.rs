@@ -33,7 +33,7 @@ use crate::{
 /// after each wait in vain. Too few, and a spinning thread makes system calls for nothing; too many, and it notices late.
 const IDLE_PASSES_PER_SOCKET_CHECK: u32 = 1 << 16;
 /// How often the rx queues served are reconciled with those there are. Too low, and it costs system calls; too high, and
-/// added rx queues are served late (their packets go up the stack until then), and the kernel waits with `ethtool -L`.
+/// added rx queues are served late (their packets go up the stack until then).
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait before an rx queue that was refused is tried again while others are served. Too low, and the others lose
 /// packets, because each try allocates packet memory for milliseconds; too high, and an rx queue that was freed is served late.

@@ -196,13 +196,18 @@ impl Umem {
     /// Takes a received frame out of the kernel's share, after its data was read. The descriptor must be one that
     /// [`Umem::contains`].
     ///
-    /// Why `with_kernel` cannot underflow: the rx ring has one descriptor for each frame that the kernel took from the fill
-    /// ring (`__xsk_rcv` and the zero-copy drivers allocate from the fill ring and produce what they allocated, once).
-    /// A frame gets on the fill ring by [`Umem::hand_over`] alone, which counts it before it is published. Each descriptor is
-    /// consumed once, because [`super::ring::ConsumerRing::consume`] advances, and is reclaimed at most once, because it is
-    /// moved. So there are never more calls than frames counted before. Were the kernel to break its side, debug builds
-    /// panic here (they know the owner of each frame); a release build would show a wrong [`FrameCensus`] and nothing worse,
-    /// for no access to memory depends on the count.
+    /// Why `with_kernel` cannot underflow: it is the number of frames handed over minus the number reclaimed, and each
+    /// reclaim has a handing over before it.
+    ///
+    /// - A frame gets on the fill ring after [`Umem::hand_over`] only, which counts it before it is published.
+    /// - The kernel produces at most one descriptor for each frame that it took off the fill ring (`__xsk_rcv` and the
+    ///   zero-copy drivers allocate from the fill ring and produce what they allocated).
+    /// - A descriptor is consumed once, because [`super::ring::ConsumerRing::consume`] advances, and reclaimed at most once,
+    ///   because it is moved. One whose address lies outside the UMEM is not reclaimed at all: then the count stays high.
+    ///
+    /// The second point is the kernel's promise. Were it broken, debug builds panic here, for they know the owner of each
+    /// frame; a release build would show a wrong [`FrameCensus`] and nothing worse, because no access to memory depends on
+    /// the count.
     #[inline]
     pub(super) fn reclaim(&mut self, descriptor: RxDescriptor) -> Frame {
         let frame = descriptor.into_frame();
