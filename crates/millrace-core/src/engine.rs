@@ -133,7 +133,8 @@ impl Beyond {
 
     /// Settings of the interface that only xdp has a use for.
     fn unused(&mut self, config: &EngineConfig, backend: &Backend) {
-        let variables: Vec<&str> = xdp::knobs::asked(config).map(|(_, variable, _)| variable).collect();
+        let variables: Vec<&str> =
+            xdp::napi_settings::requested(config).map(|(_, variable, _)| variable).collect();
         if !variables.is_empty() && !matches!(backend, Backend::Xdp(_)) {
             self.degraded.push(format!(
                 "{}: for xdp alone, unused with {}; the interface was left as it is",
@@ -174,7 +175,7 @@ pub struct Engine {
     interface: Option<Interface>,
     interface_before: Option<(u32, Statistics)>,
     /// Where what was granted can change while the engine runs.
-    host: Option<Arc<xdp::host::Host>>,
+    host: Option<Arc<xdp::InterfaceState>>,
 }
 
 impl Engine {
@@ -217,7 +218,7 @@ impl Engine {
         let threads = (0..receivers + guard).map(thread_info).collect();
         let queues = usize::from(config.queues);
         let host = match &backend {
-            Backend::Xdp(o) => o.receivers.first().map(xdp::XdpReceiver::host),
+            Backend::Xdp(o) => o.receivers.first().map(xdp::XdpReceiver::interface_state),
             _ => None,
         };
         Ok(Engine {

@@ -28,5 +28,7 @@ mod receive_thread;
 pub mod rule;
 pub mod rx;
 pub mod scatter;
+#[cfg(test)]
+mod skip;
 pub mod stats;
 pub mod sys;

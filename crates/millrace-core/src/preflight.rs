@@ -305,13 +305,13 @@ fn zero_copy(table: &mut Table, config: &EngineConfig, interface: &Interface) {
 
 /// Settings of the interface, where asked for.
 fn settings(table: &mut Table, config: &EngineConfig, interface: &Interface) {
-    for (name, variable, value) in xdp::knobs::asked(config) {
+    for (name, variable, value) in xdp::napi_settings::requested(config) {
         if matches!(config.backend, BackendChoice::Packet | BackendChoice::Socket) {
             let why = format!("{variable} is for xdp alone, the interface is left as it is");
             table.add(name, State::Degraded, why, "unset it");
             continue;
         }
-        match xdp::knobs::trial(interface, name, value) {
+        match xdp::napi_settings::probe(interface, name, value) {
             Ok(now) => table.add(name, State::Ok, format!("{now} now, can be set to {value}"), ""),
             Err(why) => table.add(name, State::Degraded, why, "see the line"),
         }
@@ -342,7 +342,7 @@ fn try_xdp(
         return Err((why, "`bpftool net` names its owner".into()));
     }
     load(config).map_err(explain)?;
-    xdp::trial(config.xdp_frames).map_err(explain)?;
+    xdp::probe_socket(config.xdp_frames).map_err(explain)?;
     let umem = u64::from(queues) * u64::from(config.xdp_frames) * u64::from(xdp::umem::FRAME_BYTES);
     let limit = memlock();
     if effective & 1 << CAP_IPC_LOCK == 0 && limit.is_some_and(|limit| limit < umem) {

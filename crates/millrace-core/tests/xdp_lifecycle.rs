@@ -16,7 +16,7 @@ use millrace_core::{
     net::Interface,
     rx::{
         Receiver,
-        xdp::{self, XdpReceiver, host::Host, socket::XskSocket, umem::Umem},
+        xdp::{self, InterfaceState, XdpReceiver, socket::XskSocket, umem::Umem},
     },
 };
 use rig::{Pair, RawSender, V4, run};
@@ -363,7 +363,7 @@ fn the_number_of_rx_queues_changes() {
     send(&pair, 2000..4000);
     let before = lost(&mut receivers);
     assert!(before > 0, "the rings are too large for this test");
-    receivers.iter_mut().for_each(|r| r.follow(1));
+    receivers.iter_mut().for_each(|r| r.serve_rx_queues(1));
     let mut sink = Collector::default();
     drain(&mut receivers, &mut sink);
     assert_eq!((sink.datagrams as u64 + before, lost(&mut receivers)), (2000, before));
@@ -445,7 +445,7 @@ fn a_new_rx_queue_that_another_socket_has_is_named_and_taken_when_it_is_free() {
         socket.bind(&Interface::by_name("vb").unwrap(), 1, false, false, PATIENCE).unwrap();
         socket
     });
-    let degraded = |r: &XdpReceiver| r.host().info().degraded;
+    let degraded = |r: &XdpReceiver| r.interface_state().info().degraded;
     let start = Instant::now();
     while degraded(&receivers[0]).is_empty() {
         assert!(start.elapsed() < PATIENCE, "{}", report(&mut receivers));
@@ -468,7 +468,7 @@ fn a_removed_interface_is_waited_for_and_taken_again() {
     }
     let pair = Pair::new(2);
     let opened = pair.in_b(|| open("native", 2048)).unwrap();
-    let (host, mut receivers) = (opened.receivers[0].host(), opened.receivers);
+    let (interface, mut receivers) = (opened.receivers[0].interface_state(), opened.receivers);
     let (index, program) = (pair.in_b(|| Interface::by_name("vb").unwrap().index), receivers[0].program_id());
     let mut sink = Collector::default();
     for round in 0..3u16 {
@@ -492,7 +492,7 @@ fn a_removed_interface_is_waited_for_and_taken_again() {
         assert_eq!(sink.datagrams, sent + 500);
         assert!(receivers.iter().all(|r| r.away().unwrap().contains("vb was removed")));
         assert_eq!((receivers[0].program_id(), receivers[0].frames().total), (0, 0));
-        assert_eq!(host.info().granted.iter().find(|(k, _)| k == "rx queues").unwrap().1, "0");
+        assert_eq!(interface.info().granted.iter().find(|(k, _)| k == "rx queues").unwrap().1, "0");
 
         // Back with another MAC, index and number of queues: fewer than there are receivers, then more.
         let queues = [1, 4, 2][usize::from(round)];
@@ -505,8 +505,8 @@ fn a_removed_interface_is_waited_for_and_taken_again() {
         send(&pair, round * 1000 + 500..round * 1000 + 1000);
         drain_until(&mut receivers, &mut sink, |_, s| s.datagrams == sent + 1000);
         // Attached before it was up, perhaps.
-        await_degraded(&host, |degraded| degraded.is_empty());
-        let info = host.info();
+        await_degraded(&interface, |degraded| degraded.is_empty());
+        let info = interface.info();
         assert_eq!(info.mode, "native copy");
         assert_eq!(info.granted.iter().find(|(k, _)| k == "rx queues").unwrap().1, queues.to_string());
     }
@@ -516,10 +516,10 @@ fn a_removed_interface_is_waited_for_and_taken_again() {
     assert_detached(&pair);
 }
 
-fn await_degraded(host: &Host, done: impl Fn(&[String]) -> bool) {
+fn await_degraded(interface: &InterfaceState, done: impl Fn(&[String]) -> bool) {
     let start = Instant::now();
-    while !done(&host.info().degraded) {
-        assert!(start.elapsed() < PATIENCE, "{:?}", host.info().degraded);
+    while !done(&interface.info().degraded) {
+        assert!(start.elapsed() < PATIENCE, "{:?}", interface.info().degraded);
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -534,11 +534,11 @@ fn a_link_that_is_down_is_said_for_as_long_as_it_is() {
     let opened = pair.in_b(|| open("native", 512)).unwrap();
     let says = |degraded: &[String]| degraded == ["vb is down: nothing arrives until it is up"];
     assert!(says(&opened.info.degraded), "{:?}", opened.info.degraded);
-    let host = opened.receivers[0].host();
+    let interface = opened.receivers[0].interface_state();
     run(&format!("ip -n {} link set va up", pair.a));
-    await_degraded(&host, |degraded| degraded.is_empty());
+    await_degraded(&interface, |degraded| degraded.is_empty());
     run(&format!("ip -n {} link set va down", pair.a));
-    await_degraded(&host, says);
+    await_degraded(&interface, says);
 }
 
 /// No socket of the thread could report it.
@@ -550,7 +550,7 @@ fn a_thread_without_sockets_hears_of_a_removed_interface() {
     let pair = Pair::new(1);
     let mut receivers = pair.in_b(|| open("native", 512)).unwrap().receivers;
     // As when the kernel refuses every socket.
-    receivers[0].follow(0);
+    receivers[0].serve_rx_queues(0);
     drain(&mut receivers, &mut Collector::default());
     assert_eq!((receivers[0].serves(), receivers[0].frames().total), (vec![], 0));
     pair.unplug();
@@ -644,14 +644,14 @@ fn nothing_is_attached_any_more_when_the_service_stops() {
     }
     let pair = Pair::new(1);
     let mut receivers = pair.in_b(|| open("native", 512)).unwrap().receivers;
-    let host = receivers[0].host();
+    let interface = receivers[0].interface_state();
     pair.unplug();
     let start = Instant::now();
     while receivers[0].away().is_none() {
         assert!(start.elapsed() < PATIENCE, "{}", report(&mut receivers));
         drop(receivers[0].counters());
     }
-    host.stop();
+    interface.stop();
     pair.plug(1, [2, 0, 0, 0, 0x0b, 7]);
     // Two looks of the helper thread, if there still were any.
     thread::sleep(Duration::from_secs(2));

@@ -1,6 +1,7 @@
-//! The two settings of an interface that preferred busy-polling wants (Documentation/networking/napi.rst, "IRQ
-//! mitigation"): how often the NIC's interrupt stays masked without work, and for how long. Set only when asked for, put
-//! back when the engine closes. They outlive a process that is killed, so the start line says what they were.
+//! The two settings of an interface that preferred busy-polling wants (napi.rst, "IRQ mitigation"): `napi_defer_hard_irqs`,
+//! how often in a row the NIC's interrupt stays masked without work, and `gro_flush_timeout`, for how long, in ns. They are
+//! set only when they are configured, and restored when the engine closes. They outlive a process that is killed, so that
+//! the start line says what they were.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -10,11 +11,11 @@ use std::{
 
 use crate::{config::EngineConfig, net::Interface, rx::BackendInfo};
 
-/// A setting that is asked for: its name in sysfs, its variable, its value.
-type Asked = (&'static str, &'static str, u32);
+/// A setting that is configured: its name in sysfs, its environment variable, its value.
+type Requested = (&'static str, &'static str, u32);
 
-/// What the configuration asks for.
-pub(crate) fn asked(config: &EngineConfig) -> impl Iterator<Item = Asked> {
+/// The settings that the configuration names.
+pub(crate) fn requested(config: &EngineConfig) -> impl Iterator<Item = Requested> {
     let all = [
         ("napi_defer_hard_irqs", "MILLRACE_NAPI_DEFER_HARD_IRQS", config.napi_defer_hard_irqs),
         ("gro_flush_timeout", "MILLRACE_GRO_FLUSH_TIMEOUT", config.gro_flush_timeout),
@@ -22,79 +23,80 @@ pub(crate) fn asked(config: &EngineConfig) -> impl Iterator<Item = Asked> {
     all.into_iter().filter_map(|(name, variable, value)| Some((name, variable, value?)))
 }
 
-/// Settings of ours on an interface; dropping puts back what was there.
+/// Settings made on an interface; dropping them restores the values from before.
 #[derive(Default)]
-pub(super) struct Knobs(Vec<Knob>);
+pub(super) struct NapiSettings(Vec<NapiSetting>);
 
-struct Knob {
-    /// Kept open: it stays this interface's, whatever name and namespace that has when it is put back.
+struct NapiSetting {
+    /// The file in sysfs. It is kept open, because it stays the file of this interface whatever name and namespace the
+    /// interface has when the value is restored.
     file: File,
-    ours: u32,
+    value: u32,
     before: String,
 }
 
-impl Knobs {
-    /// Sets what is asked for, and says how it went.
+impl NapiSettings {
+    /// Makes the settings of the configuration, and enters in `info` which were granted and which were not.
     pub(super) fn set(config: &EngineConfig, interface: &Interface, info: &mut BackendInfo) -> Self {
-        let mut knobs = Knobs::default();
-        for (name, _, value) in asked(config) {
-            match Knob::set(interface, name, value) {
-                Ok(knob) => {
+        let mut settings = NapiSettings::default();
+        for (name, _, value) in requested(config) {
+            match NapiSetting::set(interface, name, value) {
+                Ok(setting) => {
                     let was = format!(
                         "{value} (was {}; put back at the end, a killed process leaves it)",
-                        knob.before
+                        setting.before
                     );
                     info.granted.push((name.into(), was));
-                    knobs.0.push(knob);
+                    settings.0.push(setting);
                 }
-                Err(e) => info.degraded.push(refused(interface, name, value, &e)),
+                Err(e) => info.degraded.push(refusal(interface, name, value, &e)),
             }
         }
-        knobs
+        settings
     }
 }
 
-impl Knob {
+impl NapiSetting {
     fn set(interface: &Interface, name: &str, value: u32) -> io::Result<Self> {
         let file = open(interface, name)?;
         let before = read(&file)?;
-        let knob = Knob { file, ours: value, before };
-        // From here on a failure puts back what was there.
-        knob.file.write_all_at(value.to_string().as_bytes(), 0)?;
-        let now = read(&knob.file)?;
+        let setting = NapiSetting { file, value, before };
+        // From here on a failure restores the value from before, because `setting` is dropped.
+        setting.file.write_all_at(value.to_string().as_bytes(), 0)?;
+        let now = read(&setting.file)?;
         if now != value.to_string() {
             return Err(io::Error::other(format!("it reads {now} afterwards")));
         }
-        Ok(knob)
+        Ok(setting)
     }
 }
 
-impl Drop for Knob {
+impl Drop for NapiSetting {
     fn drop(&mut self) {
-        // Somebody else's value stays. An interface that is gone needs nothing.
-        if read(&self.file).is_ok_and(|now| now == self.ours.to_string()) {
+        // A value that was set by another program meanwhile stays. Of an interface that was removed the file cannot be read.
+        if read(&self.file).is_ok_and(|now| now == self.value.to_string()) {
             let _ = self.file.write_all_at(self.before.as_bytes(), 0);
         }
     }
 }
 
-/// Whether a setting could be made, found out by writing what is there already.
+/// Tries whether a setting could be made, by writing the value that is there already, and returns that value.
 ///
 /// # Errors
-/// Why not, for people.
-pub(crate) fn trial(interface: &Interface, name: &str, value: u32) -> Result<String, String> {
+/// The sentence for the user that says why it could not.
+pub(crate) fn probe(interface: &Interface, name: &str, value: u32) -> Result<String, String> {
     let rewrite = || {
         let file = open(interface, name)?;
         let now = read(&file)?;
         file.write_all_at(now.as_bytes(), 0)?;
         Ok(now)
     };
-    rewrite().map_err(|e| refused(interface, name, value, &e))
+    rewrite().map_err(|e| refusal(interface, name, value, &e))
 }
 
 fn open(interface: &Interface, name: &str) -> io::Result<File> {
     let folder = format!("/sys/class/net/{}", interface.name);
-    // /sys shows the network namespace it was mounted in, perhaps with another interface of this name.
+    // /sys shows the network namespace it was mounted in, where another interface may have this name.
     let index = fs::read_to_string(format!("{folder}/ifindex"))?;
     if index.trim() != interface.index.to_string() {
         return Err(io::Error::other("/sys belongs to another network namespace"));
@@ -108,7 +110,7 @@ fn read(file: &File) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&text[..length]).trim().to_owned())
 }
 
-fn refused(interface: &Interface, name: &str, value: u32, e: &io::Error) -> String {
+fn refusal(interface: &Interface, name: &str, value: u32, e: &io::Error) -> String {
     let why = match e.raw_os_error() {
         Some(libc::EROFS) => "/sys is read-only here, as in a pod that is not privileged",
         Some(libc::EPERM | libc::EACCES) => "it needs CAP_NET_ADMIN",

@@ -1,33 +1,34 @@
-//! For benches: an AF_XDP loop that only counts frames. Same program, rings and memory as [`super::XdpReceiver`], but no
-//! byte of a frame is read and no frame's owner is kept in the books.
+//! For benches: an AF_XDP loop that only counts frames. It has the program, rings and memory of [`super::XdpReceiver`], but
+//! reads no byte of a frame and keeps no books on frames.
 
 use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
 use super::{
     attachment::Attachment,
-    socket::{BIND_PATIENCE, XskSocket},
-    umem::Umem,
+    socket::{self, BIND_TIMEOUT, XskSocket},
+    umem::{Frame, RxDescriptor, Umem},
 };
 use crate::{
     config::EngineConfig,
-    error::{Code, Error, Result},
+    error::Result,
     net::Interface,
     rx::{KernelCounters, Receiver, Sink},
 };
 
-/// As many as a pass of the real receiver takes.
+/// Descriptors taken in one pass, as many as in a pass of the real receiver.
 const PASS_FRAMES: u32 = 256;
 
 /// Counts the frames of rx queue 0. Field order as in the real receiver: rings before memory.
 pub struct XdpCounter {
     socket: XskSocket,
     _umem: Umem,
-    pass: Vec<u64>,
+    /// Frames to give back.
+    pass: Vec<Frame>,
     _attachment: Arc<Attachment>,
 }
 
 impl XdpCounter {
-    /// Attached, bound and in the map.
+    /// Attaches the program to `config.interface` and binds a socket to rx queue 0.
     ///
     /// # Errors
     /// As [`super::open`].
@@ -37,12 +38,10 @@ impl XdpCounter {
         let attachment = Attachment::new(&interface, &config.listen, config.xdp_mode, &mut Vec::new())?;
         let mut umem = Umem::new(config.xdp_frames, None)?;
         let mut socket = XskSocket::new(&umem, config.xdp_frames / 2)?;
-        let pass: Vec<u64> = umem.take_free(config.xdp_frames as usize / 2).collect();
-        if socket.fill.push(&pass) != pass.len() {
-            return Err(Error::new(Code::Kernel, "a fresh fill ring is full"));
-        }
-        socket.bind(&interface, 0, false, attachment.segments, BIND_PATIENCE)?;
+        umem.top_up(&mut socket.fill);
+        socket.bind(&interface, 0, false, attachment.multi_buffer, BIND_TIMEOUT)?;
         attachment.map.insert(0, socket.as_fd())?;
+        let pass = Vec::with_capacity(config.xdp_frames as usize);
         Ok(XdpCounter { socket, _umem: umem, pass, _attachment: Arc::new(attachment) })
     }
 }
@@ -50,12 +49,11 @@ impl XdpCounter {
 impl Receiver for XdpCounter {
     fn receive<S: Sink>(&mut self, _: &mut S) -> Result<usize> {
         let count = self.socket.rx.available(PASS_FRAMES);
-        self.pass.clear();
-        // The address as it came: the kernel masks it to the frame's start by itself.
-        self.pass.extend((0..count).map(|i| self.socket.rx.get(i).addr));
-        // What was received fits: the kernel took it from this ring, which holds as many as the rx ring.
-        self.socket.fill.push(&self.pass);
-        self.socket.rx.release(count);
+        self.pass.extend((0..count).map(|_| self.socket.rx.consume()).map(RxDescriptor::into_frame));
+        // What the fill ring has no room for waits for the next pass.
+        let room = self.socket.fill.room(self.pass.len() as u32) as usize;
+        self.socket.fill.push(self.pass.drain(..room.min(self.pass.len())));
+        self.socket.rx.release();
         if self.socket.fill.needs_wakeup() {
             self.socket.wake();
         }
@@ -63,7 +61,7 @@ impl Receiver for XdpCounter {
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<()> {
-        self.socket.wait(timeout).map(drop)
+        socket::wait_any(&mut [self.socket.pollfd()], timeout).map(drop)
     }
 
     fn close_intake(&mut self) {}
