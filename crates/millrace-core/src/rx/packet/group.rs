@@ -95,7 +95,7 @@ impl Shared {
             building: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             cut: Cut::none(),
-            cpus: scheduling::allowed().unwrap_or_default(),
+            cpus: scheduling::allowed_cpus().unwrap_or_default(),
             places: Mutex::new(Places {
                 sockets: made.sockets.iter().cloned().map(Some).collect(),
                 next: made.sockets.iter().map(|_| None).collect(),
@@ -208,8 +208,8 @@ impl Shared {
     /// Undoes what the calling thread inherited from the receive thread that started it. Where that is refused it shares
     /// that one's CPU and priority.
     fn be_nobody(&self) {
-        let _ = scheduling::ordinary();
-        let _ = scheduling::restrict(&self.cpus);
+        let _ = scheduling::set_other();
+        let _ = scheduling::set_allowed_cpus(&self.cpus);
     }
 
     /// The thread: makes a group for these members and switches to it, unless they are others by then.
