@@ -216,7 +216,7 @@ const IDLE_CHECK: u32 = 1 << 16;
 
 impl PacketReceiver {
     fn still_there(&self) -> Result<()> {
-        if net::exists(self.shared.ifindex) {
+        if net::interface_exists(self.shared.ifindex) {
             return Ok(());
         }
         Err(Error::new(Code::Interface, format!("interface {} was removed", self.shared.interface)))

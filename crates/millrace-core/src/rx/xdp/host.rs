@@ -276,9 +276,9 @@ impl Host {
 
     fn count(&self, attached: &Attached) {
         let interface = &attached.interface;
-        let Some(found) = interface.rx_queues_if_there() else {
+        let Some(found) = interface.rx_queues_if_present() else {
             // Sockets report a removed interface, but a thread may have none. What was only renamed is still there.
-            if !net::exists(interface.index) {
+            if !net::interface_exists(interface.index) {
                 self.lost(attached);
             }
             return;
@@ -393,7 +393,7 @@ impl Host {
             generation,
         };
         let gone = || Error::new(Code::Interface, "it came back and was removed again".to_owned());
-        let rx_queues = attached.interface.rx_queues_if_there().ok_or_else(gone)?;
+        let rx_queues = attached.interface.rx_queues_if_present().ok_or_else(gone)?;
         let mut info = describe(&self.config, &attached, rx_queues)?;
         info.degraded.splice(0..0, degraded);
         if busy_poll {
