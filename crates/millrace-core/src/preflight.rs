@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     bpf::{
-        syscall::{Program, XskMap, action},
+        Program, XskMap, action,
         xdp_program::{self, Spec},
     },
     config::{BackendChoice, BusyPoll, EngineConfig, ZeroCopy},

@@ -16,7 +16,7 @@ use libc::{
 };
 
 use crate::{
-    bpf::syscall::Program,
+    bpf::Program,
     config::{EngineConfig, FanoutFlag, FanoutMode},
     error::{Code, Error, Result},
     rule::{CbpfTarget, RuleSet},
