@@ -12,7 +12,7 @@ use crate::{
     packet::FrameDrop,
     packet::{
         Udp,
-        checksum::{Verdict, verify as verdict},
+        checksum::{self, ChecksumState},
         parse_ethernet, parse_network,
     },
     rx::{KernelCounters, Receiver, Sink},
@@ -328,7 +328,11 @@ fn deliver<S: Sink>(sink: &mut S, ours: &Ours, index: u16, verify: bool, frame: 
         Err(reason) => return sink.frame_dropped(reason),
     };
     // A super-packet has one checksum for many datagrams; what merged them (GRO) had verified them.
-    if verify && !frame.checksum_settled && frame.gso_size == 0 && verdict(&udp) == Verdict::Wrong {
+    if verify
+        && !frame.checksum_settled
+        && frame.gso_size == 0
+        && checksum::verify(&udp) == ChecksumState::Invalid
+    {
         return sink.frame_dropped(FrameDrop::BadChecksum);
     }
     let header = Datagram {

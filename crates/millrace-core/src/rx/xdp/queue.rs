@@ -278,7 +278,7 @@ fn deliver<S: Sink>(frame: &[u8], wanted: &Wanted, at: Place, sink: &mut S) {
         Ok(udp)
             if wanted.verify_checksum
                 && listen.accepts(udp.dst, udp.dst_port)
-                && checksum::verify(&udp) == checksum::Verdict::Wrong =>
+                && checksum::verify(&udp) == checksum::ChecksumState::Invalid =>
         {
             sink.frame_dropped(FrameDrop::BadChecksum);
         }
