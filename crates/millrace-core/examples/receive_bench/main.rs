@@ -29,7 +29,7 @@ use millrace_core::{
     live_rules::LiveRules,
     packet::FrameDrop,
     rule::RuleSet,
-    rx::{Receiver, Sink, Steering, ladder, packet::count::PacketCounter, xdp::count::XdpCounter},
+    rx::{Receiver, Sink, Steering, ladder, packet::frame_counter::PacketCounter, xdp::count::XdpCounter},
     scatter::{Moderation, Queue, Scatter},
     stats::ThreadCounters,
 };
