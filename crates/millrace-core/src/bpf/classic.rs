@@ -19,7 +19,7 @@ pub(crate) const AD_PKTTYPE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as 
 pub(crate) const AD_IFINDEX: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX) as u32;
 /// A filter result that keeps the whole packet, because it is more than any IP packet and its link header have.
 pub(crate) const KEEP_ALL: u32 = 0x0004_0000;
-/// The longest program the kernel takes (`BPF_MAXINSNS`).
+/// The number of instructions of the longest program that the kernel accepts (`BPF_MAXINSNS`).
 pub(crate) const MAX_INSNS: usize = 4096;
 
 /// Instruction codes (linux/bpf_common.h, linux/filter.h), composed: `LD_W_ABS` is `BPF_LD | BPF_W | BPF_ABS`.

@@ -67,7 +67,7 @@ pub fn interface_exists(index: u32) -> bool {
 ///
 /// # Errors
 /// ENXIO when there is none.
-pub fn interface_name(index: u32) -> io::Result<String> {
+pub(crate) fn interface_name(index: u32) -> io::Result<String> {
     let mut name = [0u8; libc::IF_NAMESIZE];
     // SAFETY: the call writes at most IF_NAMESIZE bytes, the size of `name`.
     if unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) }.is_null() {
@@ -78,7 +78,7 @@ pub fn interface_name(index: u32) -> io::Result<String> {
 }
 
 /// Returns the names of all interfaces of this network namespace (if_nameindex(3)), and none when they cannot be read.
-pub fn interface_names() -> Vec<String> {
+pub(super) fn interface_names() -> Vec<String> {
     let mut names = Vec::new();
     // SAFETY: if_nameindex(3) returns null or an array ended by an entry of index 0, which if_freenameindex frees; the
     // names are NUL-terminated and copied before that.

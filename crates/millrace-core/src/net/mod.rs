@@ -28,6 +28,7 @@ mod topology_monitor;
 pub(crate) use addresses::link_local_addresses;
 pub use addresses::{broadcast_addresses, local_addresses};
 pub use ethtool::UdpHash;
-pub use interface::{Interface, interface_exists, interface_name, interface_names};
+pub(crate) use interface::interface_name;
+pub use interface::{Interface, interface_exists};
 pub use link::{Link, Statistics, XdpAttachment};
 pub(crate) use topology_monitor::TopologyMonitor;

@@ -14,7 +14,7 @@ pub(super) const NLMSG_ERROR: u16 = 2;
 pub(super) const NLMSG_DONE: u16 = 3;
 /// Links changed while the list was made: it may lack some.
 pub(super) const NLM_F_DUMP_INTR: u16 = 0x10;
-/// The group that hears of every change to a link.
+/// The multicast group of every change to a link.
 pub(super) const RTMGRP_LINK: u32 = 1;
 /// Bytes of `struct nlmsghdr`.
 pub(super) const HEADER: usize = 16;
@@ -32,7 +32,7 @@ const TYPE_MASK: u16 = 0x3fff;
 pub(super) struct NetlinkSocket(OwnedFd);
 
 impl NetlinkSocket {
-    /// Makes a socket that hears of what happens in `groups` (`RTMGRP_*`, 0 for none).
+    /// Makes a socket that receives the messages of `groups` (`RTMGRP_*`, 0 for none).
     ///
     /// # Errors
     /// Those of socket(2) and bind(2).

@@ -1,4 +1,4 @@
-//! The [`Topology`] of one interface, kept up to date: reads the list of all links and hears of every change.
+//! Keeps the [`Topology`] of one interface up to date: reads the list of all links, and reads it again after a change.
 
 use std::{io, os::fd::OwnedFd};
 
@@ -17,9 +17,9 @@ const ATTEMPTS: usize = 5;
 /// The devices above and below one interface, as of the last [`TopologyMonitor::refresh`].
 pub(crate) struct TopologyMonitor {
     ifindex: u32,
-    /// Hears of every change to a link of the network namespace it was made in.
+    /// Receives a message about every change to a link of the network namespace it was made in.
     changes: NetlinkSocket,
-    /// Asks for the list of links, in the same namespace.
+    /// Requests the list of links, in the same namespace.
     requests: NetlinkSocket,
     topology: Topology,
 }

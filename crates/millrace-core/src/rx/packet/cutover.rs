@@ -41,9 +41,9 @@ const MAX_SHARED_AGE: u64 = 200_000_000;
 /// or on their way through the stack. If it were too short, such frames would be delivered again; the longer it is, the longer
 /// a clock that is set back hides frames.
 const SHARED_FRAMES_GONE: Duration = Duration::from_millis(250);
-/// The pause between two looks at a cutover that is being set, which takes far less than a microsecond unless its thread is preempted. It is a sleep and not
-/// a yield, because a receive thread with real-time priority would not let the thread run that sets it. A longer one keeps a
-/// receive thread from its ring for longer.
+/// The pause between two looks at a cutover that is being set, which takes far less than a microsecond unless the thread that
+/// sets it is preempted. It is a sleep and not a yield, because a receive thread with real-time priority would not let that
+/// thread run. A longer pause keeps a receive thread from its ring for longer.
 const PENDING_PAUSE: Duration = Duration::from_micros(50);
 
 /// Where the group of a member begins.
@@ -198,7 +198,7 @@ mod tests {
         let newer = set_and_finish(&cutover);
         let second = newer.cutover;
         assert!(second > first);
-        // What the group shared with the one before is not its own after a second cut either.
+        // What the group shared with the one before is not its own after a second cutover either.
         for (t, of) in [(first - 1, [false, false]), (first, [true, false]), (second, [false, true])] {
             assert_eq!([&new, &newer].map(|start| cutover.delivers(start, time(t))), of, "{}", t - first);
         }

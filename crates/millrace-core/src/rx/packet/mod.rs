@@ -1,7 +1,7 @@
 //! AF_PACKET: a TPACKET_V3 or TPACKET_V2 ring for each receive thread. The rings' sockets are the members of one fanout group
 //! (packet(7), Documentation/networking/packet_mmap.rst).
 //!
-//! [`open`] sets up in this order, each step for a reason:
+//! `open` sets up in this order, each step for a reason:
 //! 1. It opens the guard's UDP sockets, so that a taken port is found before anything else and no ICMP is ever sent.
 //! 2. For each member it opens a socket with protocol 0, which receives nothing, sets its TPACKET version and
 //!    PACKET_VNET_HDR, makes the ring, because a ring made after joining permutes the members, attaches a filter that drops
@@ -10,7 +10,7 @@
 //!    filter there would be duplicates from the moment between bind and join.
 //! 4. All members get the real filter.
 //!
-//! When a member dies, the others move to a new group ([`regroup`]), and the [`cutover`] decides which of the two groups
+//! When a member dies, the others move to a new group (`regroup`), and the cutover decides which of the two groups
 //! delivers a frame that both have.
 //!
 //! | file | what it has |

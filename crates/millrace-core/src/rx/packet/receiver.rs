@@ -32,7 +32,7 @@ const IDLE_PASSES_PER_CHECK: u32 = 1 << 16;
 /// The stack verifies UDP checksums, a ring does not: a datagram with a wrong checksum is delivered here, unless
 /// `verify_checksum` is on, and dropped by the socket backend.
 pub struct PacketReceiver {
-    // Before the socket, so that the ring is unmapped first.
+    // The ring comes before the socket, so that it is unmapped first.
     ring: Rings,
     fd: Arc<OwnedFd>,
     listen: RingListen,

@@ -30,8 +30,8 @@ const NUM_PKTS: usize =
 /// Offset of the offset of the first frame.
 const FIRST_PKT: usize =
     offset_of!(libc::tpacket_block_desc, hdr) + offset_of!(libc::tpacket_hdr_v1, offset_to_first_pkt);
-/// The time after which the kernel hands over a block that is not full, in ms (`tp_retire_blk_tov`). It is the longest that a
-/// lone frame waits, and 1 is the least there is: 0 lets the kernel choose. A trickle of frames uses up one block for each of
+/// The time after which the kernel hands over a block that is not full, in ms (`tp_retire_blk_tov`). A lone frame waits for
+/// about this long, and 1 is the least there is: 0 lets the kernel choose. A trickle of frames uses up one block for each of
 /// these times, so a ring of n blocks bridges a reader's pause of about n ms, however little is in them (measured: 8 blocks
 /// lost frames when the machine was busy). A higher value bridges longer pauses and delivers later.
 const RETIRE_MS: u32 = 1;
