@@ -18,6 +18,7 @@ use crate::{
     lane::{QueueMemory, QueuePlan},
     live_rules::LiveRules,
     net::{Interface, Statistics},
+    real_time_messages,
     receive_thread::ReceiveThread,
     rule::RuleSet,
     rx::{
@@ -112,21 +113,21 @@ impl Beyond {
     /// The priority that so many receive threads may have.
     fn priority(&mut self, config: &EngineConfig, receivers: usize) -> Option<u8> {
         let priority = config.rx_priority?;
-        if let Err(e) = scheduling::try_fifo(priority) {
-            self.degraded.push(scheduling::fifo_refused(priority, &e));
+        if let Err(e) = scheduling::probe_fifo(priority) {
+            self.degraded.push(real_time_messages::fifo_refused(priority, &e));
             return None;
         }
         self.granted.push(("receive threads".into(), format!("SCHED_FIFO {priority}")));
         if config.busy_poll == BusyPoll::Always {
-            self.degraded.push(scheduling::FIFO_WITHOUT_SLEEP.into());
+            self.degraded.push(real_time_messages::FIFO_WITHOUT_SLEEP.into());
         }
         let cpus = if config.rx_cpus.is_empty() {
-            scheduling::allowed().map_or(receivers, |cpus| cpus.len())
+            scheduling::allowed_cpus().map_or(receivers, |cpus| cpus.len())
         } else {
             config.rx_cpus.iter().collect::<HashSet<_>>().len()
         };
         if receivers > cpus {
-            self.degraded.push(scheduling::fifo_crowded(receivers, cpus));
+            self.degraded.push(real_time_messages::fifo_crowded(receivers, cpus));
         }
         Some(priority)
     }
@@ -455,7 +456,7 @@ impl Engine {
 }
 
 fn check_cpus(cpus: &[usize]) -> Result<()> {
-    let allowed = scheduling::allowed().map_err(|e| Error::os(Code::Kernel, "sched_getaffinity", e))?;
+    let allowed = scheduling::allowed_cpus().map_err(|e| Error::os(Code::Kernel, "sched_getaffinity", e))?;
     match cpus.iter().find(|cpu| !allowed.contains(cpu)) {
         None => Ok(()),
         Some(cpu) => {

@@ -24,6 +24,7 @@ pub mod packet;
 pub mod preflight;
 pub mod protocol;
 mod real_time;
+mod real_time_messages;
 mod receive_thread;
 pub mod rule;
 pub mod rx;

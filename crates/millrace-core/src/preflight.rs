@@ -8,12 +8,13 @@ use serde::Serialize;
 
 use crate::{
     bpf::{
-        syscall::{Program, XskMap, action},
+        Program, XskMap, action,
         xdp_program::{self, Spec},
     },
     config::{BackendChoice, BusyPoll, EngineConfig, ZeroCopy},
     error::{Code, Result},
     net::{Interface, UdpHash},
+    real_time_messages,
     rule::RuleSet,
     rx::{BackendInfo, Steering, guard, packet, socket, xdp},
     sys::scheduling,
@@ -275,15 +276,15 @@ fn guard(table: &mut Table, config: &EngineConfig) -> bool {
 /// Whether the threads would get the priority asked for.
 fn priority(table: &mut Table, config: &EngineConfig) {
     let Some(priority) = config.rx_priority else { return };
-    match scheduling::try_fifo(priority) {
+    match scheduling::probe_fifo(priority) {
         Ok(()) if config.busy_poll == BusyPoll::Always => {
             let cure = "MILLRACE_BUSY_POLL=adaptive, or CPUs of their own by MILLRACE_RX_CPUS";
-            table.add("priority", State::Degraded, scheduling::FIFO_WITHOUT_SLEEP, cure);
+            table.add("priority", State::Degraded, real_time_messages::FIFO_WITHOUT_SLEEP, cure);
         }
         Ok(()) => table.add("priority", State::Ok, format!("SCHED_FIFO {priority} can be had"), ""),
         Err(e) => {
             let cure = "grant CAP_SYS_NICE, raise RLIMIT_RTPRIO, or leave MILLRACE_RX_PRIORITY unset";
-            table.add("priority", State::Degraded, scheduling::fifo_refused(priority, &e), cure);
+            table.add("priority", State::Degraded, real_time_messages::fifo_refused(priority, &e), cure);
         }
     }
 }

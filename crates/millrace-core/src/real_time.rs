@@ -47,10 +47,10 @@ impl RealTime {
         if !self.on {
             return wait();
         }
-        let (from, slept) = (Instant::now(), scheduling::times_slept());
+        let (from, slept) = (Instant::now(), scheduling::voluntary_switches());
         let result = wait();
         let after = Instant::now();
-        if after.duration_since(from) >= REST && scheduling::times_slept() != slept {
+        if after.duration_since(from) >= REST && scheduling::voluntary_switches() != slept {
             self.awake_since = after;
         }
         result

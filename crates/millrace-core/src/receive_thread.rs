@@ -46,15 +46,15 @@ impl<R: Receiver> ReceiveThread<R> {
     /// Runs until it is stopped or fails.
     pub(crate) fn run(mut self) {
         // `open` checked the list; a cpuset that shrank since is not worth stopping for: the thread then shows no CPU.
-        let pinned = self.cpu.is_some_and(|cpu| scheduling::pin(cpu).is_ok());
+        let pinned = self.cpu.is_some_and(|cpu| scheduling::pin_to(cpu).is_ok());
         self.counters.pinned.store(pinned, Ordering::Relaxed);
         if let Some(priority) = self.priority {
             // `open` tried it; what the kernel has now is what the thread shows.
-            let _ = scheduling::fifo(priority);
+            let _ = scheduling::set_fifo(priority);
         }
         self.counters.priority.store(scheduling::fifo_priority().unwrap_or(0), Ordering::Relaxed);
-        scheduling::exact_timers();
-        self.scatter.set_cpu(scheduling::current());
+        scheduling::minimize_timer_slack();
+        self.scatter.set_cpu(scheduling::current_cpu());
         let ended = self.receive_until_stopped();
         let alone = ended.is_err() && R::OTHERS_TAKE_OVER;
         if let Err(e) = ended {

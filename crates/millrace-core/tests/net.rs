@@ -15,10 +15,10 @@ fn limit(descriptors: libc::rlim_t) -> libc::rlim_t {
 
 #[test]
 fn an_interface_is_not_gone_because_descriptors_are() {
-    assert!(net::exists(1), "lo");
-    assert!(!net::exists(1 << 30));
+    assert!(net::interface_exists(1), "lo");
+    assert!(!net::interface_exists(1 << 30));
     let before = limit(0);
-    let there = net::exists(1);
+    let there = net::interface_exists(1);
     limit(before);
     assert!(there);
 }

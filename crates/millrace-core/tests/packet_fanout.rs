@@ -104,11 +104,11 @@ fn cpu_and_qm_follow_the_cpu_and_the_rx_queue() {
     for mode in [FanoutMode::Cpu, FanoutMode::Qm] {
         let pair = quiet_pair(4);
         let mut opened = open(&pair, &with_mode(mode));
-        for cpu in scheduling::allowed().unwrap() {
+        for cpu in scheduling::allowed_cpus().unwrap() {
             // Past the qdisc, veth's tx queue is the sender's CPU, its peer's rx queue the same, and the frame is
             // received on that CPU.
             pair.in_a(|| {
-                scheduling::pin(cpu).unwrap();
+                scheduling::pin_to(cpu).unwrap();
                 let raw = RawSender::new("va");
                 raw.bypass_qdisc();
                 (0..40).for_each(|i| raw.send(&Pair::v4(1000 + i, 9000).bytes(b"x")));

@@ -212,7 +212,7 @@ fn the_thread_that_makes_a_group_has_no_real_time_priority() {
     assert_members(&pair, 2);
     thread::sleep(GRACE);
     pair.in_b(|| {
-        scheduling::fifo(1).unwrap();
+        scheduling::set_fifo(1).unwrap();
         let start = Instant::now();
         // The thread waits for stamped frames, of which there are none, 100 ms long.
         opened.receivers[0].receive(&mut Keep::default()).unwrap();
@@ -226,7 +226,7 @@ fn the_thread_that_makes_a_group_has_no_real_time_priority() {
             thread::sleep(Duration::from_millis(1));
         }
         assert!(!seen.is_empty() && seen.iter().all(|policy| *policy == 0), "{seen:?}");
-        scheduling::ordinary().unwrap();
+        scheduling::set_other().unwrap();
         assert_eq!(scheduling::fifo_priority(), None);
     });
 }

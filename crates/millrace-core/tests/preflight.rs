@@ -140,7 +140,7 @@ fn what_is_asked_for_beyond_a_backend_gets_a_verdict_each() {
         assert_eq!(state(&report, name), State::Degraded, "{report:#?}");
         assert!(why(&report, name).contains("was left alone"), "{report:#?}");
     }
-    if millrace_core::sys::scheduling::try_fifo(3).is_ok() {
+    if millrace_core::sys::scheduling::probe_fifo(3).is_ok() {
         assert!(why(&report, "priority").contains("SCHED_FIFO 3 can be had"), "{report:#?}");
         let spinning = EngineConfig { busy_poll: BusyPoll::Always, ..asked.clone() };
         let report = pair.in_b(|| preflight::run(&spinning));

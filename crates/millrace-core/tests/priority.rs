@@ -64,10 +64,10 @@ fn receive_threads_get_the_priority_asked_for_and_no_other_thread_does() {
     let stats = stats_of(config(Some(7), "adaptive"));
     assert!(stats.threads.iter().all(|t| t.priority == Some(7)), "{stats:#?}");
     assert!(stats.backend.granted.contains(&("receive threads".into(), "SCHED_FIFO 7".into())), "{stats:#?}");
-    let crowded = scheduling::allowed().unwrap().len() < 2;
+    let crowded = scheduling::allowed_cpus().unwrap().len() < 2;
     assert_eq!(stats.backend.degraded.len(), usize::from(crowded), "{stats:#?}");
     assert_eq!(scheduling::fifo_priority(), None, "ours is what it was");
-    let one_cpu = scheduling::allowed().unwrap()[..1].to_vec();
+    let one_cpu = scheduling::allowed_cpus().unwrap()[..1].to_vec();
     let stats = stats_of(EngineConfig { rx_cpus: one_cpu, ..config(Some(7), "adaptive") });
     assert!(stats.threads.iter().all(|t| t.priority == Some(7)), "{stats:#?}");
     let degraded = &stats.backend.degraded;
@@ -139,7 +139,7 @@ fn flood(sent: &AtomicU64, done: &AtomicBool) {
 
 /// The calling thread is the ordinary one, on the receive thread's CPU, and so is whoever stops the engine.
 fn turns_beside(pair: &Pair, config: EngineConfig) {
-    let (cpu, others) = (config.rx_cpus[0], scheduling::allowed().unwrap());
+    let (cpu, others) = (config.rx_cpus[0], scheduling::allowed_cpus().unwrap());
     let (sent, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let dropped = || Interface::by_name("vb").unwrap().link().unwrap().statistics.rx_dropped;
     let before = dropped();
@@ -152,10 +152,10 @@ fn turns_beside(pair: &Pair, config: EngineConfig) {
     let stats = thread::scope(|s| {
         let sender = s.spawn(move || {
             let elsewhere: Vec<usize> = others.into_iter().filter(|other| *other != cpu).collect();
-            scheduling::restrict(&elsewhere).unwrap();
+            scheduling::set_allowed_cpus(&elsewhere).unwrap();
             pair.in_a(|| flood(sent, done));
         });
-        scheduling::pin(cpu).unwrap();
+        scheduling::pin_to(cpu).unwrap();
         engine.start().unwrap();
         let start = Instant::now();
         let (mut turns, mut last) = (0, start);
@@ -195,7 +195,7 @@ fn a_receive_thread_that_is_never_done_lets_an_ordinary_thread_on_its_cpu_run() 
     if !rig::real_time("a_receive_thread_that_is_never_done_lets_an_ordinary_thread_on_its_cpu_run") {
         return;
     }
-    let cpus = scheduling::allowed().unwrap();
+    let cpus = scheduling::allowed_cpus().unwrap();
     if cpus.len() < 2 {
         rig::skip(
             "a_receive_thread_that_is_never_done_lets_an_ordinary_thread_on_its_cpu_run",

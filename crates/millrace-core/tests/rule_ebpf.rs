@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use millrace_core::{
     bpf::{
-        syscall::{CounterMap, Program, XskMap, action},
+        CounterMap, Program, XskMap, action,
         xdp_program::{self, Spec},
     },
     config::Listen,

@@ -13,7 +13,7 @@ use std::{
 };
 
 use millrace_core::{
-    bpf::syscall::Program,
+    bpf::Program,
     packet::build::Frame,
     rule::{CbpfTarget, RuleSet},
 };

@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use millrace_core::{
     bpf::{
+        Program, action,
         ebpf::{Assembler, Reg},
         link::{AttachMode, XdpLink},
-        syscall::{Program, action},
     },
     error::Code,
     net::Interface,

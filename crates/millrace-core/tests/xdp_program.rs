@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use millrace_core::{
     bpf::{
-        syscall::{Program, XskMap, action},
+        Program, XskMap, action,
         xdp_program::{self, Spec},
     },
     config::{Listen, ListenSet},

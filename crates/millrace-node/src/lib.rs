@@ -178,7 +178,8 @@ pub fn compile_rules(text: String, queues: u32) -> Result<String> {
 /// CPUs this thread may run on.
 #[napi]
 pub fn allowed_cpus() -> Result<Vec<u32>> {
-    let cpus = scheduling::allowed().map_err(|e| error(Error::os(Code::Kernel, "sched_getaffinity", e)))?;
+    let cpus =
+        scheduling::allowed_cpus().map_err(|e| error(Error::os(Code::Kernel, "sched_getaffinity", e)))?;
     Ok(cpus.into_iter().map(|c| c as u32).collect())
 }
 
@@ -186,5 +187,5 @@ pub fn allowed_cpus() -> Result<Vec<u32>> {
 #[napi]
 pub fn pin_thread(cpu: u32) -> Result<()> {
     let wrap = |e| error(Error::os(Code::Config, format!("pinning to CPU {cpu}"), e));
-    scheduling::pin(cpu as usize).map_err(wrap)
+    scheduling::pin_to(cpu as usize).map_err(wrap)
 }

@@ -29,7 +29,7 @@ use millrace_core::{
     live_rules::LiveRules,
     packet::FrameDrop,
     rule::RuleSet,
-    rx::{Receiver, Sink, Steering, ladder, packet::count::PacketCounter, xdp::XdpCounter},
+    rx::{Receiver, Sink, Steering, ladder, packet::frame_counter::PacketCounter, xdp::XdpCounter},
     scatter::{Moderation, Queue, Scatter},
     stats::ThreadCounters,
 };
@@ -149,7 +149,7 @@ fn flow<R: Receiver>(mut receiver: R) -> Outcome<String> {
     let stop = &AtomicBool::new(false);
     thread::scope(|scope| {
         let counting = scope.spawn(move || -> millrace_core::error::Result<(u64, u64, Duration)> {
-            millrace_core::sys::scheduling::exact_timers();
+            millrace_core::sys::scheduling::minimize_timer_slack();
             let (mut count, mut last) = (0u64, None);
             while !stop.load(Ordering::Acquire) {
                 let frames = receiver.receive(&mut Nothing)?;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     bpf::{
+        CounterMap,
         ebpf::{Assembler, Label, Reg},
-        syscall::CounterMap,
         xdp_program::BeforeRedirect,
     },
     error::Result,

@@ -56,7 +56,7 @@ pub fn privileged(test: &str) -> bool {
 
 /// True when threads of this process may have real-time priority; otherwise the test is skipped.
 pub fn real_time(test: &str) -> bool {
-    let tried = scheduling::try_fifo(1);
+    let tried = scheduling::probe_fifo(1);
     if let Err(e) = &tried {
         skip(test, &format!("not even root may have real-time priority here: {e}"));
     }

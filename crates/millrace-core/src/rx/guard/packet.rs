@@ -24,7 +24,7 @@ use crate::{
     config::{EngineConfig, FanoutFlag, Listen, ListenSet, Multicast},
     datagram::Addr,
     error::{Code, Error, Result},
-    net::{Interface, Stack, link_local_addresses, name_of},
+    net::{Interface, TopologyMonitor, interface_name, link_local_addresses},
     rx::socket::{
         SocketReceiver, bind, multicast,
         receiver::{Source, Wanted},
@@ -40,7 +40,7 @@ const LOOPBACK: u32 = 1;
 
 /// What decides where a datagram goes, kept up to date.
 pub(crate) struct Sorting {
-    stack: Stack,
+    stack: TopologyMonitor,
     /// What the ring takes.
     listen: ListenSet,
     holders: Vec<Holder>,
@@ -64,8 +64,8 @@ struct Holder {
 impl Holder {
     /// Attaches the longest program that the kernel has room for.
     /// `link_local`: see [`Sorting::link_local`].
-    fn sort(&self, stack: &Stack, link_local: &[(IpAddr, u32)]) -> Result<Lack> {
-        let (interfaces, own, macs) = (stack.members(), stack.base(), stack.macs());
+    fn sort(&self, stack: &TopologyMonitor, link_local: &[(IpAddr, u32)]) -> Result<Lack> {
+        let (interfaces, own, macs) = (stack.with_upper_devices(), stack.ifindex(), stack.macs());
         let by_members = |a: &&IpAddr| {
             let mut of =
                 link_local.iter().filter(|(address, _)| address == *a).map(|(_, index)| index).peekable();
@@ -89,7 +89,7 @@ impl Holder {
 impl Sorting {
     /// True for a broadcast or multicast datagram that the ring has: by the interface it came by and its destination.
     pub(crate) fn in_ring(&self, ifindex: u32, dst: Addr, port: u16) -> bool {
-        self.stack.members().contains(&ifindex) && self.listen.accepts(dst, port)
+        self.stack.with_upper_devices().contains(&ifindex) && self.listen.accepts(dst, port)
     }
 
     /// Readable when [`Sorting::refresh`] is due.
@@ -134,9 +134,9 @@ pub fn open_for_packet(
     here: &[Listen],
     degraded: &mut Vec<String>,
 ) -> Result<SocketReceiver> {
-    let stack = Stack::on(ring.index)
+    let stack = TopologyMonitor::open(ring.index)
         .map_err(|e| Error::os(Code::Kernel, format!("asking rtnetlink what stands on {}", ring.name), e))?;
-    if stack.is_switched() {
+    if stack.is_open_vswitch_port() {
         let message = format!(
             "{} is a port of Open vSwitch, or of a bond that is: the host's datagrams come up by an internal port, and would come twice: \
              expected MILLRACE_INTERFACE to name the internal port that has the address, such as br-ex",
@@ -152,8 +152,8 @@ pub fn open_for_packet(
         );
         return Err(Error::new(Code::Interface, message));
     }
-    if let Some(master) = stack.master().and_then(|index| name_of(index).ok()) {
-        let cure = if stack.is_port_of_vrf() {
+    if let Some(master) = stack.master().and_then(|index| interface_name(index).ok()) {
+        let cure = if stack.is_vrf_port() {
             "MILLRACE_BACKEND=socket".into()
         } else {
             format!("MILLRACE_INTERFACE={master}")
@@ -183,7 +183,7 @@ pub fn open_for_packet(
     // whoever joins.
     let in_ring = |g: &Multicast| {
         let interface = g.interface.as_deref().map(Interface::by_name);
-        !matches!(interface, Some(Ok(i)) if !stack.members().contains(&i.index))
+        !matches!(interface, Some(Ok(i)) if !stack.with_upper_devices().contains(&i.index))
     };
     let groups = groups.into_iter().partition(in_ring);
     let mut sink = Sink {
@@ -223,7 +223,7 @@ struct Sink<'a> {
     here: &'a [Listen],
     /// Multicast groups joined where the ring hears them, and elsewhere.
     groups: (Vec<Multicast>, Vec<Multicast>),
-    stack: Stack,
+    stack: TopologyMonitor,
     fragments_v4: bool,
     sources: Vec<Source>,
     holders: Vec<Holder>,

@@ -13,7 +13,7 @@ use crate::{
     config::Listen,
     datagram::Addr,
     error::{Code, Error, Result},
-    net::{Interface, name_of},
+    net::{Interface, interface_name},
     sys::{port_owner, socket},
 };
 
@@ -177,7 +177,7 @@ fn new_socket((target, port): Place) -> Result<(OwnedFd, IpAddr)> {
 fn refused((target, port): Place, address: IpAddr, e: io::Error) -> Error {
     let at = match target {
         Target::Exact(_, scope) if scope != 0 => {
-            format!("[{address}%{}]:{port}", name_of(scope).unwrap_or_else(|_| scope.to_string()))
+            format!("[{address}%{}]:{port}", interface_name(scope).unwrap_or_else(|_| scope.to_string()))
         }
         _ => name(address, port),
     };

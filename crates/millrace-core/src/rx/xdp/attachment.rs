@@ -8,8 +8,8 @@ use std::sync::{
 use crate::rx::early::EarlyRules;
 use crate::{
     bpf::{
+        Program, XskMap, action,
         link::{AttachMode, XdpLink},
-        syscall::{Program, XskMap, action},
         xdp_program::{self, Spec},
     },
     config::{Listen, XdpMode},

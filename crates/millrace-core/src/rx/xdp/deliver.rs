@@ -35,7 +35,7 @@ impl AcceptFilter {
             Ok(udp)
                 if self.verify_checksum
                     && self.listen.accepts(udp.dst, udp.dst_port)
-                    && checksum::verify(&udp) == checksum::Verdict::Wrong =>
+                    && checksum::verify(&udp) == checksum::ChecksumState::Invalid =>
             {
                 sink.frame_dropped(FrameDrop::BadChecksum);
             }

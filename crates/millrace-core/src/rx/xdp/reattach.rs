@@ -37,7 +37,7 @@ pub(super) fn reattach(state: &InterfaceState) -> Result<()> {
     let old_settings = state.take_settings();
     let attached = AttachedInterface::new(attachment, interface, &listen, generation);
     let removed_again = || Error::new(Code::Interface, "it came back and was removed again".to_owned());
-    let rx_queues = attached.interface.rx_queues_if_there().ok_or_else(removed_again)?;
+    let rx_queues = attached.interface.rx_queues_if_present().ok_or_else(removed_again)?;
     let mut info = describe::describe(config, &attached, rx_queues)?;
     info.degraded.splice(0..0, degraded);
     if state.queue_options().busy_poll {

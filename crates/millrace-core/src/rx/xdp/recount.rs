@@ -6,9 +6,9 @@ use crate::{error::Result, net};
 /// Counts the rx queues and records whether the link is up. Rx queues that were added get the program first.
 pub(super) fn recount_rx_queues(state: &InterfaceState, attached: &AttachedInterface) {
     let interface = &attached.interface;
-    let Some(found) = interface.rx_queues_if_there() else {
+    let Some(found) = interface.rx_queues_if_present() else {
         // The sockets report a removed interface, but a thread may have none. One that was only renamed still exists.
-        if !net::exists(interface.index) {
+        if !net::interface_exists(interface.index) {
             state.record_removed(attached);
         }
         return;

@@ -1,9 +1,9 @@
-//! For benches: a TPACKET_V3 loop that only counts frames, by the number in each block's header. No frame is looked at, no
-//! filter attached, no group joined.
+//! A TPACKET_V3 loop that only counts frames, by the number in each block's header, to measure the receiver against. It reads
+//! no frame, attaches no filter and joins no group.
 
 use std::{os::fd::OwnedFd, time::Duration};
 
-use super::{packet_socket, ring_v3::RingV3};
+use super::{member::open_socket, ring_v3::RingV3};
 use crate::{
     config::{EngineConfig, Tpacket},
     error::{Code, Error, Result},
@@ -12,7 +12,7 @@ use crate::{
     sys::socket,
 };
 
-/// Counts the frames of an interface.
+/// A receiver that counts the frames of an interface and delivers none.
 pub struct PacketCounter {
     ring: RingV3,
     fd: OwnedFd,
@@ -20,14 +20,14 @@ pub struct PacketCounter {
 }
 
 impl PacketCounter {
-    /// A ring of the configured size, bound.
+    /// Opens a ring of the configured size on the configured interface.
     ///
     /// # Errors
     /// As [`super::open`].
     pub fn open(config: &EngineConfig) -> Result<Self> {
         let interface = Interface::by_name(config.interface.as_deref().unwrap_or_default())?;
         let kernel = |what: &'static str| move |e| Error::os(Code::Kernel, what, e);
-        let fd = packet_socket(Tpacket::V3)?;
+        let fd = open_socket(Tpacket::V3)?;
         let ring = RingV3::new(&fd, config.packet_block_bytes, config.packet_blocks)
             .map_err(kernel("PACKET_RX_RING"))?;
         socket::bind_packet(&fd, interface.index).map_err(kernel("bind of a packet socket"))?;
@@ -39,7 +39,7 @@ impl Receiver for PacketCounter {
     const POLL_COALESCES: bool = true;
 
     fn receive<S: Sink>(&mut self, _: &mut S) -> Result<usize> {
-        Ok(self.ring.take().map_or(0, |block| block.announced()))
+        Ok(self.ring.next_block().map_or(0, |block| block.frames()))
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<()> {

@@ -2,7 +2,15 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 
-use super::{build::Frame, *};
+use super::{
+    FrameDrop,
+    build::{self, Frame},
+    parse_ethernet,
+};
+use crate::{
+    datagram::Addr,
+    protocol::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6},
+};
 
 fn v4() -> Frame {
     Frame::new(("192.0.2.1".parse().unwrap(), 1000), ("192.0.2.2".parse().unwrap(), 9000))
