@@ -8,10 +8,13 @@ use std::{
     ffi::{CStr, CString},
     fs, io, mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::AsRawFd,
 };
 
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Code, Error, Result},
+    sys::socket,
+};
 
 mod rtnetlink;
 mod stack;
@@ -150,13 +153,7 @@ impl Interface {
 
     /// `SIOCETHTOOL`, netdevice(7). `T` must be a `repr(C)` ethtool struct that begins with its command.
     fn ethtool<T>(&self, request: &mut T) -> io::Result<()> {
-        // SAFETY: plain socket(2); the result is checked before it is owned.
-        let raw = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-        if raw < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: `raw` is a fresh descriptor that nothing else owns.
-        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        let fd = socket::open_udp_v4()?;
         // SAFETY: ifreq is plain old data; all zero is valid.
         let mut ifreq: libc::ifreq = unsafe { mem::zeroed() };
         for (to, from) in ifreq.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(self.name.bytes()) {

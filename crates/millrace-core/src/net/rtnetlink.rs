@@ -1,12 +1,12 @@
 //! One rtnetlink(7) request: RTM_GETLINK for one interface.
 
-use std::{
-    io, mem,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
-};
+use std::{io, mem, os::fd::AsRawFd};
 
 use super::Interface;
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Code, Error, Result},
+    sys::socket,
+};
 
 pub(super) const RTM_GETLINK: u16 = 18;
 pub(super) const NLM_F_REQUEST: u16 = 1;
@@ -123,14 +123,7 @@ fn operstate(state: u8) -> &'static str {
 
 /// Sends RTM_GETLINK for `index` and returns the one message that answers.
 fn exchange(index: u32) -> io::Result<Vec<u8>> {
-    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
-    // SAFETY: plain socket(2); the result is checked before it is owned.
-    let raw = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
-    if raw < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `raw` is a fresh descriptor that nothing else owns.
-    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    let fd = socket::open(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE)?;
     let mut request = [0u8; HEADER + IFINFO];
     request[0..4].copy_from_slice(&((HEADER + IFINFO) as u32).to_ne_bytes());
     request[4..6].copy_from_slice(&RTM_GETLINK.to_ne_bytes());

@@ -5,10 +5,11 @@
 
 use std::{
     io, mem,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
 };
 
 use super::rtnetlink::{HEADER, IFINFO, NLM_F_REQUEST, NLMSG_ERROR, RTM_GETLINK, attributes, u16_at, u32_at};
+use crate::sys::socket;
 
 const NLMSG_DONE: u16 = 3;
 /// NLM_F_ROOT and NLM_F_MATCH.
@@ -292,14 +293,8 @@ fn row(message: &[u8]) -> Row {
 }
 
 fn netlink(groups: u32) -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: plain socket(2); the result is checked before it is owned.
-    let raw = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
-    if raw < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `raw` is a fresh descriptor that nothing else owns.
-    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK;
+    let fd = socket::open(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE)?;
     // SAFETY: sockaddr_nl is plain old data; all zero is valid.
     let mut address: libc::sockaddr_nl = unsafe { mem::zeroed() };
     address.nl_family = libc::AF_NETLINK as u16;

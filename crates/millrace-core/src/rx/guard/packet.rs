@@ -201,7 +201,7 @@ pub fn open_for_packet(
         match target {
             bind::Target::Any => {
                 sink.hold((bind::Target::AnyV4, port))?;
-                if bind::has_ipv6() {
+                if socket::kernel_has_ipv6() {
                     sink.hold((bind::Target::AnyV6, port))?;
                 }
             }
@@ -237,7 +237,7 @@ impl Sink<'_> {
         if matches!(place.0, bind::Target::Exact(_, scope) if scope != 0 && scope != self.ring) {
             let mut options = options(self.config.socket_rcvbuf);
             for bound in bind::bind_group(place, 1, &mut |fd, v6| {
-                multicast::only_own(fd, v6);
+                crate::sys::multicast::own_groups_only(fd, v6);
                 options.receive(fd, v6, false)
             })? {
                 multicast::join(&self.groups.0, place, &[&bound.fd])?;
@@ -257,7 +257,7 @@ impl Sink<'_> {
         let rcvbuf = self.config.socket_rcvbuf;
         let (mut full, mut small) = (options(rcvbuf), options(FRAGMENTS_RCVBUF.min(rcvbuf)));
         let group = bind::bind_group(place, members, &mut |fd, v6| {
-            multicast::only_own(fd, v6);
+            crate::sys::multicast::own_groups_only(fd, v6);
             // UDP_GRO, so that a super-packet comes whole instead of being cut up only to be dropped, and so that the
             // driver's GRO may merge our flows before the ring sees them: the ring splits them again for much less. Not
             // for IPv6: what it merges is large, and large datagrams are looked at for fragments. All members are alike in
@@ -331,7 +331,7 @@ fn says(lack: Lack, ring: &Interface) -> Option<String> {
 
 /// Whether the kernel says of an IPv4 datagram that it was fragments (ip(7), IP_RECVFRAGSIZE).
 fn reports_fragments() -> std::io::Result<()> {
-    report_fragments(&socket::open(libc::AF_INET, libc::SOCK_DGRAM, 0)?, false)
+    report_fragments(&socket::open_udp_v4()?, false)
 }
 
 fn report_fragments(fd: &OwnedFd, v6: bool) -> std::io::Result<()> {

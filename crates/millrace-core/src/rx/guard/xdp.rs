@@ -25,7 +25,7 @@ pub fn open_for_xdp(config: &EngineConfig) -> Result<SocketReceiver> {
         let exact = place.0.is_exact();
         let group = bind::bind_group(place, 1, &mut |fd, v6| options.receive(fd, v6, !exact))?;
         for bound in &group {
-            multicast::only_own(&bound.fd, !matches!(place.0, bind::Target::AnyV4));
+            crate::sys::multicast::own_groups_only(&bound.fd, !matches!(place.0, bind::Target::AnyV4));
             multicast::join(&groups, place, &[&bound.fd])?;
             targets.push(place.0);
         }

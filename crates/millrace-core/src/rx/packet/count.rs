@@ -9,7 +9,7 @@ use crate::{
     error::{Code, Error, Result},
     net::Interface,
     rx::{KernelCounters, Receiver, Sink},
-    sys::socket,
+    sys::{poll, socket},
 };
 
 /// Counts the frames of an interface.
@@ -43,8 +43,8 @@ impl Receiver for PacketCounter {
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<()> {
-        let mut fds = [socket::pollin(&self.fd)];
-        socket::poll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on a packet ring", e))?;
+        let mut fds = [poll::for_input(&self.fd)];
+        poll::ppoll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on a packet ring", e))?;
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::{
         parse_ethernet, parse_network,
     },
     rx::{KernelCounters, Receiver, Sink},
-    sys::socket,
+    sys::{poll, socket},
 };
 
 /// PACKET_MULTICAST, the last of the packet types that come in; see `filter`.
@@ -255,8 +255,8 @@ impl Receiver for PacketReceiver {
         if self.moving() {
             return Ok(());
         }
-        let mut fds = [socket::pollin(&self.fd)];
-        socket::poll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on a packet ring", e))?;
+        let mut fds = [poll::for_input(&self.fd)];
+        poll::ppoll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on a packet ring", e))?;
         if fds[0].revents & libc::POLLERR != 0 {
             // ENETDOWN, once for each time the link goes down; reading it clears it. The kernel hooks the socket in
             // again when the link comes back. When the interface is being removed this is the only sign as well, and it

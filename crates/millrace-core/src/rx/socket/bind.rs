@@ -85,11 +85,6 @@ pub(crate) fn plan(listen: &[Listen], interface: Option<&str>) -> Result<Vec<Pla
     Ok(places)
 }
 
-/// False on a kernel without IPv6.
-pub(crate) fn has_ipv6() -> bool {
-    socket::open(libc::AF_INET6, libc::SOCK_DGRAM, 0).is_ok()
-}
-
 /// Binds `count` sockets to one place. `prepare` sets the options of each before bind, so that the first datagram
 /// already finds them; it is told whether the socket is IPv6.
 ///

@@ -10,7 +10,7 @@ use super::{bind::Target, multicast::fits};
 use crate::{
     config::{EngineConfig, Multicast},
     net::Interface,
-    sys::socket,
+    sys,
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -58,8 +58,8 @@ impl Memberships {
             for (fd, target) in sockets.clone().zip(&self.targets) {
                 if fits(*target, group.group) {
                     // The old one would stay in the socket's list, which has a limit (igmp_max_memberships).
-                    let _ = socket::leave_group(fd, group.group, on.index);
-                    let result = socket::join_group(fd, group.group, index, None);
+                    let _ = sys::multicast::leave_group(fd, group.group, on.index);
+                    let result = sys::multicast::join_group(fd, group.group, index, None);
                     // It may have been joined a moment ago, before another socket's turn failed.
                     joined &= result.err().is_none_or(|e| e.raw_os_error() == Some(libc::EADDRINUSE));
                 }

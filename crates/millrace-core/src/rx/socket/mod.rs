@@ -53,7 +53,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         let group = bind::bind_group(place, threads, &mut |fd, v6| {
             options.receive(fd, v6, !exact).map(|()| {
                 options.fast_path(fd);
-                multicast::only_own(fd, v6);
+                crate::sys::multicast::own_groups_only(fd, v6);
             })
         })?;
         multicast::join(&groups, place, &group.iter().map(|b| &*b.fd).collect::<Vec<_>>())?;

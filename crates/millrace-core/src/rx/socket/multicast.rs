@@ -11,20 +11,8 @@ use crate::{
     config::Multicast,
     error::{Code, Error, Result},
     net::Interface,
-    sys::socket,
+    sys,
 };
-
-/// ip(7), since Linux 2.6.31, and ipv6(7), since 4.20.
-const IP_MULTICAST_ALL: libc::c_int = 49;
-const IPV6_MULTICAST_ALL: libc::c_int = 29;
-
-/// Makes a socket deaf to groups that others on this host joined. Kernels without the option keep the default.
-pub(crate) fn only_own(fd: &OwnedFd, v6: bool) {
-    let _ = socket::set_int(fd, libc::IPPROTO_IP, IP_MULTICAST_ALL, 0);
-    if v6 {
-        let _ = socket::set_int(fd, libc::IPPROTO_IPV6, IPV6_MULTICAST_ALL, 0);
-    }
-}
 
 /// True when a socket of this place can get datagrams of the group.
 pub(crate) fn fits(target: Target, group: IpAddr) -> bool {
@@ -45,7 +33,7 @@ pub(crate) fn join(groups: &[Multicast], place: Place, sockets: &[&OwnedFd]) -> 
             Some(name) => Interface::by_name(name)?.index,
             None => 0,
         };
-        socket::join_group(sockets[first % sockets.len()], g.group, index, g.source)
+        sys::multicast::join_group(sockets[first % sockets.len()], g.group, index, g.source)
             .map_err(|e| refused(g, e))?;
     }
     Ok(())

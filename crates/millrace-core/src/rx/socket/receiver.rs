@@ -15,7 +15,7 @@ use crate::{
     error::{Code, Error, Result},
     packet::FrameDrop,
     rx::{KernelCounters, Receiver, Sink, guard::Sorting},
-    sys::socket,
+    sys::{poll, socket},
 };
 
 /// Index of the drop counter in the array of SO_MEMINFO (linux/sock_diag.h, `SK_MEMINFO_DROPS`).
@@ -223,8 +223,8 @@ impl Receiver for SocketReceiver {
         // A thread has a handful of sockets, and is about to sleep: building the list each time costs nothing visible.
         let sockets = self.sockets.iter().map(|s| &*s.bound.fd);
         let mut fds: Vec<libc::pollfd> =
-            sockets.chain(self.sorting.as_ref().map(Sorting::fd)).map(socket::pollin).collect();
-        socket::poll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on UDP sockets", e))?;
+            sockets.chain(self.sorting.as_ref().map(Sorting::fd)).map(poll::for_input).collect();
+        poll::ppoll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on UDP sockets", e))?;
         if let (Some(sorting), Some(news)) = (&mut self.sorting, fds.last())
             && news.revents != 0
         {

@@ -7,7 +7,6 @@
 
 use std::{
     mem,
-    os::fd::{AsFd, AsRawFd},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -23,6 +22,7 @@ use super::{
 use crate::{
     error::Result,
     rx::{KernelCounters, Receiver, Sink},
+    sys::poll,
 };
 
 /// A receiver that never waits looks after its sockets' health once in so many idle passes.
@@ -248,7 +248,7 @@ impl Receiver for XdpReceiver {
             return Ok(());
         }
         self.polled.clear();
-        self.polled.extend(self.queues.iter().map(|q| socket::pollin(q.socket().as_fd().as_raw_fd())));
+        self.polled.extend(self.queues.iter().map(|q| poll::for_input(q.socket())));
         // poll(2) never reports a removed interface, so whoever waited in vain asks.
         if !socket::wait_any(&mut self.polled, timeout)? {
             self.health();

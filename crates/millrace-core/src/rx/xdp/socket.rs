@@ -3,7 +3,7 @@
 use std::{
     io, mem,
     ops::Add,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     ptr,
     sync::Arc,
     thread,
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     error::{Code, Error, Result},
     net::Interface,
-    sys::mapping::Mapping,
+    sys::{self, mapping::Mapping, poll},
 };
 
 /// The completion ring is for sending, which we do not do; the kernel refuses to bind without one.
@@ -28,31 +28,13 @@ pub(super) const BIND_PATIENCE: Duration = Duration::from_secs(1);
 const ERROR_PAUSE: Duration = Duration::from_millis(1);
 const BIND_PAUSE: Duration = Duration::from_millis(2);
 
-pub(super) const fn pollin(fd: RawFd) -> libc::pollfd {
-    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
-}
-
 /// Sleeps until one of these sockets has a frame or the time is over (ppoll(2)). Returns true when one has.
 ///
 /// # Errors
 /// [`Code::Kernel`].
 pub(super) fn wait_any(polled: &mut [libc::pollfd], timeout: Duration) -> Result<bool> {
-    let time = libc::timespec {
-        tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-        tv_nsec: timeout.subsec_nanos().into(),
-    };
-    // SAFETY: pointer and length describe the slice, which is writable and outlives the call, as the timespec does; a
-    // null mask leaves signals as they are.
-    let rc = unsafe {
-        libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, &raw const time, ptr::null())
-    };
-    if rc < 0 {
-        let e = io::Error::last_os_error();
-        if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) {
-            return Ok(false);
-        }
-        return Err(Error::os(Code::Kernel, "waiting on an AF_XDP socket (ppoll)", e));
-    }
+    poll::ppoll(polled, timeout)
+        .map_err(|e| Error::os(Code::Kernel, "waiting on an AF_XDP socket (ppoll)", e))?;
     let events = polled.iter().fold(0, |all, p| all | p.revents);
     // POLLERR without POLLIN: a caller that believed in progress would spin on it.
     if events != 0 && events & libc::POLLIN == 0 {
@@ -227,7 +209,7 @@ impl XskSocket {
     /// # Errors
     /// [`Code::Kernel`].
     pub fn wait(&self, timeout: Duration) -> Result<bool> {
-        wait_any(&mut [pollin(self.fd.as_raw_fd())], timeout)
+        wait_any(&mut [poll::for_input(&self.fd)], timeout)
     }
 
     /// Takes the socket's pending error (SO_ERROR, which clears it; poll(2) does not show it: `xsk_poll` answers nothing at
@@ -270,13 +252,7 @@ fn bind_nowhere(flags: u16) -> Result<Option<i32>> {
 }
 
 fn fresh() -> Result<OwnedFd> {
-    // SAFETY: plain socket(2); the result is checked before it is owned.
-    let raw = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    if raw < 0 {
-        return Err(socket_refused(io::Error::last_os_error()));
-    }
-    // SAFETY: `raw` is a fresh descriptor that nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+    sys::socket::open(libc::AF_XDP, libc::SOCK_RAW, 0).map_err(socket_refused)
 }
 
 fn bind_to(fd: BorrowedFd<'_>, address: &libc::sockaddr_xdp) -> io::Result<()> {
