@@ -1,9 +1,20 @@
-//! The guard: bound sockets that own our ports beside a backend that reads below the stack.
-
+//! The guard.
+mod destination_match;
+mod endpoint_sockets;
+mod endpoints;
+mod fragment_inspection;
+mod fragments;
+mod memberships;
+mod omission;
 mod packet;
-mod program;
+mod port_holder;
+mod receiver;
+mod ring_interface;
+mod role;
+mod selection;
+mod selection_program;
 mod xdp;
 
-pub(in crate::rx) use packet::Sorting;
 pub use packet::open_for_packet;
+pub use receiver::GuardReceiver;
 pub use xdp::open_for_xdp;

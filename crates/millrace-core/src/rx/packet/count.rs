@@ -8,7 +8,7 @@ use crate::{
     config::{EngineConfig, Tpacket},
     error::{Code, Error, Result},
     net::Interface,
-    rx::{KernelCounters, Receiver, Sink},
+    rx::{KernelCounters, NoGuard, Receiver, Sink},
     sys::{poll, socket},
 };
 
@@ -36,6 +36,8 @@ impl PacketCounter {
 }
 
 impl Receiver for PacketCounter {
+    type Guard = NoGuard;
+
     const POLL_COALESCES: bool = true;
 
     fn receive<S: Sink>(&mut self, _: &mut S) -> Result<usize> {

@@ -15,7 +15,7 @@ use crate::{
         checksum::{Verdict, verify as verdict},
         parse_ethernet, parse_network,
     },
-    rx::{KernelCounters, Receiver, Sink},
+    rx::{KernelCounters, Receiver, Sink, guard::GuardReceiver},
     sys::{poll, socket},
 };
 
@@ -224,6 +224,8 @@ impl PacketReceiver {
 }
 
 impl Receiver for PacketReceiver {
+    type Guard = GuardReceiver;
+
     const POLL_COALESCES: bool = true;
     const OTHERS_TAKE_OVER: bool = true;
 

@@ -12,7 +12,7 @@ use crate::{
     config::EngineConfig,
     error::{Code, Error, Result},
     net::Interface,
-    rx::{KernelCounters, Receiver, Sink},
+    rx::{KernelCounters, NoGuard, Receiver, Sink},
 };
 
 /// As many as a pass of the real receiver takes.
@@ -48,6 +48,8 @@ impl XdpCounter {
 }
 
 impl Receiver for XdpCounter {
+    type Guard = NoGuard;
+
     fn receive<S: Sink>(&mut self, _: &mut S) -> Result<usize> {
         let count = self.socket.rx.available(PASS_FRAMES);
         self.pass.clear();

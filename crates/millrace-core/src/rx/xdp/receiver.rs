@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    rx::{KernelCounters, Receiver, Sink},
+    rx::{KernelCounters, Receiver, Sink, guard::GuardReceiver},
     sys::poll,
 };
 
@@ -224,6 +224,8 @@ impl XdpReceiver {
 }
 
 impl Receiver for XdpReceiver {
+    type Guard = GuardReceiver;
+
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
         let mut frames = 0;
         for queue in &mut self.queues {
