@@ -130,7 +130,7 @@ fn empty_and_largest_datagrams_arrive() {
     assert_eq!(sizes, [0, 0, 65_507, 65_527]);
 }
 
-/// The stack drops it; the namespace's counter is the only one that always has it (see `SocketReceiver`).
+/// The stack drops it; the namespace's counter is the only one that always has it (see `rx/socket/drop_counter.rs`).
 #[test]
 fn a_wrong_checksum_is_dropped_and_noted() {
     if !rig::privileged("a_wrong_checksum_is_dropped_and_noted (socket)") {

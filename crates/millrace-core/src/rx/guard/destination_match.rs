@@ -1,4 +1,4 @@
-//! The part of the selection program that compares the destination address with those that the ring takes.
+//! The part of the selection program that compares the destination address with those that the ring accepts.
 
 use std::net::IpAddr;
 

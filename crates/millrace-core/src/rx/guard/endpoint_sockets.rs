@@ -31,7 +31,7 @@ const REASSEMBLED_RCVBUF: u32 = 4 << 20;
 pub(super) struct EndpointSockets<'a> {
     pub(super) config: &'a EngineConfig,
     pub(super) stack: &'a Stack,
-    /// What the ring takes: the listen list with every address written out.
+    /// What the ring accepts: the listen list with every address written out.
     pub(super) ring_listen: &'a [Listen],
     /// Multicast groups joined on an interface whose frames the ring has.
     pub(super) groups_in_ring: &'a [Multicast],
@@ -68,6 +68,7 @@ impl EndpointSockets<'_> {
             match index as u32 {
                 PORT_HOLDER => drop_everything(fd),
                 OTHER_INTERFACES => full.set(fd, ipv6, true),
+                // REASSEMBLED: there is no fourth socket.
                 _ => {
                     fragments::report_fragment_sizes(fd, ipv6)
                         .map_err(|e| Error::os(Code::Kernel, "IPV6_RECVFRAGSIZE, IP_RECVFRAGSIZE", e))?;

@@ -7,7 +7,7 @@ use crate::net::Interface;
 pub(super) enum Omission {
     /// The program is complete.
     Nothing,
-    /// The destinations that the ring takes. The program then takes every destination for one of them: a datagram for an
+    /// The destinations that the ring accepts. The program then takes every destination for one of them: a datagram for an
     /// address that the ring does not know is dropped at the port holder. The other way round, everything would be
     /// delivered twice.
     Destinations,

@@ -59,7 +59,7 @@ impl PortHolder {
 
     /// Attaches the longest program that the kernel has room for and returns what it omits.
     ///
-    /// `link_local` are the host's link-local addresses and their interfaces. The ring takes them all, but the stack hands
+    /// `link_local` are the host's link-local addresses and their interfaces. The ring accepts them all, but the stack hands
     /// up datagrams for such an address only by its own interface, so that addresses of interfaces that do not hand up the
     /// ring's frames need no room in the program. A ring on loopback is the exception: there come up datagrams for all of
     /// them.

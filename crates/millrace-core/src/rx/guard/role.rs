@@ -24,7 +24,7 @@ pub(super) enum Role {
 
 impl Role {
     /// Whether a datagram that a socket of this role read is delivered. `in_ring` says of a broadcast or multicast datagram
-    /// whether it came by an interface whose frames the ring has and for a destination that the ring takes; it is false
+    /// whether it came by an interface whose frames the ring has and for a destination that the ring accepts; it is false
     /// for unicast.
     ///
     /// The selection program has sent each *unicast* datagram to one socket. Broadcast and multicast reach every socket of

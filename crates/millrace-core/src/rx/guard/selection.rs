@@ -9,7 +9,7 @@ use crate::{config::ListenSet, datagram::Addr, net::Stack};
 pub(super) struct Selection {
     /// The interfaces that hand up the ring's frames.
     stack: Stack,
-    /// What the ring takes.
+    /// What the ring accepts.
     ring_listen: ListenSet,
     holders: Vec<PortHolder>,
     /// The host's link-local addresses at the start, and their interfaces.
@@ -29,7 +29,7 @@ impl Selection {
     }
 
     /// True for a broadcast or multicast datagram that came by an interface whose frames the ring has, for a destination
-    /// that the ring takes. `port` is in host order.
+    /// that the ring accepts. `port` is in host order.
     pub(super) fn is_in_ring(&self, ifindex: u32, dst: Addr, port: u16) -> bool {
         self.stack.members().contains(&ifindex) && self.ring_listen.accepts(dst, port)
     }

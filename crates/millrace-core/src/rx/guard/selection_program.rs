@@ -41,11 +41,11 @@ pub(super) struct RingCoverage<'a> {
     /// The ring's interface, by index. The ring has all that comes up by this interface itself, whatever the frame's MAC
     /// address: the stack takes no other host's frames there. (A VRF, which no ring can read, is refused.)
     pub(super) ring_interface: u32,
-    /// MAC addresses whose frames are for this host on the ring's interface. The ring takes other frames for another host's,
+    /// MAC addresses whose frames are for this host on the ring's interface. The ring regards other frames as another host's,
     /// and they may be for a device that stands on the interface. The device they come up by does not tell: a bridge hands
     /// up those for its own address and for its ports' addresses. Empty where frames have no Ethernet header.
     pub(super) macs: &'a [[u8; 6]],
-    /// Destinations, of the address family of the group's sockets, that the ring takes. `None` where the sockets are bound
+    /// Destinations, of the address family of the group's sockets, that the ring accepts. `None` where the sockets are bound
     /// to the one address they are for.
     pub(super) addresses: Option<&'a [IpAddr]>,
 }

@@ -14,7 +14,7 @@
 //! | `drop_counter`, `checksum_errors` | what was lost |
 //! | `intake` | the end of arrivals |
 //!
-//! The guard ([`crate::rx::guard`]) is made from the same parts; nothing here knows of it.
+//! The guard (room `guard` beside this one) is made from the same parts; nothing here imports anything of it.
 //!
 //! Sources: socket(7), udp(7), ip(7), ipv6(7), Documentation/networking/timestamping.rst.
 

@@ -30,8 +30,8 @@ struct ListenSocket {
     has_discarded: bool,
 }
 
-/// The sockets of one receive thread, one for each endpoint. What is lost is `socket_rcvbuf`; see
-/// [`super::drop_counter`] for what that holds. The first receiver also reports `netns_udp_checksum_errors`.
+/// The sockets of one receive thread, one for each endpoint. What they lost is `socket_rcvbuf`; `drop_counter.rs` says what
+/// that number holds and what it does not. The first receiver also reports `netns_udp_checksum_errors`.
 pub struct SocketReceiver {
     sockets: Vec<ListenSocket>,
     batch: Batch,
