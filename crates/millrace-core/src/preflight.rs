@@ -102,7 +102,7 @@ pub fn run(config: &EngineConfig) -> Report {
             return Report { findings: table.0, backend: None };
         }
     };
-    let socket = match socket::open_steered(config, &steering) {
+    let socket = match socket::open(config, &steering) {
         Ok(opened) => {
             table.opened(&opened.info);
             true

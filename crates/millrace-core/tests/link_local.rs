@@ -11,7 +11,7 @@ use millrace_core::{
     error::Code,
     packet::FrameDrop,
     packet::build::Frame,
-    rx::{Opened, Receiver, ladder, packet, socket},
+    rx::{Opened, Receiver, ladder, packet},
 };
 use rig::{Pair, RawSender};
 use support::*;
@@ -68,11 +68,11 @@ fn sockets_bind_to_it() {
     let number = pair.in_b(|| millrace_core::net::Interface::by_name("vb").unwrap().index).to_string();
     for (scope, interface) in [(Some("vb"), None), (Some(number.as_str()), None), (None, Some("vb"))] {
         let config = listening(scope, interface);
-        let opened = open_in_b(&pair, &config, socket::open).unwrap();
+        let opened = open_in_b(&pair, &config, open_sockets).unwrap();
         get_all(&pair, opened, &format!("{scope:?} {interface:?}"));
     }
     // The same address on another interface is another address.
-    let mut opened = open_in_b(&pair, &listening(Some("du"), Some("vb")), socket::open).unwrap();
+    let mut opened = open_in_b(&pair, &listening(Some("du"), Some("vb")), open_sockets).unwrap();
     send(&pair);
     assert_eq!(drain(&mut opened, 0).got.len(), 0);
 }
@@ -154,9 +154,9 @@ fn refusals_name_the_cure() {
     }
     let pair = pair();
     let missing =
-        open_in_b(&pair, &listening(Some("eth7"), None), socket::open).err().expect("no such interface");
+        open_in_b(&pair, &listening(Some("eth7"), None), open_sockets).err().expect("no such interface");
     assert!(missing.code == Code::Interface && missing.message.contains("eth7"), "{missing}");
-    let elsewhere = open_in_b(&pair, &listening(Some("lo"), None), socket::open).err().expect("not there");
+    let elsewhere = open_in_b(&pair, &listening(Some("lo"), None), open_sockets).err().expect("not there");
     assert!(elsewhere.code == Code::Config && elsewhere.message.contains("[fe80::b%lo]:9000"), "{elsewhere}");
     let other =
         open_in_b(&pair, &listening(Some("du"), Some("vb")), packet::open).err().expect("not on the ring");

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use millrace_core::{
     config::{EngineConfig, Multicast},
     error::Code,
-    rx::{ladder, packet, socket},
+    rx::{ladder, packet},
 };
 use rig::{Pair, V4};
 use support::*;
@@ -78,7 +78,7 @@ fn sockets_get_joined_groups_once() {
         return;
     }
     let pair = pair();
-    let mut opened = open_in_b(&pair, &joining(both(), 3), socket::open).unwrap();
+    let mut opened = open_in_b(&pair, &joining(both(), 3), open_sockets).unwrap();
     // Somebody else's membership is none of ours.
     let _other = pair.in_b(|| {
         let other = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 9009)).unwrap();
@@ -109,11 +109,11 @@ fn a_group_without_an_interface_is_joined_on_the_one_that_is_set() {
     rig::run(&format!("ip -n {} route add 224.0.0.0/4 dev du", pair.b));
     let named = joining(vec![group(GROUP4, None, None)], 2);
     let routed = EngineConfig { interface: None, ..named.clone() };
-    let mut opened = open_in_b(&pair, &named, socket::open).unwrap();
+    let mut opened = open_in_b(&pair, &named, open_sockets).unwrap();
     send(&pair, GROUP4);
     assert_eq!((drain(&mut opened, 10).got.len(), joined(&opened)), (10, "239.1.2.3%vb"));
     drop(opened);
-    let mut opened = open_in_b(&pair, &routed, socket::open).unwrap();
+    let mut opened = open_in_b(&pair, &routed, open_sockets).unwrap();
     send(&pair, GROUP4);
     assert_eq!(drain(&mut opened, 0).got.len(), 0, "joined on du");
     assert_eq!(joined(&opened), "239.1.2.3 (interface by the kernel's routes)");
@@ -159,7 +159,7 @@ fn a_group_on_two_interfaces_comes_once() {
     }
     for to in [GROUP4, GROUP6] {
         let groups = vec![group(to, Some("vb"), None), group(to, Some("du"), None)];
-        let mut opened = open_in_b(&pair, &joining(groups, 2), socket::open).unwrap();
+        let mut opened = open_in_b(&pair, &joining(groups, 2), open_sockets).unwrap();
         send(&pair, to);
         assert_eq!(drain(&mut opened, 10).got.len(), 10, "{to}");
     }
@@ -187,7 +187,7 @@ fn a_source_is_held_to() {
     let groups =
         vec![group("232.1.1.1", Some("vb"), Some(V4.0)), group("232.1.1.2", Some("vb"), Some("192.0.2.77"))];
     let config = joining(groups, 2);
-    let mut opened = open_in_b(&pair, &config, socket::open).unwrap();
+    let mut opened = open_in_b(&pair, &config, open_sockets).unwrap();
     send(&pair, "232.1.1.1");
     send(&pair, "232.1.1.2");
     let keep = drain(&mut opened, 10);
@@ -206,7 +206,7 @@ fn groups_that_cannot_be_joined_are_explained() {
         return;
     }
     let pair = Pair::new(1);
-    let refused = |config: &EngineConfig| open_in_b(&pair, config, socket::open).err().expect("refused");
+    let refused = |config: &EngineConfig| open_in_b(&pair, config, open_sockets).err().expect("refused");
     // No route at all in this namespace for it.
     let routed = EngineConfig { interface: None, ..joining(vec![group(GROUP4, None, None)], 1) };
     let e = refused(&routed);

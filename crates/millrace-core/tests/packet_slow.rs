@@ -14,7 +14,7 @@ use millrace_core::{
     config::{EngineConfig, FanoutFlag, Multicast},
     datagram::flags,
     packet::build::Frame,
-    rx::{Opened, Receiver, packet, packet::PacketReceiver, socket},
+    rx::{Opened, Receiver, packet, packet::PacketReceiver},
 };
 use rig::{Pair, RawSender, V4, V6};
 use support::*;
@@ -541,7 +541,7 @@ fn multicast_of_a_local_sender_out_of_the_rings_interface_does_not_come_back() {
     send();
     assert_eq!(drain(&mut rings, 0).got.len(), 0);
     drop(rings);
-    let mut sockets = open_in_b(&pair, &config, socket::open).unwrap();
+    let mut sockets = open_in_b(&pair, &config, open_sockets).unwrap();
     send();
     assert_eq!(drain(&mut sockets, 10).got.len(), 10, "a socket hears it");
 }

@@ -14,8 +14,8 @@ use millrace_core::{
     packet::FrameDrop,
     rx::{
         Receiver, Steering,
-        guard::{open_for_packet, open_for_xdp},
-        socket::{self, SocketReceiver},
+        guard::{GuardReceiver, open_for_packet, open_for_xdp},
+        socket,
     },
 };
 use rig::{Pair, RawSender, V4, V6};
@@ -29,7 +29,7 @@ fn twenty_thousand_datagrams_arrive_exactly() {
         return;
     }
     let pair = Pair::new(2);
-    let mut opened = open_in_b(&pair, &config(THREE_PORTS, "vb", 4), socket::open).unwrap();
+    let mut opened = open_in_b(&pair, &config(THREE_PORTS, "vb", 4), open_sockets).unwrap();
     assert!(opened.info.degraded.is_empty(), "{:?}", opened.info.degraded);
     exact(&pair, &mut opened, false);
 }
@@ -42,7 +42,7 @@ fn kernel_times_are_there_when_asked_for() {
     let pair = Pair::new(1);
     let mut config = config(r#"{"port":9000}"#, "vb", 1);
     config.socket_timestamps = Timestamps::Kernel;
-    let mut opened = open_in_b(&pair, &config, socket::open).unwrap();
+    let mut opened = open_in_b(&pair, &config, open_sockets).unwrap();
     let before = Timestamp::now();
     pair.in_a(|| [false, true].map(|v6| sender(v6).send_to(b"x", to(v6, 9000)).unwrap()));
     let after = Timestamp::now();
@@ -62,7 +62,7 @@ fn a_segmented_burst_is_split() {
         return;
     }
     let pair = Pair::new(1);
-    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 2), socket::open).unwrap();
+    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 2), open_sockets).unwrap();
     for v6 in [false, true] {
         let keep = segmented(&pair, &mut opened, v6);
         assert!(
@@ -78,7 +78,7 @@ fn fragments_are_one_datagram() {
         return;
     }
     let pair = Pair::new(1);
-    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 2), socket::open).unwrap();
+    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 2), open_sockets).unwrap();
     for v6 in [false, true] {
         fragmented(&pair, &mut opened, v6);
     }
@@ -92,7 +92,7 @@ fn what_does_not_fit_is_counted_exactly() {
     let pair = Pair::new(1);
     let mut config = config(r#"{"port":9000},{"address":"192.0.2.2","port":9001}"#, "vb", 2);
     config.socket_rcvbuf = 16_384;
-    let mut opened = open_in_b(&pair, &config, socket::open).unwrap();
+    let mut opened = open_in_b(&pair, &config, open_sockets).unwrap();
     pair.in_a(|| {
         let sockets: Vec<_> = (0..8).map(|i| sender(i % 2 == 1)).collect();
         for i in 0..2000 {
@@ -118,7 +118,7 @@ fn empty_and_largest_datagrams_arrive() {
         return;
     }
     let pair = Pair::new(1);
-    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 1), socket::open).unwrap();
+    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 1), open_sockets).unwrap();
     pair.in_a(|| {
         for (v6, size) in [(false, 0), (true, 0), (false, 65_507), (true, 65_527)] {
             assert_eq!(sender(v6).send_to(&vec![3; size], to(v6, 9000)).unwrap(), size);
@@ -130,14 +130,14 @@ fn empty_and_largest_datagrams_arrive() {
     assert_eq!(sizes, [0, 0, 65_507, 65_527]);
 }
 
-/// The stack drops it; the namespace's counter is the only one that always has it (see `SocketReceiver`).
+/// The stack drops it; the namespace's counter is the only one that always has it (see `rx/socket/drop_counter.rs`).
 #[test]
 fn a_wrong_checksum_is_dropped_and_noted() {
     if !rig::privileged("a_wrong_checksum_is_dropped_and_noted (socket)") {
         return;
     }
     let pair = Pair::new(1);
-    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 1), socket::open).unwrap();
+    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 1), open_sockets).unwrap();
     pair.in_a(|| {
         let raw = RawSender::new("va");
         for frame in [Pair::v4(5, 9000), Pair::v6(5, 9000)] {
@@ -164,7 +164,7 @@ fn listen_entries_open_what_they_say() {
     let pair = Pair::new(1);
     let listen = r#"{"address":"192.0.2.2","port":9000},{"address":"2001:db8::2","port":9001},
         {"address":"0.0.0.0","port":9002},{"address":"::","port":9003}"#;
-    let mut opened = open_in_b(&pair, &config(listen, "vb", 2), socket::open).unwrap();
+    let mut opened = open_in_b(&pair, &config(listen, "vb", 2), open_sockets).unwrap();
     pair.in_a(|| {
         for port in 9000..9004u16 {
             for v6 in [false, true] {
@@ -181,7 +181,7 @@ fn listen_entries_open_what_they_say() {
     assert_eq!(got, expected);
 }
 
-type Open = dyn Fn(&EngineConfig) -> Result<SocketReceiver> + Sync;
+type Open = dyn Fn(&EngineConfig) -> Result<GuardReceiver> + Sync;
 
 #[test]
 fn a_taken_port_names_its_owner() {
@@ -191,13 +191,13 @@ fn a_taken_port_names_its_owner() {
     let pair = Pair::new(1);
     let config = config(r#"{"port":9000}"#, "vb", 2);
     let holder = pair.in_b(|| UdpSocket::bind((V4.1, 9000)).unwrap());
-    let error = open_in_b(&pair, &config, socket::open).err().expect("taken");
+    let error = open_in_b(&pair, &config, open_sockets).err().expect("taken");
     assert_eq!(error.code, Code::Port);
     let me = format!("192.0.2.2:9000 is held by pid {} (", std::process::id());
     assert!(error.message.contains("[::]:9000") && error.message.contains(&me), "{error}");
     drop(holder);
     // A second Millrace of the same user, whichever way either receives.
-    let first = open_in_b(&pair, &config, socket::open).unwrap();
+    let first = open_in_b(&pair, &config, open_sockets).unwrap();
     let sink = |config: &EngineConfig| {
         open_for_packet(config, &Interface::by_name("vb")?, &config.listen, &mut Vec::new())
     };
@@ -205,11 +205,11 @@ fn a_taken_port_names_its_owner() {
     for guard in guards {
         assert_eq!(pair.in_b(|| guard(&config)).err().map(|e| e.code), Some(Code::Port));
     }
-    assert_eq!(open_in_b(&pair, &config, socket::open).err().map(|e| e.code), Some(Code::Port));
+    assert_eq!(open_in_b(&pair, &config, open_sockets).err().map(|e| e.code), Some(Code::Port));
     drop(first);
     for guard in guards {
         let _guard = pair.in_b(|| guard(&config)).unwrap();
-        assert_eq!(open_in_b(&pair, &config, socket::open).err().map(|e| e.code), Some(Code::Port));
+        assert_eq!(open_in_b(&pair, &config, open_sockets).err().map(|e| e.code), Some(Code::Port));
     }
 }
 
@@ -220,17 +220,17 @@ fn refusals_name_the_cure() {
     }
     let pair = Pair::new(1);
     let low = config(r#"{"port":53}"#, "vb", 1);
-    let error = pair.in_b(|| without_capabilities(|| socket::open(&low))).err().expect("no capability");
+    let error = pair.in_b(|| without_capabilities(|| open_sockets(&low))).err().expect("no capability");
     assert_eq!(error.code, Code::Permission);
     assert!(error.message.contains("CAP_NET_BIND_SERVICE"), "{error}");
     let elsewhere = config(r#"{"address":"198.51.100.7","port":9000}"#, "vb", 1);
-    let error = open_in_b(&pair, &elsewhere, socket::open).err().expect("not our address");
+    let error = open_in_b(&pair, &elsewhere, open_sockets).err().expect("not our address");
     assert_eq!(error.code, Code::Config);
     assert!(error.message.contains("198.51.100.7:9000"), "{error}");
     // Without CAP_NET_ADMIN the buffer is clamped, and that is said.
     let mut large = config(r#"{"port":9000}"#, "vb", 1);
     large.socket_rcvbuf = 1 << 29;
-    let opened = pair.in_b(|| without_capabilities(|| socket::open(&large))).unwrap();
+    let opened = pair.in_b(|| without_capabilities(|| open_sockets(&large))).unwrap();
     assert!(opened.info.degraded.iter().any(|d| d.contains("net.core.rmem_max")), "{:?}", opened.info);
 }
 
@@ -240,7 +240,7 @@ fn nothing_arrives_after_the_intake_is_closed() {
         return;
     }
     let pair = Pair::new(1);
-    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 2), socket::open).unwrap();
+    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 2), open_sockets).unwrap();
     let send =
         || pair.in_a(|| (0..10).for_each(|i| drop(sender(i % 2 == 0).send_to(b"x", to(i % 2 == 0, 9000)))));
     send();
@@ -260,7 +260,7 @@ fn loopback_delivers_once() {
         return;
     }
     let pair = Pair::new(1);
-    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "lo", 2), socket::open).unwrap();
+    let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "lo", 2), open_sockets).unwrap();
     pair.in_b(|| {
         for i in 0..20 {
             sender(false).send_to(&payload(i, 8), ("127.0.0.1", 9000)).unwrap();
@@ -305,7 +305,7 @@ fn a_program_steers_between_the_sockets() {
     // ldb [0]: the first byte of the payload; ret a. Beyond the last socket the kernel's hash decides.
     let filter = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
     let steering = Steering { reuseport: Ok(vec![filter(0x30, 0), filter(0x16, 0)]), ..Steering::default() };
-    let mut opened = pair.in_b(|| socket::open_steered(&config, &steering)).unwrap();
+    let mut opened = pair.in_b(|| socket::open(&config, &steering)).unwrap();
     assert!(
         opened.info.granted.contains(&("steering".into(), "rules, classic BPF".into())),
         "{:?}",
@@ -324,7 +324,7 @@ fn a_program_steers_between_the_sockets() {
     let steered = keep.got.iter().filter(|g| g.payload[0] < 3);
     assert_eq!(steered.filter(|g| u16::from(g.payload[0]) == g.rx_queue).count(), 60);
     drop(opened);
-    let opened = pair.in_b(|| socket::open(&config)).unwrap();
+    let opened = pair.in_b(|| open_sockets(&config)).unwrap();
     assert!(opened.info.granted.iter().any(|(k, why)| k == "steering" && why.contains("not rules")));
 }
 
@@ -340,7 +340,7 @@ fn a_broadcast_datagram_comes_once() {
         r#"{"address":"192.0.2.255","port":9000},{"address":"255.255.255.255","port":9000}"#,
     ] {
         let pair = Pair::new(1);
-        let mut opened = open_in_b(&pair, &config(listen, "vb", 4), socket::open).unwrap();
+        let mut opened = open_in_b(&pair, &config(listen, "vb", 4), open_sockets).unwrap();
         // Sockets that are not bound to one address hear those of a subnet that was not there yet.
         let mut to = vec!["192.0.2.255", "255.255.255.255"];
         if !listen.contains("255") {
@@ -379,7 +379,7 @@ fn a_dual_stack_socket_names_each_destination() {
     for (address, bits) in [(more[0], 24), (more[1], 64)] {
         rig::run(&format!("ip -n {} addr add {address}/{bits} dev vb nodad", pair.b));
     }
-    let mut opened = open_in_b(&pair, &config(ONE_PORT, "vb", 3), socket::open).unwrap();
+    let mut opened = open_in_b(&pair, &config(ONE_PORT, "vb", 3), open_sockets).unwrap();
     let all = [V4.1, V6.1, more[0], more[1]];
     pair.in_a(|| {
         for (i, to) in (0..40u8).zip(all.into_iter().cycle()) {
@@ -401,7 +401,7 @@ fn bursts_of_one_segment_and_a_byte_more_are_told_apart() {
         return;
     }
     let pair = Pair::new(1);
-    let mut opened = open_in_b(&pair, &config(ONE_PORT, "vb", 1), socket::open).unwrap();
+    let mut opened = open_in_b(&pair, &config(ONE_PORT, "vb", 1), open_sockets).unwrap();
     for v6 in [false, true] {
         for (size, expected) in
             [(1000, vec![1000]), (1001, vec![1000, 1]), (2000, vec![1000, 1000]), (1, vec![1])]

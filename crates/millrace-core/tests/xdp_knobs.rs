@@ -34,7 +34,7 @@ fn asking(irqs: Option<u32>, timeout: Option<u32>) -> EngineConfig {
     }
 }
 
-fn granted<R>(opened: &Opened<R>, what: &str) -> Option<String> {
+fn granted<R: Receiver>(opened: &Opened<R>, what: &str) -> Option<String> {
     opened.info.granted.iter().find(|(k, _)| k == what).map(|(_, v)| v.clone())
 }
 

@@ -75,7 +75,7 @@ pub fn open(config: &EngineConfig, steering: &Steering) -> Result<(Backend, Vec<
     match config.backend {
         BackendChoice::Xdp => Ok((open_xdp(config, steering)?, Vec::new())),
         BackendChoice::Packet => Ok((Backend::Packet(packet::open_steered(config, steering)?), Vec::new())),
-        BackendChoice::Socket => Ok((Backend::Socket(socket::open_steered(config, steering)?), Vec::new())),
+        BackendChoice::Socket => Ok((Backend::Socket(socket::open(config, steering)?), Vec::new())),
         BackendChoice::Auto => auto(config, steering),
     }
 }
@@ -100,7 +100,7 @@ fn auto(config: &EngineConfig, steering: &Steering) -> Result<(Backend, Vec<Refu
             Err(e) => note("packet", e),
         }
     }
-    Ok((Backend::Socket(socket::open_steered(config, steering)?), refused))
+    Ok((Backend::Socket(socket::open(config, steering)?), refused))
 }
 
 /// The guard first: a port that another process owns must be found before the interface is touched.

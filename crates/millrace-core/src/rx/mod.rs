@@ -13,11 +13,15 @@ pub mod early;
 pub mod guard;
 pub mod ladder;
 mod local;
+mod no_guard;
+mod opened;
 pub mod packet;
 pub mod socket;
 pub mod steering;
 pub mod xdp;
 
+pub use no_guard::NoGuard;
+pub use opened::Opened;
 pub use steering::{Steer, Steering};
 
 /// Takes what a receiver finds. Implemented by the engine (rules + lanes), by benches and by tests.
@@ -40,6 +44,9 @@ pub struct KernelCounters {
 
 /// One receive thread's source of datagrams.
 pub trait Receiver: Send + 'static {
+    /// The receiver, beside those of this type, of what a backend cannot read; [`NoGuard`] where it can read everything.
+    type Guard: Receiver;
+
     /// `wait` wakes once for many frames by itself (a TPACKET_V3 ring: once a block), so that there is no need to pace it.
     const POLL_COALESCES: bool = false;
 
@@ -97,16 +104,4 @@ impl BackendInfo {
             None => self.granted.push((what.into(), value)),
         }
     }
-}
-
-/// What a backend's `open` returns: everything bound and attached, nothing read yet.
-pub struct Opened<R> {
-    /// One per receive thread, in index order.
-    pub receivers: Vec<R>,
-    /// The guard sockets' receiver (`xdp` and `packet`).
-    pub guard: Option<socket::SocketReceiver>,
-    /// Replaces the programs made from the rules; `None` where there are none.
-    pub steer: Option<Box<dyn Steer>>,
-    /// What was granted.
-    pub info: BackendInfo,
 }

@@ -34,7 +34,7 @@ impl Steering {
     pub fn from_rules(rules: &Arc<RuleSet>, config: &EngineConfig) -> Self {
         let compile = |target| {
             let program = rules.to_cbpf(target).map_err(|e| e.to_string())?;
-            socket::open(libc::AF_INET, libc::SOCK_DGRAM, 0)
+            socket::open_udp_v4()
                 .and_then(|fd| socket::attach_cbpf(&fd, libc::SO_ATTACH_FILTER, &program))
                 .map_err(|e| format!("the kernel refuses the program: {e}"))?;
             Ok(program)

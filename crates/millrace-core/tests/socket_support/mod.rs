@@ -20,6 +20,7 @@ use millrace_core::{
     rx::{
         Opened, Receiver, Sink, Steering,
         packet::{self, PacketReceiver},
+        socket::{self, SocketReceiver},
     },
 };
 
@@ -312,4 +313,9 @@ pub fn open_packet(pair: &Pair, listen: &str, threads: u16) -> Opened<PacketRece
 /// Frames that got past the filters.
 pub fn packets(opened: &mut Opened<PacketReceiver>) -> u64 {
     opened.receivers.iter_mut().map(|r| r.counters().notes.iter().find(|n| n.0 == "packets").unwrap().1).sum()
+}
+
+/// The socket backend, without programs made from rules.
+pub fn open_sockets(config: &EngineConfig) -> Result<Opened<SocketReceiver>> {
+    socket::open(config, &Steering::default())
 }

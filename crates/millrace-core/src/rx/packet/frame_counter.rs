@@ -8,8 +8,8 @@ use crate::{
     config::{EngineConfig, Tpacket},
     error::{Code, Error, Result},
     net::Interface,
-    rx::{KernelCounters, Receiver, Sink},
-    sys::socket,
+    rx::{KernelCounters, NoGuard, Receiver, Sink},
+    sys::{poll, socket},
 };
 
 /// A receiver that counts the frames of an interface and delivers none.
@@ -36,6 +36,8 @@ impl PacketCounter {
 }
 
 impl Receiver for PacketCounter {
+    type Guard = NoGuard;
+
     const POLL_COALESCES: bool = true;
 
     fn receive<S: Sink>(&mut self, _: &mut S) -> Result<usize> {
@@ -43,8 +45,8 @@ impl Receiver for PacketCounter {
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<()> {
-        let mut fds = [socket::pollin(&self.fd)];
-        socket::poll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on a packet ring", e))?;
+        let mut fds = [poll::for_input(&self.fd)];
+        poll::ppoll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on a packet ring", e))?;
         Ok(())
     }
 

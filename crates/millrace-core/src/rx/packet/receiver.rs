@@ -16,8 +16,8 @@ use crate::{
     error::{Code, Error, Result},
     net,
     packet::FrameDrop,
-    rx::{KernelCounters, Receiver, Sink},
-    sys::socket,
+    rx::{KernelCounters, Receiver, Sink, guard::GuardReceiver},
+    sys::{poll, socket},
 };
 
 /// The longest wait while a new group may come. A ring of n blocks bridges about n ms: with a longer wait the new ring of a
@@ -151,6 +151,8 @@ impl PacketReceiver {
 }
 
 impl Receiver for PacketReceiver {
+    type Guard = GuardReceiver;
+
     const POLL_COALESCES: bool = true;
     const OTHERS_TAKE_OVER: bool = true;
 
@@ -182,8 +184,8 @@ impl Receiver for PacketReceiver {
         if self.must_move() {
             return Ok(());
         }
-        let mut fds = [socket::pollin(&self.fd)];
-        socket::poll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on a packet ring", e))?;
+        let mut fds = [poll::for_input(&self.fd)];
+        poll::ppoll(&mut fds, timeout).map_err(|e| Error::os(Code::Kernel, "poll on a packet ring", e))?;
         if fds[0].revents & libc::POLLERR != 0 {
             // The socket has ENETDOWN, once for each time the link goes down; reading it clears it. The kernel hooks the socket
             // in again when the link comes back. When the interface is being removed this is the only sign as well, and it

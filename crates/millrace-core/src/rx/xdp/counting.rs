@@ -12,7 +12,7 @@ use crate::{
     config::EngineConfig,
     error::Result,
     net::Interface,
-    rx::{KernelCounters, Receiver, Sink},
+    rx::{KernelCounters, NoGuard, Receiver, Sink},
 };
 
 /// Descriptors taken in one pass, as many as in a pass of the real receiver.
@@ -47,6 +47,8 @@ impl XdpCounter {
 }
 
 impl Receiver for XdpCounter {
+    type Guard = NoGuard;
+
     fn receive<S: Sink>(&mut self, _: &mut S) -> Result<usize> {
         let count = self.socket.rx.available(PASS_FRAMES);
         self.pass.extend((0..count).map(|_| self.socket.rx.consume()).map(RxDescriptor::into_frame));

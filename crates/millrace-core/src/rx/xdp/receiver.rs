@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    rx::{KernelCounters, Receiver, Sink},
+    rx::{KernelCounters, Receiver, Sink, guard::GuardReceiver},
 };
 
 /// A receiver that never waits asks its sockets for a removed interface once in so many idle passes; one that waits asks
@@ -237,6 +237,8 @@ impl XdpReceiver {
 }
 
 impl Receiver for XdpReceiver {
+    type Guard = GuardReceiver;
+
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
         let mut frames = 0;
         for queue in &mut self.queues {

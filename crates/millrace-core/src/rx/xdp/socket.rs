@@ -37,7 +37,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(1);
 /// # Errors
 /// [`Code::Kernel`].
 pub(super) fn wait_any(polled: &mut [libc::pollfd], timeout: Duration) -> Result<bool> {
-    match sys::socket::poll(polled, timeout) {
+    match sys::poll::ppoll(polled, timeout) {
         Ok(_) => {}
         // ppoll(2): the kernel had no memory for the moment.
         Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => return Ok(false),
@@ -216,7 +216,7 @@ impl XskSocket {
 
     /// What [`wait_any`] takes.
     pub(super) fn pollfd(&self) -> libc::pollfd {
-        sys::socket::pollin(&self.fd)
+        sys::poll::for_input(&self.fd)
     }
 
     /// The descriptor, for options of other levels than SOL_XDP.

@@ -1,4 +1,5 @@
-//! The rules' program in SO_REUSEPORT groups (socket(7), `SO_ATTACH_REUSEPORT_CBPF`).
+//! The rules' program that selects the socket of each datagram in a SO_REUSEPORT group (socket(7),
+//! SO_ATTACH_REUSEPORT_CBPF).
 
 use std::{
     io,
@@ -15,25 +16,26 @@ use crate::{
 /// `SO_DETACH_REUSEPORT_BPF` (asm-generic/socket.h), since Linux 5.3.
 const SO_DETACH_REUSEPORT_BPF: libc::c_int = 68;
 
-/// The sockets of each group. They belong to their receivers: a socket kept open here would go on taking its share when its
-/// thread is gone.
+/// The sockets of each group. They belong to their receivers: a socket kept open here would go on receiving its share when
+/// its thread has ended.
 #[derive(Default)]
-pub(super) struct Groups(Vec<Vec<Weak<OwnedFd>>>);
+pub(super) struct ReuseportGroups(Vec<Vec<Weak<OwnedFd>>>);
 
-impl Groups {
+impl ReuseportGroups {
     pub(super) fn push(&mut self, group: Vec<Weak<OwnedFd>>) {
         self.0.push(group);
     }
 
-    /// A socket of each group that has one left; what is set on it holds for the group.
+    /// One socket of each group that has any left. A program attached to it is that of its whole group.
     fn members(&self) -> impl Iterator<Item = Arc<OwnedFd>> {
         self.0.iter().filter_map(|group| group.iter().find_map(Weak::upgrade))
     }
 
+    /// Leaves the selection to the kernel's hash.
     fn detach(&self) -> io::Result<()> {
         self.members().try_for_each(|member| {
             match socket::set_int(&member, libc::SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0) {
-                // There was none.
+                // No program was attached.
                 Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
                 result => result,
             }
@@ -41,16 +43,17 @@ impl Groups {
     }
 }
 
-impl Steer for Groups {
+impl Steer for ReuseportGroups {
     fn steer(&self, steering: &Steering) -> Result<(&'static str, String)> {
-        let said = match &steering.reuseport {
+        let granted = match &steering.reuseport {
             Ok(program) => self
                 .members()
                 .try_for_each(|member| socket::attach_cbpf(&member, libc::SO_ATTACH_REUSEPORT_CBPF, program))
                 .map(|()| "rules, classic BPF".to_owned()),
             Err(why) => self.detach().map(|()| format!("the kernel's hash, not rules: {why}")),
         };
-        // A matter of locality alone: the receive threads evaluate the rules in any case.
-        Ok(("steering", said.unwrap_or_else(|e| format!("the rules of before, if any: {e}"))))
+        // The program only decides by which thread a datagram comes. The threads evaluate the rules in any case, so a refusal
+        // is no error.
+        Ok(("steering", granted.unwrap_or_else(|e| format!("the rules of before, if any: {e}"))))
     }
 }

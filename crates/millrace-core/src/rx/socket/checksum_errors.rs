@@ -1,12 +1,14 @@
-//! UDP checksum errors, as the network namespace counts them. A wrong checksum has no owner: most such datagrams are
-//! thrown away before a socket is looked up, so this number covers the whole namespace and can only be a note.
+//! UDP checksum errors, as the network namespace counts them (`InCsumErrors` of /proc/net/snmp and snmp6, proc(5)). Most
+//! such datagrams are thrown away before a socket is looked up, so the number covers the whole namespace, every process in
+//! it included, and can only be a note.
 
 use std::{fs::File, os::unix::fs::FileExt};
 
-/// The two tables, opened once: an open file of /proc/net stays with the namespace it was opened in.
+/// The two tables. They are opened once, because an open file of /proc/net stays with the namespace it was opened in.
 pub(super) struct ChecksumErrors {
     v4: Option<File>,
     v6: Option<File>,
+    /// The sum of both when they were opened.
     start: u64,
 }
 
@@ -42,7 +44,7 @@ fn read(file: &File) -> Option<String> {
     }
 }
 
-/// A line of names, then a line of values, both starting with `Udp:`.
+/// Finds the value in /proc/net/snmp, which has a line of names and then a line of values, both starting with `Udp:`.
 fn from_snmp(text: &str) -> Option<u64> {
     let mut lines = text.lines().filter(|l| l.starts_with("Udp:"));
     let (names, values) = (lines.next()?, lines.next()?);
@@ -50,7 +52,7 @@ fn from_snmp(text: &str) -> Option<u64> {
     values.split_whitespace().nth(at)?.parse().ok()
 }
 
-/// `name value`, a line each.
+/// Finds the value in /proc/net/snmp6, whose lines are `name value`.
 fn from_snmp6(text: &str) -> Option<u64> {
     let line = text.lines().find(|l| l.starts_with("Udp6InCsumErrors"))?;
     line.split_whitespace().nth(1)?.parse().ok()
