@@ -45,7 +45,7 @@ fn reasons() {
     let sample = Sample { payload: vec![2, 3, 4], ..Sample::random(&mut Random(1)) };
     let sample = Sample { src: "10.0.0.1".parse().unwrap(), ..sample };
     let (_, trials) = explainer.explain(&sample.facts(), &mut explainer.rules().state(0));
-    let said: Vec<(Outcome, &str)> = trials.iter().map(|t| (t.outcome, t.why.as_str())).collect();
+    let said: Vec<(Outcome, &str)> = trials.iter().map(|t| (t.outcome, t.reason.as_str())).collect();
     assert_eq!(
         said,
         [
