@@ -129,7 +129,7 @@ fn captures_of_both_formats_count_the_same() {
     packets.push(like.bytes(b"xxxx")[..20].to_vec());
     for (name, bytes) in [("a.pcap", pcap(&packets)), ("b.pcapng", pcapng(&packets))] {
         let file = Scratch::new(name, &bytes);
-        let report = capture::analyse(&rules, 4, &file.0).unwrap();
+        let report = capture::summarize(&rules, 4, &file.0).unwrap();
         assert_eq!((report.packets, report.datagrams), (20_003, 20_001), "{name}");
         assert_eq!(report.queues, [0, 5_000, 10_000, 5_000]);
         assert_eq!((report.rules[0].dropped, report.rules[1].matched), (1, 20_000));
@@ -141,14 +141,14 @@ fn captures_of_both_formats_count_the_same() {
         assert_eq!((report.frames["foreign"], report.frames["malformed"]), (1, 1));
 
         let cut = Scratch::new(&format!("cut-{name}"), &bytes[..bytes.len() - 5]);
-        let report = capture::analyse(&rules, 4, &cut.0).unwrap();
+        let report = capture::summarize(&rules, 4, &cut.0).unwrap();
         assert!(report.truncated && report.packets == 20_002, "{name}: {}", report.packets);
     }
     let garbage = Scratch::new("garbage", b"this is no capture, but a text that is long enough");
-    let e = capture::analyse(&rules, 4, &garbage.0).unwrap_err().to_string();
+    let e = capture::summarize(&rules, 4, &garbage.0).unwrap_err().to_string();
     assert!(e.contains("neither pcap nor pcapng") && e.len() < 300, "{e}");
     assert!(
-        capture::analyse(&rules, 4, "/nonexistent".as_ref()).unwrap_err().message.contains("No such file")
+        capture::summarize(&rules, 4, "/nonexistent".as_ref()).unwrap_err().message.contains("No such file")
     );
 }
 

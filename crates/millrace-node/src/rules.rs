@@ -52,7 +52,7 @@ pub fn rules_explain(
 pub fn rules_capture(text: String, queues: u32, path: String) -> Result<String> {
     let queues = rule::queue_count(queues).map_err(error)?;
     let set = RuleSet::compile(&text, queues).map_err(error)?;
-    json(&capture::analyse(&set, queues, Path::new(&path)).map_err(error)?)
+    json(&capture::summarize(&set, queues, Path::new(&path)).map_err(error)?)
 }
 
 /// A stage of the rules as text: `program`, `cbpf` (fanout), `reuseport` or `ebpf`.
