@@ -1,4 +1,4 @@
-//! From the text of a plan to addresses, an interface and MACs.
+//! Resolves the target of a run: from its text to addresses, an interface and MAC addresses.
 
 use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket},
@@ -9,38 +9,40 @@ use std::{
 use millrace_core::error::{Code, Error, Result};
 
 use crate::{
-    plan::{Plan, Via},
+    config::{RunConfig, Via},
     sys::netlink::{Link, Netlink},
 };
 
-/// UDP header bytes.
-const UDP: usize = 8;
+/// Length of the UDP header, in bytes.
+const UDP_HEADER: usize = 8;
 
-/// Where the datagrams go.
-pub(crate) struct Way {
+/// Where the datagrams go, and from which interface.
+pub(crate) struct Destination {
     pub(crate) target: IpAddr,
+    /// Destination ports; the flows take them in turn.
     pub(crate) ports: Vec<u16>,
+    /// Source address, if it is given or the raw paths need it.
     pub(crate) source: Option<IpAddr>,
     pub(crate) link: Link,
-    /// Raw paths only, zero otherwise.
+    /// The MAC addresses that the raw paths write; zero with sockets.
     pub(crate) src_mac: [u8; 6],
     pub(crate) dst_mac: [u8; 6],
     netlink: Netlink,
 }
 
-impl Way {
-    /// Resolves a plan in the calling thread's network namespace.
-    pub(crate) fn find(plan: &Plan) -> Result<Self> {
-        let (target, ports) = target(plan)?;
-        if plan.src_ip.is_some_and(|s| s.is_ipv4() != target.is_ipv4()) {
+impl Destination {
+    /// Resolves the target of a run, in the network namespace of the calling thread.
+    pub(crate) fn resolve(config: &RunConfig) -> Result<Self> {
+        let (target, ports) = target(config)?;
+        if config.src_ip.is_some_and(|s| s.is_ipv4() != target.is_ipv4()) {
             return Err(Error::new(
                 Code::Config,
-                format!("source address {:?} and target {target}: expected the same family", plan.src_ip),
+                format!("source address {:?} and target {target}: expected the same family", config.src_ip),
             ));
         }
         let kernel = |e| Error::os(Code::Kernel, "rtnetlink socket", e);
         let netlink = Netlink::open().map_err(kernel)?;
-        let named = plan.interface.as_deref().map(|name| by_name(&netlink, name)).transpose()?;
+        let named = config.interface.as_deref().map(|name| link_by_name(&netlink, name)).transpose()?;
         let route = netlink.route(target, named.as_ref().map(|l| l.index));
         let link = match (named, &route) {
             (Some(link), _) => link,
@@ -58,18 +60,27 @@ impl Way {
                 format!("interface {}: is down; expected it up", link.name),
             ));
         }
-        let mut way =
-            Way { target, ports, source: plan.src_ip, link, src_mac: [0; 6], dst_mac: [0; 6], netlink };
-        if plan.via != Via::Socket {
+        let mut destination = Destination {
+            target,
+            ports,
+            source: config.src_ip,
+            link,
+            src_mac: [0; 6],
+            dst_mac: [0; 6],
+            netlink,
+        };
+        if config.via != Via::Socket {
             let route = route.ok();
             let hop = route.and_then(|r| r.gateway).unwrap_or(target);
-            way.source = plan.src_ip.or(route.and_then(|r| r.source)).or_else(|| source_for(target));
-            way.prepare_raw(plan, hop)?;
+            destination.source =
+                config.src_ip.or(route.and_then(|r| r.source)).or_else(|| source_for(target));
+            destination.prepare_raw(config, hop)?;
         }
-        Ok(way)
+        Ok(destination)
     }
 
-    fn prepare_raw(&mut self, plan: &Plan, hop: IpAddr) -> Result<()> {
+    /// What the raw paths need beyond: a packet that fits, and MAC addresses.
+    fn prepare_raw(&mut self, config: &RunConfig, hop: IpAddr) -> Result<()> {
         let link = &self.link;
         if matches!(self.target, IpAddr::V4(a) if a.is_loopback()) {
             return Err(Error::new(
@@ -86,8 +97,8 @@ impl Way {
                 format!("no source address for {} on {}; expected --src-ip", self.target, link.name),
             ));
         }
-        let largest = usize::from(plan.effective_sizes().last);
-        let headers = UDP + if self.target.is_ipv4() { 20 } else { 40 };
+        let largest = usize::from(config.effective_sizes().last);
+        let headers = UDP_HEADER + if self.target.is_ipv4() { 20 } else { 40 };
         if largest + headers > link.mtu as usize {
             return Err(Error::new(
                 Code::Config,
@@ -98,12 +109,12 @@ impl Way {
                     link.name,
                     link.mtu,
                     (link.mtu as usize).saturating_sub(headers),
-                    plan.via
+                    config.via
                 ),
             ));
         }
-        self.src_mac = plan.src_mac.map(|m| m.0).or(link.mac).unwrap_or_default();
-        self.dst_mac = match plan.dst_mac {
+        self.src_mac = config.src_mac.map(|m| m.0).or(link.mac).unwrap_or_default();
+        self.dst_mac = match config.dst_mac {
             Some(mac) => mac.0,
             // Loopback has no addresses; the kernel's own frames on it carry zeros.
             None if link.loopback => [0; 6],
@@ -112,23 +123,24 @@ impl Way {
         Ok(())
     }
 
-    /// The next hop's MAC: from the table, else the kernel is asked to find it and given a second.
+    /// The MAC address of the next hop. When the neighbour table does not have it, the kernel is asked to resolve it, and has a
+    /// second for that.
     fn neighbour(&self, hop: IpAddr) -> Result<[u8; 6]> {
         let (index, name) = (self.link.index, &self.link.name);
-        let look = || {
+        let query = || {
             self.netlink
                 .neighbour(index, hop)
                 .map_err(|e| Error::os(Code::Kernel, format!("neighbour table, {hop} on {name}"), e))
         };
-        if let Some(mac) = look()? {
+        if let Some(mac) = query()? {
             return Ok(mac);
         }
-        // Without CAP_NET_ADMIN this fails; then only what is known already can be used.
-        let asked = self.netlink.resolve(index, hop).is_ok();
+        // This fails without CAP_NET_ADMIN; then only what the table has can be used.
+        let requested = self.netlink.resolve(index, hop).is_ok();
         let end = Instant::now() + Duration::from_secs(1);
-        while asked && Instant::now() < end {
+        while requested && Instant::now() < end {
             thread::sleep(Duration::from_millis(10));
-            if let Some(mac) = look()? {
+            if let Some(mac) = query()? {
                 return Ok(mac);
             }
         }
@@ -140,20 +152,25 @@ impl Way {
         ))
     }
 
-    /// tx_dropped of the interface now.
+    /// The destination port of a flow.
+    pub(crate) fn port(&self, flow: u32) -> u16 {
+        self.ports[flow as usize % self.ports.len()]
+    }
+
+    /// The interface's `tx_dropped` counter now.
     pub(crate) fn tx_dropped(&self) -> u64 {
         self.netlink.link_by_index(self.link.index).map_or(self.link.tx_dropped, |l| l.tx_dropped)
     }
 }
 
-fn by_name(netlink: &Netlink, name: &str) -> Result<Link> {
+fn link_by_name(netlink: &Netlink, name: &str) -> Result<Link> {
     netlink.link_by_name(name).map_err(|e| {
         Error::os(Code::Interface, format!("interface {name:?}: expected the name of an interface here"), e)
     })
 }
 
-fn target(plan: &Plan) -> Result<(IpAddr, Vec<u16>)> {
-    let text = plan.target.as_str();
+fn target(config: &RunConfig) -> Result<(IpAddr, Vec<u16>)> {
+    let text = config.target.as_str();
     let bad = |why: String| {
         Error::new(
             Code::Config,
@@ -170,19 +187,19 @@ fn target(plan: &Plan) -> Result<(IpAddr, Vec<u16>)> {
         && text.rsplit_once(':').is_some_and(|(h, p)| !h.is_empty() && p.parse::<u16>().is_ok());
     if has_port {
         let at = first(text.to_socket_addrs())?;
-        if at.port() == 0 && plan.ports.is_empty() {
+        if at.port() == 0 && config.ports.is_empty() {
             return Err(bad("port 0".into()));
         }
-        return Ok((at.ip(), if plan.ports.is_empty() { vec![at.port()] } else { plan.ports.clone() }));
+        return Ok((at.ip(), if config.ports.is_empty() { vec![at.port()] } else { config.ports.clone() }));
     }
-    if plan.ports.is_empty() {
+    if config.ports.is_empty() {
         return Err(bad("no port".into()));
     }
     let host = text.trim_start_matches('[').trim_end_matches(']');
-    Ok((first((host, 0).to_socket_addrs())?.ip(), plan.ports.clone()))
+    Ok((first((host, 0).to_socket_addrs())?.ip(), config.ports.clone()))
 }
 
-/// The source address the kernel would choose: connect(2) on UDP sends nothing.
+/// The source address that the kernel would choose. connect(2) on a UDP socket makes it choose, and sends nothing.
 fn source_for(target: IpAddr) -> Option<IpAddr> {
     let any: SocketAddr = if target.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
     let probe = UdpSocket::bind(any).ok()?;
@@ -197,9 +214,9 @@ mod tests {
     #[test]
     fn targets() {
         let get = |text: &str, ports: &[u16]| {
-            let mut plan = Plan::to(text);
-            plan.ports = ports.to_vec();
-            target(&plan).map(|(ip, ports)| (ip.to_string(), ports)).map_err(|e| e.to_string())
+            let mut config = RunConfig::to(text);
+            config.ports = ports.to_vec();
+            target(&config).map(|(ip, ports)| (ip.to_string(), ports)).map_err(|e| e.to_string())
         };
         assert_eq!(get("127.0.0.1:9", &[]).unwrap(), ("127.0.0.1".into(), vec![9]));
         assert_eq!(get("[::1]:9", &[]).unwrap(), ("::1".into(), vec![9]));

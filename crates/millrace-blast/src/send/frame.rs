@@ -1,9 +1,8 @@
-//! Ready-made frames: built once per flow, then only lengths, payload and checksums change.
+//! Frames from templates: the headers of a flow are made once, then only lengths, payload and checksums change.
 
 use millrace_core::packet::build::{Frame, fold, ones_sum};
 
-use super::destination;
-use crate::{payload::Payload, plan::Plan, route::Way};
+use crate::{config::RunConfig, destination::Destination, payload::Payload};
 
 /// First source port of the raw paths: the start of the dynamic range (RFC 6335).
 const FIRST_PORT: u16 = 49_152;
@@ -57,29 +56,29 @@ impl Template {
         let udp = self.header.len() - 8;
         if self.v4 {
             let total = udp_len + 20;
-            put(header, ETHERNET + 2, total);
-            put(header, ETHERNET + 10, !fold(self.ip_sum + u32::from(total)));
+            put_u16(header, ETHERNET + 2, total);
+            put_u16(header, ETHERNET + 10, !fold(self.ip_sum + u32::from(total)));
         } else {
-            put(header, ETHERNET + 4, udp_len);
+            put_u16(header, ETHERNET + 4, udp_len);
         }
-        put(header, udp + 4, udp_len);
+        put_u16(header, udp + 4, udp_len);
         // The length counts twice: in the pseudo header and in the UDP header.
-        let sum = u64::from(self.udp_sum) + 2 * u64::from(udp_len) + u64::from(sum_of(payload));
+        let sum = u64::from(self.udp_sum) + 2 * u64::from(udp_len) + u64::from(checksum_words(payload));
         let sum = !fold((sum & 0xffff_ffff) as u32 + (sum >> 32) as u32);
         // RFC 768: a computed zero is sent as all ones.
-        put(header, udp + 6, if sum == 0 { 0xffff } else { sum });
+        put_u16(header, udp + 6, if sum == 0 { 0xffff } else { sum });
     }
 }
 
 #[inline]
-fn put(bytes: &mut [u8], at: usize, value: u16) {
+fn put_u16(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
 /// As `ones_sum(0, bytes)` folded to 16 bits, four bytes at a time: RFC 1071 allows any word size, because the carry
 /// goes round.
 #[inline]
-fn sum_of(bytes: &[u8]) -> u16 {
+fn checksum_words(bytes: &[u8]) -> u16 {
     let mut sum = 0u64;
     let mut chunks = bytes.chunks_exact(4);
     for c in &mut chunks {
@@ -99,29 +98,34 @@ fn sum_of(bytes: &[u8]) -> u16 {
 #[derive(Debug)]
 pub(crate) struct Frames {
     templates: Vec<Template>,
-    plan: Plan,
-    sizes: crate::plan::Sizes,
+    config: RunConfig,
+    sizes: crate::config::Sizes,
     payload: Payload,
 }
 
 impl Frames {
-    pub(crate) fn new(plan: &Plan, way: &Way, flows: &[u32]) -> Self {
-        let base = plan.src_port.unwrap_or(FIRST_PORT);
-        let source = way.source.unwrap_or(way.target);
+    pub(crate) fn new(config: &RunConfig, destination: &Destination, flows: &[u32]) -> Self {
+        let base = config.src_port.unwrap_or(FIRST_PORT);
+        let source = destination.source.unwrap_or(destination.target);
         let templates = flows
             .iter()
             .map(|&flow| {
-                // 16,384 flows from 49,152 on end at 65,535; with --src-port the plan was checked.
+                // 16,384 flows from 49,152 on end at 65,535; with --src-port the config was checked.
                 let port = base.wrapping_add(flow as u16);
                 let frame = Frame {
-                    src_mac: way.src_mac,
-                    dst_mac: way.dst_mac,
-                    ..Frame::new((source, port), (way.target, destination(way, flow)))
+                    src_mac: destination.src_mac,
+                    dst_mac: destination.dst_mac,
+                    ..Frame::new((source, port), (destination.target, destination.port(flow)))
                 };
                 Template::new(&frame)
             })
             .collect();
-        Frames { templates, plan: plan.clone(), sizes: plan.effective_sizes(), payload: plan.payload.clone() }
+        Frames {
+            templates,
+            config: config.clone(),
+            sizes: config.effective_sizes(),
+            payload: config.payload.clone(),
+        }
     }
 
     /// Bytes of the largest frame.
@@ -142,7 +146,7 @@ impl Frames {
             1 => &self.templates[0],
             flows => &self.templates[(n % flows as u64) as usize],
         };
-        template.write(out, |payload| self.payload.write(n, self.plan.seed, payload));
+        template.write(out, |payload| self.payload.write(n, self.config.seed, payload));
     }
 }
 

@@ -9,54 +9,56 @@ use std::{
 
 use millrace_core::error::{Code, Error, Result};
 
-use super::{Path, Refusal, Taken, destination};
+use super::sender::{Accepted, Refusal, Sender};
 use crate::{
+    config::{Gso, MAX_SEGMENTS, RunConfig, Sizes},
+    destination::Destination,
     payload::Payload,
-    plan::{Gso, MAX_SEGMENTS, Plan, Sizes},
     report::Gap,
-    route::Way,
     sys::{self, mmsg::Batch},
 };
 
 /// Payload bytes of a GSO send: 65,535 less the larger of the headers (IPv6 and UDP).
 const GSO_BYTES: usize = 65_535 - 48;
 
-pub(super) struct SocketPath {
+pub(super) struct SocketSender {
     sockets: Vec<UdpSocket>,
-    /// Socket of the message being offered; moves on when a message was taken.
-    turn: usize,
+    /// Socket of the next message.
+    current: usize,
     batch: Batch,
     segments: u64,
-    /// Messages per flow before the next flow's turn.
+    /// Messages that a flow sends before the next flow does.
     run: usize,
     sizes: Sizes,
     payload: Payload,
     seed: u64,
-    left: Range<u64>,
+    pending: Range<u64>,
     /// Numbers written into slots; slot `i` starts at `written.start + i * segments`.
     written: Range<u64>,
     /// Messages of the current run still to come.
     run_left: usize,
 }
 
-impl SocketPath {
-    pub(super) fn open(plan: &Plan, way: &Way, flows: &[u32]) -> Result<Self> {
-        let sizes = plan.effective_sizes();
-        let segments = segments(plan, way, sizes);
-        let sockets =
-            flows.iter().map(|&flow| connect(plan, way, flow, segments)).collect::<Result<Vec<_>>>()?;
-        let batch = Batch::new(plan.batch as usize, usize::from(sizes.last) * segments as usize);
-        let run = (plan.batch as usize / sockets.len()).max(1);
-        Ok(SocketPath {
+impl SocketSender {
+    pub(super) fn open(config: &RunConfig, destination: &Destination, flows: &[u32]) -> Result<Self> {
+        let sizes = config.effective_sizes();
+        let segments = segments(config, destination, sizes);
+        let sockets = flows
+            .iter()
+            .map(|&flow| connect(config, destination, flow, segments))
+            .collect::<Result<Vec<_>>>()?;
+        let batch = Batch::new(config.batch as usize, usize::from(sizes.last) * segments as usize);
+        let run = (config.batch as usize / sockets.len()).max(1);
+        Ok(SocketSender {
             sockets,
-            turn: 0,
+            current: 0,
             batch,
             segments: u64::from(segments),
             run,
             sizes,
-            payload: plan.payload.clone(),
-            seed: plan.seed,
-            left: 0..0,
+            payload: config.payload.clone(),
+            seed: config.seed,
+            pending: 0..0,
             written: 0..0,
             run_left: run,
         })
@@ -68,24 +70,26 @@ impl SocketPath {
 }
 
 /// Datagrams a send. Segments larger than the MTU are refused by the kernel (EINVAL), so those go one by one.
-fn segments(plan: &Plan, way: &Way, sizes: Sizes) -> u32 {
+fn segments(config: &RunConfig, destination: &Destination, sizes: Sizes) -> u32 {
     let size = usize::from(sizes.last);
-    let most = match plan.gso {
-        Gso::Auto if way.link.loopback => MAX_SEGMENTS,
+    let most = match config.gso {
+        Gso::Auto if destination.link.loopback => MAX_SEGMENTS,
         Gso::Auto | Gso::Off => 1,
         Gso::Segments(n) => n,
     };
-    if !sizes.equal() || size == 0 || size + 48 > way.link.mtu as usize {
+    if !sizes.equal() || size == 0 || size + 48 > destination.link.mtu as usize {
         return 1;
     }
     most.min((GSO_BYTES / size) as u32).max(1)
 }
 
-fn connect(plan: &Plan, way: &Way, flow: u32, segments: u32) -> Result<UdpSocket> {
-    let any = if way.target.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
-    let local =
-        SocketAddr::new(plan.src_ip.unwrap_or(any), plan.src_port.map_or(0, |p| p.wrapping_add(flow as u16)));
-    let target = SocketAddr::new(way.target, destination(way, flow));
+fn connect(config: &RunConfig, destination: &Destination, flow: u32, segments: u32) -> Result<UdpSocket> {
+    let any = if destination.target.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
+    let local = SocketAddr::new(
+        config.src_ip.unwrap_or(any),
+        config.src_port.map_or(0, |p| p.wrapping_add(flow as u16)),
+    );
+    let target = SocketAddr::new(destination.target, destination.port(flow));
     let what = |e: io::Error| {
         let code = match e.raw_os_error() {
             Some(libc::EADDRINUSE) => Code::Port,
@@ -100,24 +104,24 @@ fn connect(plan: &Plan, way: &Way, flow: u32, segments: u32) -> Result<UdpSocket
             Code::Permission,
             format!(
                 "socket of flow {flow}: {} flows need as many open files (ulimit -n)",
-                plan.effective_flows()
+                config.effective_flows()
             ),
             e,
         ),
         _ => what(e),
     })?;
     let fd = socket.as_raw_fd();
-    if let Some(name) = &plan.interface {
+    if let Some(name) = &config.interface {
         sys::bind_to_device(fd, name).map_err(what)?;
     }
     socket.connect(target).map_err(what)?;
     if segments > 1 {
-        sys::set_option(fd, libc::SOL_UDP, libc::UDP_SEGMENT, &i32::from(plan.effective_sizes().last))
+        sys::set_option(fd, libc::SOL_UDP, libc::UDP_SEGMENT, &i32::from(config.effective_sizes().last))
             .map_err(what)?;
     } else {
         // Makes a drop by the device visible as ENOBUFS (udp_send_skb hides it otherwise). Not with GSO: there ENOBUFS
         // may mean that only a part of the segments was dropped, and sending all again would make duplicates.
-        let (level, name) = if way.target.is_ipv4() {
+        let (level, name) = if destination.target.is_ipv4() {
             (libc::SOL_IP, libc::IP_RECVERR)
         } else {
             (libc::SOL_IPV6, libc::IPV6_RECVERR)
@@ -129,8 +133,8 @@ fn connect(plan: &Plan, way: &Way, flow: u32, segments: u32) -> Result<UdpSocket
     Ok(socket)
 }
 
-impl Path for SocketPath {
-    fn block(&self) -> u64 {
+impl Sender for SocketSender {
+    fn max_block(&self) -> u64 {
         self.batch.capacity() as u64 * self.segments
     }
 
@@ -151,33 +155,33 @@ impl Path for SocketPath {
             slot += 1;
         }
         self.written = numbers.clone();
-        self.left = numbers;
+        self.pending = numbers;
     }
 
-    fn push(&mut self) -> Result<Taken, Refusal> {
-        let from = ((self.left.start - self.written.start) / self.segments) as usize;
+    fn offer(&mut self) -> Result<Accepted, Refusal> {
+        let from = ((self.pending.start - self.written.start) / self.segments) as usize;
         let to = (self.written.end - self.written.start).div_ceil(self.segments) as usize;
         let to = to.min(from + self.run_left);
-        let taken = self.batch.send(self.sockets[self.turn].as_raw_fd(), from, to)?;
+        let taken = self.batch.send(self.sockets[self.current].as_raw_fd(), from, to)?;
         // The last message may be a short one.
-        self.left.start = (self.left.start + taken as u64 * self.segments).min(self.left.end);
+        self.pending.start = (self.pending.start + taken as u64 * self.segments).min(self.pending.end);
         self.run_left -= taken;
         if self.run_left == 0 {
-            self.turn = (self.turn + 1) % self.sockets.len();
+            self.current = (self.current + 1) % self.sockets.len();
             self.run_left = self.run;
         }
-        Ok(if taken < to - from { Taken::Partly } else { Taken::All })
+        Ok(if taken < to - from { Accepted::Partly } else { Accepted::All })
     }
 
-    fn left(&self) -> u64 {
-        self.left.end - self.left.start
+    fn remaining(&self) -> u64 {
+        self.pending.end - self.pending.start
     }
 
-    fn leftover(&self) -> Vec<Gap> {
-        vec![Gap { first: self.left.start, count: self.left() }]
+    fn unsent(&self) -> Vec<Gap> {
+        vec![Gap { first: self.pending.start, count: self.remaining() }]
     }
 
     fn wait(&self) {
-        sys::wait_writable(self.sockets[self.turn].as_raw_fd(), 1);
+        sys::wait_writable(self.sockets[self.current].as_raw_fd(), 1);
     }
 }

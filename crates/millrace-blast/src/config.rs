@@ -1,4 +1,4 @@
-//! Everything a run can be told.
+//! The configuration of a run.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -10,7 +10,7 @@ use crate::payload::Payload;
 /// Most datagrams in one GSO send; the kernel's UDP_MAX_SEGMENTS was 64 before Linux 6.9.
 pub const MAX_SEGMENTS: u32 = 64;
 
-/// How datagrams get out.
+/// The path by which datagrams are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Via {
@@ -58,7 +58,7 @@ impl Sizes {
         usize::from(self.first) + (n % (u64::from(self.last - self.first) + 1)) as usize
     }
 
-    /// True when all datagrams have the same size.
+    /// Whether all datagrams have the same size.
     pub fn equal(self) -> bool {
         self.first == self.last
     }
@@ -173,10 +173,10 @@ impl FromStr for Gso {
     }
 }
 
-/// A run. [`Plan::to`] gives the defaults; every field may be changed.
+/// The configuration of a run. [`RunConfig::to`] gives the defaults; every field may be changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Plan {
+pub struct RunConfig {
     /// `host:port`, `[v6]:port`, or a host alone when `ports` is set.
     pub target: String,
     /// Datagrams a second over all threads; 0: unpaced.
@@ -197,13 +197,13 @@ pub struct Plan {
     /// Destination ports; flow `f` sends to `ports[f % ports.len()]`. Empty: the port of `target`.
     #[serde(default)]
     pub ports: Vec<u16>,
-    /// What is inside.
+    /// What the datagrams contain.
     #[serde(default)]
     pub payload: Payload,
     /// Number of the first datagram.
     #[serde(default)]
     pub start: u64,
-    /// How datagrams get out.
+    /// The path by which datagrams are sent.
     #[serde(default)]
     pub via: Via,
     /// Interface to send on; `None`: the one the route names.
@@ -253,10 +253,10 @@ fn default_bypass() -> bool {
     true
 }
 
-impl Plan {
+impl RunConfig {
     /// The defaults: 100-byte numbered datagrams from one socket, unpaced, for 5 s.
     pub fn to(target: impl Into<String>) -> Self {
-        Plan {
+        RunConfig {
             target: target.into(),
             rate: 0,
             count: None,
@@ -298,11 +298,11 @@ impl Plan {
         Some((seconds * 1e9) as u64)
     }
 
-    /// Checks what can be checked without the kernel.
+    /// Checks everything that does not depend on the kernel.
     ///
     /// # Errors
     /// The first value that is out of range or contradicts another.
-    pub fn check(&self) -> Result<()> {
+    pub fn validate(&self) -> Result<()> {
         let sizes = self.effective_sizes();
         let flows = self.effective_flows();
         let bad = |m: String| Err(Error::new(Code::Config, m));
@@ -418,25 +418,25 @@ mod tests {
 
     #[test]
     fn a_plan_survives_json_and_defaults_fill_in() {
-        let mut plan = Plan::to("[::1]:9");
-        plan.sizes = Some(Sizes { first: 1, last: 9 });
-        plan.dst_mac = Some(Mac([2, 0, 0, 0, 0, 1]));
-        plan.gso = Gso::Segments(7);
-        let text = serde_json::to_string(&plan).unwrap();
-        assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
-        assert_eq!(serde_json::from_str::<Plan>(r#"{"target":"h:1"}"#).unwrap(), Plan::to("h:1"));
-        assert!(serde_json::from_str::<Plan>(r#"{"target":"h:1","rat":1}"#).is_err());
+        let mut config = RunConfig::to("[::1]:9");
+        config.sizes = Some(Sizes { first: 1, last: 9 });
+        config.dst_mac = Some(Mac([2, 0, 0, 0, 0, 1]));
+        config.gso = Gso::Segments(7);
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<RunConfig>(&text).unwrap(), config);
+        assert_eq!(serde_json::from_str::<RunConfig>(r#"{"target":"h:1"}"#).unwrap(), RunConfig::to("h:1"));
+        assert!(serde_json::from_str::<RunConfig>(r#"{"target":"h:1","rat":1}"#).is_err());
     }
 
     #[test]
     fn contradictions_are_named() {
-        let with = |change: fn(&mut Plan)| {
-            let mut plan = Plan::to("h:1");
-            change(&mut plan);
-            plan.check()
+        let with = |change: fn(&mut RunConfig)| {
+            let mut config = RunConfig::to("h:1");
+            change(&mut config);
+            config.validate()
         };
         assert!(with(|_| ()).is_ok());
-        let bad: [fn(&mut Plan); 11] = [
+        let bad: [fn(&mut RunConfig); 11] = [
             |p| p.dst_mac = Some(Mac::default()),
             |p| p.count = Some(0),
             |p| p.seconds = Some(0.0),
