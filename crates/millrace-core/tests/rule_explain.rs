@@ -7,7 +7,7 @@ use std::{fs, path::PathBuf};
 use millrace_core::{
     capture,
     packet::build::Frame,
-    rule::{Explainer, Outcome, RuleSet},
+    rule::{CbpfTarget, Explainer, Outcome, RuleSet, command},
 };
 use rule_support::{QUEUES, Random, Rules, Sample};
 
@@ -154,14 +154,15 @@ fn captures_of_both_formats_count_the_same() {
 
 #[test]
 fn dumps_show_every_instruction() {
-    let set = RuleSet::compile("u8[0] == 1 and sport in 1..9 => queue(1)\nmod(u16le[2])", 3).unwrap();
-    let text = set.dump_cbpf(millrace_core::rule::CbpfTarget::Fanout).unwrap();
-    assert_eq!(text.lines().count(), set.to_cbpf(millrace_core::rule::CbpfTarget::Fanout).unwrap().len());
+    let rules = "u8[0] == 1 and sport in 1..9 => queue(1)\nmod(u16le[2])";
+    let set = RuleSet::compile(rules, 3).unwrap();
+    let text = command::dump(rules, 3, "cbpf").unwrap();
+    assert_eq!(text.lines().count(), set.to_cbpf(CbpfTarget::Fanout).unwrap().len());
     assert!(
         text.contains("ldxb     4*([0x0]&0xf)") && text.contains("ret      a") && !text.contains('?'),
         "{text}"
     );
-    assert!(set.dump_program().contains("Range"));
+    assert!(command::dump(rules, 3, "program").unwrap().contains("Range"));
 }
 
 /// Numbers go up by an instruction's length, and every jump leads to one of them.
@@ -183,8 +184,9 @@ fn numbered(text: &str, words: usize) {
 
 #[test]
 fn ebpf_is_shown_as_mnemonics() {
-    let set = RuleSet::compile("u8[0] == 1 => queue(1)\nmod(u16le[2])", 3).unwrap();
-    let text = set.dump_ebpf().unwrap();
+    let rules = "u8[0] == 1 => queue(1)\nmod(u16le[2])";
+    let set = RuleSet::compile(rules, 3).unwrap();
+    let text = command::dump(rules, 3, "ebpf").unwrap();
     numbered(&text, set.to_ebpf().unwrap().len());
     assert!(text.starts_with("   0: mov64 r6, r1\n   1: ja goto "), "{text}");
     for part in ["call bpf_skb_load_bytes_relative", ", 0x1 goto ", "exit"] {
@@ -201,6 +203,6 @@ fn ebpf_is_shown_as_mnemonics() {
         "u8[0] <= u8[1] => queue(0); u8[2] > u8[3] => queue(1); u8[4] != u8[5] => queue(2)",
     ] {
         let set = RuleSet::compile(rules, 3).unwrap();
-        numbered(&set.dump_ebpf().unwrap(), set.to_ebpf().unwrap().len());
+        numbered(&command::dump(rules, 3, "ebpf").unwrap(), set.to_ebpf().unwrap().len());
     }
 }

@@ -10,7 +10,7 @@ use std::fmt::Write;
 
 impl RuleSet {
     /// The nodes that the evaluator runs, one on each line.
-    pub fn dump_program(&self) -> String {
+    pub(super) fn dump_program(&self) -> String {
         let mut out = String::new();
         for (at, node) in self.program().nodes.iter().enumerate() {
             let _ = writeln!(out, "{at:5}  {node:?}");
@@ -23,7 +23,7 @@ impl RuleSet {
     ///
     /// # Errors
     /// As [`RuleSet::to_cbpf`].
-    pub fn dump_cbpf(&self, target: CbpfTarget) -> Result<String, Unsupported> {
+    pub(super) fn dump_cbpf(&self, target: CbpfTarget) -> Result<String, Unsupported> {
         let mut out = String::new();
         for (at, i) in self.to_cbpf(target)?.iter().enumerate() {
             let _ = writeln!(out, "({at:03}) {}", classic(at, i));
@@ -36,7 +36,7 @@ impl RuleSet {
     ///
     /// # Errors
     /// As [`RuleSet::to_ebpf`].
-    pub fn dump_ebpf(&self) -> Result<String, Unsupported> {
+    pub(super) fn dump_ebpf(&self) -> Result<String, Unsupported> {
         let program: Vec<u8> = self.to_ebpf()?.iter().flat_map(|i| i.to_ne_bytes()).collect();
         let mut out = String::new();
         let mut at = 0;

@@ -2,7 +2,7 @@
 
 use super::compiler::Compiler;
 use super::layout::Layout;
-use super::target::CbpfTarget;
+use super::target::{CbpfTarget, NO_MEMBER};
 use crate::bpf::classic::{AD_PROTOCOL, NET, NEXT, code};
 use crate::protocol::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP};
 
@@ -111,7 +111,7 @@ impl Compiler<'_> {
             }
         }
         self.a.goto(ready);
-        self.no_datagram = Some((none, u32::MAX));
+        self.no_datagram = Some((none, NO_MEMBER));
         self.place(ready);
     }
 

@@ -24,3 +24,6 @@ pub enum CbpfTarget {
         sockets: u16,
     },
 }
+
+/// What [`CbpfTarget::Reuseport`] returns for no socket in particular: an index that no group has.
+pub(super) const NO_MEMBER: u32 = u32::MAX;

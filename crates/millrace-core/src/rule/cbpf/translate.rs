@@ -4,12 +4,10 @@ use super::super::kernel::{KernelAction, Reason, Unsupported, range_cases, set_c
 use super::super::program::{Node, Operand};
 use super::super::set::RuleSet;
 use super::compiler::Compiler;
-use super::target::CbpfTarget;
+use super::target::{CbpfTarget, NO_MEMBER};
 use crate::bpf::classic::MAX_INSNS;
 use libc::sock_filter;
 
-/// What [`CbpfTarget::Reuseport`] returns for no socket in particular: an index that no group has.
-const NO_MEMBER: u32 = u32::MAX;
 /// `SKF_AD_RANDOM`: a load from there gives a random word.
 const AD_RANDOM: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
 
