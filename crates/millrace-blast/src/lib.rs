@@ -24,22 +24,22 @@
 //! program on the peer (its NAPI in a slow thread, ring of 256) and without (RPS to another CPU, backlog of 1000):
 //!
 //! - veth drops when the peer's ring or backlog is full, counts it in the **sending** interface's `tx_dropped`, and
-//!   tells the caller, if the caller listens: AF_PACKET gets ENOBUFS. AF_XDP's sendto gets EBUSY, with the frame
+//!   reports it to a caller that can see it: AF_PACKET gets ENOBUFS. AF_XDP's sendto gets EBUSY, with the frame
 //!   consumed *and* completed: it is the last one the kernel took from the tx ring, so we put that one on the ring
 //!   again. A UDP socket gets ENOBUFS only with IP_RECVERR set; without, the drop is silent (SndbufErrors still counts
-//!   it when the whole send was dropped). So all three paths know of every drop and make it good: `sent = arrived`, to
+//!   it when the whole send was dropped). So all three paths know of every drop and send the datagram again: `sent = arrived`, to
 //!   the datagram. Drops provoked in one run: with XDP at the peer 350,000 (socket), 556,000 (packet), 29,000 (xdp);
 //!   without, 22,000 (packet), 15 (xdp), none (socket without GSO).
 //! - sendmmsg(2) hides the errno when it stops early. Then `partial` counts, and the next call carries on.
 //! - poll(2) on an AF_XDP socket in copy mode transmits, and swallows EBUSY: 10 % of the drops were lost that way. We
 //!   never poll it.
 //! - [`RunReport::interface_tx_dropped_raw`] is what the counter grew by, [`RunReport::interface_tx_dropped`] the same less
-//!   the drops we were told of. Senders that share the interface blur it. A NIC behind a queueing discipline refuses
+//!   the drops that were reported to us. Senders that share the interface blur it. A NIC behind a queueing discipline refuses
 //!   with ENOBUFS without counting it as `tx_dropped`; then the difference is too small, never below 0 (not tested: no NIC here).
 //! - The same drop shows up to three times: without NAPI at the peer (no XDP, no GRO) in `tx_dropped` here, in
 //!   `/proc/net/softnet_stat` (column 2), and in the peer's `rx_dropped`. Do not add them. With NAPI only `tx_dropped`
 //!   has it.
-//! - **GSO** ([`Gso`]): a drop is not told, because ENOBUFS could mean a part of the segments, and sending all again
+//! - **GSO** ([`Gso`]): a drop is not reported, because ENOBUFS could mean a part of the segments, and sending all again
 //!   would make duplicates. With XDP at the peer the stack segments before the device, so `tx_dropped` counts
 //!   datagrams and the equation holds. Otherwise one count stands for one GSO frame, up to `gso` datagrams. This is why
 //!   the default segments on loopback only.

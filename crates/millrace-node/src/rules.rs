@@ -1,5 +1,5 @@
-//! What `millrace rules` asks for: checks, explanations, captures, dumps. All of it off the data path. Results are JSON; see
-//! [`millrace_core::rule::command`] and [`millrace_core::capture`] for their fields, and for what is refused.
+//! The functions behind `millrace rules`: checks, explanations, captures and dumps. None of them is on the data path. They
+//! return JSON; [`millrace_core::rule::command`] and [`millrace_core::capture`] document its fields, and what is refused.
 
 use std::path::Path;
 

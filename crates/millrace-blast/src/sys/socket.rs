@@ -16,7 +16,7 @@ pub(crate) fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedF
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Plain old C data: no pointers, no padding that matters, any bit pattern valid.
+/// C data without pointers or padding that matters, for which any bit pattern is valid.
 ///
 /// # Safety
 /// Implementors must be `repr(C)` integers-only data.

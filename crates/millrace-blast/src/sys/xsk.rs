@@ -46,7 +46,7 @@ impl Area {
 
 impl Drop for Area {
     fn drop(&mut self) {
-        // SAFETY: exactly the mapping made in `map`; whoever drops it holds no pointer into it any more.
+        // SAFETY: this is exactly the mapping made in `map`, and no pointer into it is used after the value that owns it.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }

@@ -1,4 +1,4 @@
-//! Packets of the link types that we know, as datagrams. The numbers are those of https://www.tcpdump.org/linktypes.html.
+//! Packets of the link types that we know, as datagrams. The numbers are those of <https://www.tcpdump.org/linktypes.html>.
 
 use pcap_parser::Linktype;
 

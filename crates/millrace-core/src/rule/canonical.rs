@@ -1,4 +1,4 @@
-//! The canonical text of a rule: what it says, with the fewest parentheses and decimal numbers. Parsing it gives the same
+//! The canonical text of a rule: the rule with decimal numbers and no parentheses that are not needed. Parsing it gives the same
 //! rule again, so two conditions that print alike are the same condition.
 
 use super::ast::{Action, ActionKind, AddrLit, Expr, ExprKind, Item, Rule};

@@ -1,8 +1,8 @@
-//! What a rule may look at.
+//! What a rule may read.
 
 use crate::datagram::Datagram;
 
-/// What a rule may look at: one datagram, and how it was received.
+/// What a rule may read: one datagram, and how it was received.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     /// UDP payload.

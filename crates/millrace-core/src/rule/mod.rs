@@ -27,7 +27,7 @@
 //! - `span` is a place in the text; `operator` the operators, with their meaning.
 //! - `ast` is the syntax tree; `canonical` prints it.
 //! - `analyze/typed` are the typed rules; `program` is the graph, `load` the numbers it reads, `queues` what it selects from.
-//! - `facts` is what a rule may look at; `verdict` what it decides; `state` what actions remember between datagrams.
+//! - `facts` is what a rule may read; `verdict` what it decides; `state` what actions remember between datagrams.
 //! - `hash` is the hash of the `hash` action, which is part of the language.
 //! - `diagnostics` collects and prints mistakes; `spelling` finds the word that was meant.
 //! - `kernel/` holds what both BPF compilers need: what no kernel program can decide, which headers are read, and what is

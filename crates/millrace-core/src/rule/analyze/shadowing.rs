@@ -1,5 +1,5 @@
 //! Shadowed rules: rules that can never match, because their condition contradicts itself, or because rules before them match
-//! everything they could. There are no false alarms; a rule set that is too intricate is let pass.
+//! everything they could. There are no false alarms: where the analysis gives up, it reports nothing.
 //!
 //! Rule sets may have tens of thousands of rules, so rules are not compared with each other one by one. What earlier rules
 //! match is kept as unions: of lengths, of the values of each subject, and as hyperrectangles sorted by their subjects.
@@ -98,8 +98,8 @@ impl Shadowing {
         self.by_length.all.contains(&lengths_from(0))
     }
 
-    /// Reports a rule behind the final one, and one whose condition was there before. That needs nothing but its syntax, so
-    /// it is said also of a rule with other mistakes. Returns whether it was reported.
+    /// Reports a rule behind the final one, and one whose condition an earlier rule has. Both can be told from the syntax, so a
+    /// rule with other mistakes is reported too. Returns whether it was reported.
     pub(super) fn report_if_obvious(&self, rule: &Rule, name: &str, diagnostics: &mut Diagnostics) -> bool {
         let (shadowing, reason) = if let Some(last) = &self.final_rule {
             (last, "takes every datagram")

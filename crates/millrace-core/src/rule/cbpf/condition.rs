@@ -59,7 +59,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// The label of a successor for numbers from `low` on. Of a length, that tells how many bytes are there.
+    /// The label of a successor for numbers from `low` on. Where the number is the length, `low` bytes are there.
     fn leaf(&mut self, comparand: Comparand, low: u64, to: NodeId) -> Label {
         let min_len = match comparand {
             Comparand::Length => self.min_len.max(low.min(u64::from(u32::MAX)) as u32),

@@ -81,11 +81,11 @@ impl EarlyDrop<'_> {
     /// Appends the rules to an XDP program. `R6` must hold its context, and `network` must point to an IPv4 header without
     /// options, or to an IPv6 header (`v6`), with UDP right behind it; the program must have checked that these 28 or 48 bytes
     /// are in the frame. The code returns `XDP_DROP`, counted by rule in the array map with the descriptor `counters`, or
-    /// continues at `keep`. It changes all registers but `R6` and `R10`.
-    pub(crate) fn append(&self, a: &mut Assembler, network: Reg, v6: bool, counters: i32, keep: Label) {
+    /// continues at `redirect`. It changes all registers but `R6` and `R10`.
+    pub(crate) fn append(&self, a: &mut Assembler, network: Reg, v6: bool, counters: i32, redirect: Label) {
         let fields = HeaderFields::of(self.set.program());
-        let mut compiler = self.compiler(a, keep);
-        compiler.whole_datagram(network, v6, keep);
+        let mut compiler = self.compiler(a, redirect);
+        compiler.whole_datagram(network, v6, redirect);
         for (used, slot, v4_at, v6_at) in
             [(fields.src, stack::SRC, -8, -32), (fields.dst, stack::DST, -4, -16)]
         {
@@ -119,14 +119,14 @@ impl EarlyDrop<'_> {
 
 impl Compiler<'_, '_> {
     /// `UDP` ← pointer to the UDP header, `LENGTH` ← payload length. A datagram whose length fields are wrong continues at
-    /// `keep`: the receive loop counts it as malformed, and no rule ever sees it.
-    fn whole_datagram(&mut self, network: Reg, v6: bool, keep: Label) {
+    /// `redirect`: the receive loop counts it as malformed, and no rule ever sees it.
+    fn whole_datagram(&mut self, network: Reg, v6: bool, redirect: Label) {
         let (header, total_at) = if v6 { (40, 4) } else { (20, 2) };
         self.a.mov(UDP, network).add_imm(UDP, header);
         // R7 ← bytes behind the IP header.
         self.a.load(Size::Half, Reg::R7, network, total_at).be16(Reg::R7);
         if !v6 {
-            self.a.jump_if64(Reg::R7, Cond::Lt, header, keep).add_imm(Reg::R7, -header);
+            self.a.jump_if64(Reg::R7, Cond::Lt, header, redirect).add_imm(Reg::R7, -header);
         }
         self.a.load(Size::Half, LENGTH, network, header as i16 + 4).be16(LENGTH);
         if v6 {
@@ -134,10 +134,15 @@ impl Compiler<'_, '_> {
             let given = self.a.label();
             self.a.jump_if_not_zero(LENGTH, given).mov(LENGTH, Reg::R7).place(given);
         }
-        self.a.jump_if64(LENGTH, Cond::Lt, UDP_HEADER, keep).jump_if_reg(LENGTH, Cond::Gt, Reg::R7, keep);
+        self.a.jump_if64(LENGTH, Cond::Lt, UDP_HEADER, redirect).jump_if_reg(
+            LENGTH,
+            Cond::Gt,
+            Reg::R7,
+            redirect,
+        );
         self.a.load(Size::Word, Reg::R3, CTX, MD_DATA_END);
         // The packet ends within the frame.
         self.a.alu_imm(Alu::And, Reg::R7, 0xffff).mov(Reg::R1, UDP).alu(Alu::Add, Reg::R1, Reg::R7);
-        self.a.jump_if_reg(Reg::R1, Cond::Gt, Reg::R3, keep).add_imm(LENGTH, -UDP_HEADER);
+        self.a.jump_if_reg(Reg::R1, Cond::Gt, Reg::R3, redirect).add_imm(LENGTH, -UDP_HEADER);
     }
 }

@@ -1,4 +1,4 @@
-//! The lexer: blanks, comments, words and operators. Numbers and strings are next door.
+//! The lexer: blanks, comments, words and operators. `number` and `string` read literals.
 
 use super::super::diagnostics::Diagnostics;
 use super::super::operator::{BinOp, CmpOp};
