@@ -20,7 +20,6 @@ use millrace_core::{
     error::{Code, Error},
     lane::LAYOUT,
     preflight,
-    rule::RuleSet,
     sys::scheduling,
 };
 use napi::{
@@ -164,15 +163,6 @@ pub fn close_engine(handle: u32) {
     }
     // At thread exit the thread-local may be gone already, and with it the arrays.
     let _ = MEMORY.try_with(|m| m.borrow_mut().remove(&handle));
-}
-
-/// Compiles a rule set for a number of queues: the names of its rules by index, and warnings, as JSON; throws what is wrong
-/// with it.
-#[napi]
-pub fn compile_rules(text: String, queues: u32) -> Result<String> {
-    let queues = u16::try_from(queues).unwrap_or(u16::MAX);
-    let set = RuleSet::compile(&text, queues).map_err(error)?;
-    json(&serde_json::json!({ "names": set.names(), "warnings": set.warnings() }))
 }
 
 /// CPUs this thread may run on.
