@@ -16,10 +16,9 @@ use std::{
 
 use millrace_core::{
     config::EngineConfig,
-    engine::Engine,
+    engine::{self, Engine},
     error::{Code, Error},
     lane::LAYOUT,
-    preflight,
     rule::RuleSet,
     sys::scheduling,
 };
@@ -48,13 +47,13 @@ fn error(e: Error) -> napi::Error {
     napi::Error::new(Status::GenericFailure, e.to_string())
 }
 
-fn engine(handle: u32) -> Result<Arc<Mutex<Engine>>> {
+fn open(handle: u32) -> Result<Arc<Mutex<Engine>>> {
     let found = engines().as_ref().and_then(|m| m.get(&handle).cloned());
     found.ok_or_else(|| error(Error::new(Code::State, format!("engine handle {handle} is not open"))))
 }
 
 fn with<T>(handle: u32, f: impl FnOnce(&mut Engine) -> T) -> Result<T> {
-    let engine = engine(handle)?;
+    let engine = open(handle)?;
     let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(f(&mut engine))
 }
@@ -72,7 +71,7 @@ pub fn layout() -> Result<String> {
 /// What this host allows for a JSON configuration, as JSON; opens and closes what can be tried without effect.
 #[napi]
 pub fn check_host(config: String) -> Result<String> {
-    json(&preflight::run(&EngineConfig::from_json(&config).map_err(error)?))
+    json(&engine::preflight::run(&EngineConfig::from_json(&config).map_err(error)?))
 }
 
 /// Opens a backend for a JSON configuration. Returns the handle.
@@ -90,7 +89,7 @@ pub fn open_engine(env: Env, config: String) -> Result<u32> {
 /// The plan (memory per queue, threads, backend) as JSON.
 #[napi]
 pub fn engine_plan(handle: u32) -> Result<String> {
-    with(handle, |e| json(&e.plan()))?
+    with(handle, |e| json(&e.describe()))?
 }
 
 /// Hands a queue its memory, a Uint8Array over a SharedArrayBuffer of the planned size. Returns the layout as JSON.
@@ -124,7 +123,7 @@ pub fn open_queue(
 /// worker may end after the engine.
 #[napi]
 pub fn close_queue(handle: u32, queue: u32) -> Result<()> {
-    match engine(handle) {
+    match open(handle) {
         Ok(_) => with(handle, |e| e.set_wake(queue as usize, None))?.map_err(error),
         Err(_) => Ok(()),
     }
