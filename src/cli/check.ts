@@ -1,22 +1,9 @@
 import type { Command } from 'commander'
 import type { Config } from '../config/index.js'
 import { EXIT, fromNative } from '../errors.js'
+import type { PreflightReport } from '../generated/contract.js'
 
-/** One line of the table; crates/millrace-core/src/check.rs says what is looked at. */
-export interface Finding {
-  readonly name: string
-  readonly state: 'ok' | 'degraded' | 'missing'
-  readonly why: string
-  /** Empty when all is well. */
-  readonly cure: string
-}
-
-/** What `millrace check` found. */
-export interface CheckReport {
-  readonly findings: readonly Finding[]
-  /** Backend that would be opened now, or null. */
-  readonly backend: 'xdp' | 'packet' | 'socket' | null
-}
+export type { PreflightReport as CheckReport } from '../generated/contract.js'
 
 /** Adds `millrace check`. `config` throws when the configuration is wrong; `finish` takes the exit status. */
 export function addCheckCommand(
@@ -37,18 +24,18 @@ export function addCheckCommand(
     })
 }
 
-async function check(config: Config): Promise<CheckReport> {
+async function check(config: Config): Promise<PreflightReport> {
   // Lazily, as in `run`: the addon is not needed for anything else here.
   const { native } = await import('../native.js')
   try {
-    return JSON.parse(native().checkHost(JSON.stringify(config.engine))) as CheckReport
+    return JSON.parse(native().checkHost(JSON.stringify(config.engine))) as PreflightReport
   } catch (error) {
     throw fromNative(error)
   }
 }
 
 /** The table as text: a line for each finding, and its cure below. */
-export function checkTable({ findings }: CheckReport): string {
+export function checkTable({ findings }: PreflightReport): string {
   const width = Math.max(...findings.map((finding) => finding.name.length))
   return findings
     .map(({ name, state, why, cure }) => {

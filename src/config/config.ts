@@ -1,51 +1,8 @@
-import type { HttpAddress, Listen, Multicast } from './addresses.js'
+import type { EngineConfig } from '../generated/contract.js'
+import type { HttpAddress } from './addresses.js'
 import type { VariableName } from './variables.js'
 
-/** What the Rust side takes as JSON; field for field `EngineConfig` in crates/millrace-core/src/config.rs. */
-export interface EngineConfigJson {
-  readonly backend: 'auto' | 'xdp' | 'packet' | 'socket'
-  /** null: the interface of the default route. */
-  readonly interface: string | null
-  readonly listen: readonly Listen[]
-  readonly multicast: readonly Multicast[]
-  readonly queues: number
-  readonly rxThreads: number
-  /** In thread order, repeated when short; empty: not pinned. */
-  readonly rxCpus: readonly number[]
-  /** SCHED_FIFO priority of receive threads; null: normal. */
-  readonly rxPriority: number | null
-  readonly rules: string
-  readonly busyPoll: 'adaptive' | 'always' | 'off'
-  /** Microseconds. */
-  readonly busyPollUs: number
-  readonly laneSlots: number
-  /** Bytes. */
-  readonly laneBytes: number
-  /** Datagrams. */
-  readonly wakeMin: number
-  /** Microseconds. */
-  readonly wakeMaxUs: number
-  readonly xdpMode: 'auto' | 'native' | 'generic'
-  readonly xdpFrames: number
-  readonly xdpZerocopy: 'off' | 'on' | 'auto'
-  readonly xdpPreferBusyPoll: boolean
-  /** Settings of the interface while xdp runs; null: left alone. */
-  readonly napiDeferHardIrqs: number | null
-  /** Nanoseconds. */
-  readonly groFlushTimeout: number | null
-  /** Bytes. */
-  readonly packetBlockBytes: number
-  readonly packetBlocks: number
-  readonly verifyChecksum: boolean
-  readonly tpacket: 'v3' | 'v2'
-  /** Bytes. */
-  readonly packetSlotBytes: number
-  readonly fanout: 'rules' | 'hash' | 'lb' | 'cpu' | 'rollover' | 'rnd' | 'qm' | 'cbpf' | 'ebpf'
-  readonly fanoutFlags: readonly ('rollover' | 'defrag' | 'uniqueid' | 'ignore_outgoing')[]
-  readonly socketTimestamps: 'pass' | 'kernel'
-  /** Bytes. */
-  readonly socketRcvbuf: number
-}
+export type { EngineConfig as EngineConfigJson } from '../generated/contract.js'
 
 /** What a worker needs to know. */
 export interface WorkersConfig {
@@ -106,7 +63,7 @@ export interface Setting {
 /** Everything one start of the service is told. Frozen all the way down. */
 export interface Config {
   readonly node: string
-  readonly engine: EngineConfigJson
+  readonly engine: EngineConfig
   readonly workers: WorkersConfig
   readonly publisher: PublisherConfig
   /** null: no HTTP server. */

@@ -1,25 +1,7 @@
+import type { LaneLayout, QueueLayout } from '../generated/contract.js'
 import { LAYOUT } from '../generated/layout.js'
 
-/** Where one lane lies inside its queue's SharedArrayBuffer; all offsets and sizes in bytes. */
-export interface LanePlan {
-  /** Index of the receive thread that fills this lane. */
-  readonly thread: number
-  readonly controlOffset: number
-  readonly descriptorsOffset: number
-  /** Descriptors in the ring, a power of two. */
-  readonly slots: number
-  readonly payloadOffset: number
-  /** Payload bytes in the slab, a power of two. */
-  readonly payloadBytes: number
-}
-
-/** Where things lie in one queue's memory, computed by Rust. */
-export interface QueuePlan {
-  readonly bytes: number
-  /** Queue control block, LAYOUT.queueControlBytes long. */
-  readonly controlOffset: number
-  readonly lanes: readonly LanePlan[]
-}
+export type { LaneLayout as LanePlan, QueueLayout as QueuePlan } from '../generated/contract.js'
 
 /**
  * Consumer's side of a lane: the ring between one receive thread and this queue. Indices run freely and wrap at 2^32;
@@ -36,7 +18,7 @@ export class Lane {
   readonly #words: Int32Array
   #next: number
 
-  constructor(memory: SharedArrayBuffer, plan: LanePlan) {
+  constructor(memory: SharedArrayBuffer, plan: LaneLayout) {
     this.slots = plan.slots
     this.mask = plan.slots - 1
     this.descriptors = new DataView(memory, plan.descriptorsOffset, plan.slots * LAYOUT.descriptorBytes)
@@ -72,7 +54,7 @@ export class Lane {
   }
 }
 
-/** The control words of a queue: armed flag, heartbeat, lease; see crates/millrace-core/src/lane.rs. */
-export function queueControl(memory: SharedArrayBuffer, plan: QueuePlan): Int32Array {
+/** The control words of a queue: armed flag, heartbeat, lease; see crates/millrace-core/src/lane/layout.rs. */
+export function queueControl(memory: SharedArrayBuffer, plan: QueueLayout): Int32Array {
   return new Int32Array(memory, plan.controlOffset, LAYOUT.queueControlBytes / 4)
 }

@@ -1,5 +1,6 @@
 import type { Config } from '../config/index.js'
 import { fromNative, MillraceError } from '../errors.js'
+import type { CompiledRules, EngineDescription } from '../generated/contract.js'
 import type { Log } from '../log.js'
 import { type Native, native } from '../native.js'
 import type { PublisherConfig } from '../publisher/config.js'
@@ -9,19 +10,6 @@ import { Generations } from '../queue/rule-names.js'
 import type { DataPlane } from './data-plane-api.js'
 import type { EngineStats, Snapshot, ThreadStats } from './statistics.js'
 import { SupervisedWorker } from './supervisor.js'
-
-interface Plan {
-  readonly queueBytes: number
-  readonly queues: number
-  readonly rules: readonly string[]
-}
-
-/** What there is to know of a rule set before it is in force. */
-interface CompiledRules {
-  /** By index. */
-  readonly names: readonly string[]
-  readonly warnings: readonly string[]
-}
 
 /** How often the main thread looks whether the receive threads are alive, ms. */
 const WATCH_MS = 1000
@@ -66,10 +54,10 @@ class NativeDataPlane implements DataPlane {
   }
 
   async #start(): Promise<void> {
-    const plan = this.#open()
-    this.#rules.add({ number: this.#generation, names: plan.rules })
+    const opened = this.#open()
+    this.#rules.add({ number: this.#generation, names: opened.rules })
     try {
-      this.#workers = Array.from({ length: plan.queues }, (_, queue) => this.#worker(plan, queue))
+      this.#workers = Array.from({ length: opened.queues }, (_, queue) => this.#worker(opened, queue))
       await Promise.all(this.#workers.map((worker) => worker.start()))
       this.#call(() => this.#addon.startEngine(this.#engine))
       this.#warn(this.#compile(this.#config.engine.rules))
@@ -132,16 +120,16 @@ class NativeDataPlane implements DataPlane {
     for (const warning of warnings) this.#log.warn({}, warning)
   }
 
-  #open(): Plan {
+  #open(): EngineDescription {
     return this.#call(() => {
       this.#engine = this.#addon.openEngine(JSON.stringify(this.#config.engine))
-      return JSON.parse(this.#addon.enginePlan(this.#engine)) as Plan
+      return JSON.parse(this.#addon.describeEngine(this.#engine)) as EngineDescription
     })
   }
 
-  #worker(plan: Plan, queue: number): SupervisedWorker {
+  #worker({ queueBytes }: EngineDescription, queue: number): SupervisedWorker {
     const { engine, workers, node, log } = this.#config
-    const memory = new SharedArrayBuffer(plan.queueBytes)
+    const memory = new SharedArrayBuffer(queueBytes)
     const layout = this.#call(() => this.#addon.attachQueue(this.#engine, queue, new Uint8Array(memory)))
     const { cpus } = workers
     const birth = {

@@ -12,6 +12,7 @@ use crate::{
 
 /// Which backend to open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum BackendChoice {
     /// xdp, then packet, then socket; each refusal is logged. Without an interface, socket.
@@ -26,6 +27,7 @@ pub enum BackendChoice {
 
 /// How a receive thread waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum BusyPoll {
     /// While traffic flows, read at a steady pace and sleep in between; without traffic block in poll(2). Spinning would
@@ -39,6 +41,7 @@ pub enum BusyPoll {
 
 /// XDP attach mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// Native, then generic.
@@ -51,6 +54,7 @@ pub enum XdpMode {
 
 /// Layout of the packet rings (packet_mmap.rst).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum Tpacket {
     /// Blocks of frames, handed over when full or after 1 ms: least work per frame.
@@ -72,6 +76,7 @@ impl Tpacket {
 
 /// Which time a datagram of the socket backend carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum Timestamps {
     /// One for the whole receive pass, read by the receive thread.
@@ -86,6 +91,7 @@ pub enum Timestamps {
 /// How the kernel spreads frames over the members of a fanout group (`PACKET_FANOUT_*`, packet(7)). All results are
 /// taken modulo the number of members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum FanoutMode {
     /// The rules, as a BPF program: a datagram goes to the member with the number of its queue.
@@ -128,6 +134,7 @@ impl FanoutMode {
 
 /// What a fanout group does besides its mode (`PACKET_FANOUT_FLAG_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum FanoutFlag {
     /// A frame whose member is full goes to another one, possibly out of order.
@@ -150,6 +157,7 @@ fn default_fanout_flags() -> Vec<FanoutFlag> {
 
 /// Whether the driver writes frames straight into the packet memory of AF_XDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum ZeroCopy {
     /// Copy mode.
@@ -163,6 +171,7 @@ pub enum ZeroCopy {
 
 /// One address and port to receive on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Listen {
     /// The address; absent: every address of both families.
@@ -170,6 +179,7 @@ pub struct Listen {
     pub address: Option<IpAddr>,
     /// Name or number of the interface that a link-local address is on (RFC 4007). Absent: [`EngineConfig::interface`].
     #[serde(default)]
+    #[cfg_attr(test, ts(optional = nullable))]
     pub scope: Option<String>,
     /// UDP port, 1..=65535.
     pub port: u16,
@@ -201,6 +211,7 @@ impl std::fmt::Display for Listen {
 
 /// A multicast group to join, on every port that can receive it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Multicast {
     /// The group.
@@ -226,6 +237,7 @@ impl std::fmt::Display for Multicast {
 
 /// Everything the engine needs to know.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EngineConfig {
     /// Backend to open.

@@ -15,6 +15,8 @@ compile_error!(
 pub mod bpf;
 pub mod capture;
 pub mod config;
+#[cfg(test)]
+mod contract;
 pub mod datagram;
 pub mod engine;
 pub mod error;

@@ -19,6 +19,7 @@ use crate::{
 ///
 /// Counters are read one after the other while threads count, so sums agree exactly only while no datagram arrives.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct EngineStats {
     /// The open backend, with what is granted now.
@@ -45,11 +46,13 @@ pub struct EngineStats {
 /// One receive thread's counts, in datagrams where nothing else is said. `received = scattered + dropped.rule +
 /// dropped.queueFull`.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct ThreadStats {
     /// Index of the thread.
     pub index: usize,
     /// Whether it reads the backend's receivers or the guard.
+    #[cfg_attr(test, ts(type = "'receive' | 'guard'"))]
     pub kind: &'static str,
     /// CPU it is pinned to, if it is.
     pub cpu: Option<usize>,
@@ -69,11 +72,14 @@ pub struct ThreadStats {
     /// Datagrams received and given to no queue, by reason.
     pub dropped: Dropped,
     /// Frames that are not a datagram for this process, by reason (`FrameDrop`). They are not in `received`.
+    #[cfg_attr(test, ts(type = "Record<string, number>"))]
     pub frames: BTreeMap<&'static str, u64>,
     /// Datagrams or frames that the kernel lost before the thread could read them, by reason; the sum is the loss. They are
     /// not in `received`.
+    #[cfg_attr(test, ts(type = "Record<string, number>"))]
     pub kernel_lost: BTreeMap<&'static str, u64>,
     /// Kernel counters that may overlap; for diagnosis only.
+    #[cfg_attr(test, ts(type = "Record<string, number>"))]
     pub kernel_notes: BTreeMap<&'static str, u64>,
     /// Wake-ups this thread sent to workers.
     pub wakeups: u64,
@@ -87,6 +93,7 @@ pub struct ThreadStats {
 
 /// One queue's counts, in datagrams.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct QueueStats {
     /// Index of the queue.
@@ -105,6 +112,7 @@ pub struct QueueStats {
 /// for this process, and with XDP on some drivers (veth) frames that the XSK counters have too, so they are for diagnosis
 /// and not part of the books.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct InterfaceStats {
     /// `rx_dropped`.

@@ -10,6 +10,7 @@ use crate::{
 
 /// What the TypeScript side needs to allocate memory, and what it shows.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct EngineDescription {
     /// Bytes of memory that each queue needs.
@@ -28,6 +29,7 @@ pub struct EngineDescription {
 
 /// What there is to know of a rule set before it is in force.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct CompiledRules {
     /// Rule names by index.
     pub names: Vec<String>,

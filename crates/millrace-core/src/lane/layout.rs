@@ -81,6 +81,7 @@ pub const LAYOUT: [(&str, usize); 25] = [
 
 /// Where one lane lies inside its queue's memory; all offsets and sizes in bytes.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct LaneLayout {
     /// Index of the receive thread that fills this lane.
@@ -99,6 +100,7 @@ pub struct LaneLayout {
 
 /// Where things lie in one queue's memory.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct QueueLayout {
     /// Bytes to allocate: what is laid out plus room to align it, because a SharedArrayBuffer is only 16-byte aligned.

@@ -4,9 +4,11 @@ use serde::Serialize;
 
 /// What the kernel granted, for the log, `/metrics` and the demo.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct BackendInfo {
     /// Name of the backend.
+    #[cfg_attr(test, ts(type = "'xdp' | 'packet' | 'socket'"))]
     pub backend: &'static str,
     /// How it receives, e.g. `native copy`, `generic copy`, `tpacket_v3 fanout cbpf`, `reuseport`.
     pub mode: String,

@@ -11,8 +11,10 @@ use crate::{
 
 /// A backend that `auto` could not open.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct RefusedBackend {
     /// Name of the backend.
+    #[cfg_attr(test, ts(type = "'xdp' | 'packet'"))]
     pub backend: &'static str,
     /// Code of the error in its stable text form, `MILLRACE_E_…`.
     pub code: &'static str,

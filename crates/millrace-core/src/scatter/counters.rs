@@ -71,6 +71,7 @@ pub struct ThreadCounters {
 /// Datagrams that a thread received and gave to no queue, by reason. These are all reasons there are: a thread's
 /// `received` is `scattered` plus the fields here.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct Dropped {
     /// By a `drop` or `sample` action.

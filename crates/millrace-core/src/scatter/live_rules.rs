@@ -87,6 +87,7 @@ pub struct RulesInForce {
 
 /// One rule's counts since the start; they go on over reloads by the rule's name. In datagrams.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct RuleStats {
     /// Name given in the rule text; otherwise `rule1`, `rule2`, … or, of the implicit last rule, `default`.

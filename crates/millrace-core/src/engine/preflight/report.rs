@@ -6,6 +6,7 @@ use crate::{error::Code, rx::BackendInfo};
 
 /// How one thing that was tried turned out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum CheckStatus {
     /// It is as it should be.
@@ -18,6 +19,7 @@ pub enum CheckStatus {
 
 /// One line of the report.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Finding {
     /// What was tried.
     pub name: String,
@@ -31,10 +33,12 @@ pub struct Finding {
 
 /// What `millrace check` found.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct PreflightReport {
     /// The lines, in the order in which things were tried.
     pub findings: Vec<Finding>,
     /// Backend that would be opened now: the configured one, or the choice of `auto`. None when there is none.
+    #[cfg_attr(test, ts(type = "'xdp' | 'packet' | 'socket' | null"))]
     pub backend: Option<&'static str>,
 }
 
