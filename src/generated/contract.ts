@@ -235,7 +235,7 @@ export type ThreadStats = {
   readonly cpu: number | null
   /** Its SCHED_FIFO priority, if it has one. */
   readonly priority: number | null
-  /** The rx queue, ring member or socket index it reads; the first one of several. */
+  /** The rx queue, ring member or socket index it reads, the first one of several; 0 for the guard. */
   readonly rxQueue: number
   /** Datagrams for this process. */
   readonly received: number
@@ -261,7 +261,7 @@ export type ThreadStats = {
   readonly kernelNotes: Readonly<Record<string, number>>
   /** Wake-ups this thread sent to workers. */
   readonly wakeups: number
-  /** Times this thread slept or blocked. */
+  /** Times this thread slept or waited for frames. A wait may end at once. */
   readonly sleeps: number
   /** Why the thread ended early. */
   readonly error: string | null

@@ -67,7 +67,7 @@ fn receive_threads_get_the_priority_asked_for_and_no_other_thread_does() {
     assert!(stats.backend.granted.contains(&("receive threads".into(), "SCHED_FIFO 7".into())), "{stats:#?}");
     let crowded = scheduling::allowed().unwrap().len() < 2;
     assert_eq!(stats.backend.degraded.len(), usize::from(crowded), "{stats:#?}");
-    assert_eq!(scheduling::fifo_priority(), None, "ours is what it was");
+    assert_eq!(scheduling::fifo_priority(), None, "the priority of this thread is what it was");
     let one_cpu = scheduling::allowed().unwrap()[..1].to_vec();
     let stats = stats_of(EngineConfig { rx_cpus: one_cpu, ..config(Some(7), "adaptive") });
     assert!(stats.threads.iter().all(|t| t.priority == Some(7)), "{stats:#?}");
@@ -138,7 +138,7 @@ fn flood(sent: &AtomicU64, done: &AtomicBool) {
     }
 }
 
-/// The calling thread is the ordinary one, on the receive thread's CPU, and so is whoever stops the engine.
+/// The calling thread is the ordinary one, on the receive thread's CPU, and it also stops the engine.
 fn turns_beside(pair: &Pair, config: EngineConfig) {
     let (cpu, others) = (config.rx_cpus[0], scheduling::allowed().unwrap());
     let (sent, done) = (AtomicU64::new(0), AtomicBool::new(false));

@@ -62,7 +62,7 @@ struct Memory(*mut u8);
 // SAFETY: nothing is read or written through it here.
 unsafe impl Send for Memory {}
 
-/// An engine in a pair's far namespace, with memory whose datagrams nobody takes.
+/// An engine in a pair's far namespace, with memory that no worker reads.
 struct Running {
     engine: Engine,
     memory: Vec<Memory>,

@@ -58,7 +58,7 @@ pub struct ThreadStats {
     pub cpu: Option<usize>,
     /// Its SCHED_FIFO priority, if it has one.
     pub priority: Option<u8>,
-    /// The rx queue, ring member or socket index it reads; the first one of several.
+    /// The rx queue, ring member or socket index it reads, the first one of several; 0 for the guard.
     pub rx_queue: u16,
     /// Datagrams for this process.
     pub received: u64,
@@ -83,7 +83,7 @@ pub struct ThreadStats {
     pub kernel_notes: BTreeMap<&'static str, u64>,
     /// Wake-ups this thread sent to workers.
     pub wakeups: u64,
-    /// Times this thread slept or blocked.
+    /// Times this thread slept or waited for frames. A wait may end at once.
     pub sleeps: u64,
     /// Why the thread ended early.
     pub error: Option<String>,

@@ -9,20 +9,20 @@ use serde::Serialize;
 pub(super) const ALIGN: usize = 64;
 
 /// Bytes of the queue control block.
-pub const QUEUE_CONTROL_BYTES: usize = 128;
+pub(super) const QUEUE_CONTROL_BYTES: usize = 128;
 /// u32: 1 while the worker sleeps and wants a wake-up.
 pub const ARMED_OFFSET: usize = 0;
 /// u32: the worker adds 1 every 250 ms (`HEARTBEAT_MS` in src/worker/main.ts) while its event loop turns.
-pub const HEARTBEAT_OFFSET: usize = 4;
+const HEARTBEAT_OFFSET: usize = 4;
 /// u32: lane whose batch is in the handler right now, plus one; 0 when none.
-pub const LEASED_LANE_OFFSET: usize = 8;
+const LEASED_LANE_OFFSET: usize = 8;
 /// u32: number of datagrams in that batch.
-pub const LEASED_COUNT_OFFSET: usize = 12;
+const LEASED_COUNT_OFFSET: usize = 12;
 /// u32: index of the batch's first datagram, which was the lane's tail when the worker took the batch.
-pub const LEASED_START_OFFSET: usize = 16;
+const LEASED_START_OFFSET: usize = 16;
 /// Bytes of a lane control block. Each side has a pair of cache lines to itself, because processors prefetch adjacent
 /// lines together.
-pub const LANE_CONTROL_BYTES: usize = 256;
+const LANE_CONTROL_BYTES: usize = 256;
 /// u32: number of datagrams the producer has published.
 pub const HEAD_OFFSET: usize = 0;
 /// u32: number of datagrams the consumer has released.
@@ -31,7 +31,7 @@ pub const TAIL_OFFSET: usize = 128;
 /// One datagram's descriptor: one cache line, integers in little-endian byte order, addresses in network byte order.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub struct Descriptor {
+pub(super) struct Descriptor {
     pub(super) payload_offset: u32,
     pub(super) length: u16,
     pub(super) flags: u16,

@@ -29,7 +29,7 @@ impl QueueMemory {
     ///
     /// # Safety
     /// `base` must point to `length` zeroed bytes that stay valid, and are used for nothing but this queue, for as long as
-    /// the returned value or any [`super::LaneProducer`] made from it lives.
+    /// the returned value or any `LaneProducer` made from it lives.
     pub unsafe fn new(base: *mut u8, length: usize, layout: QueueLayout) -> Option<Arc<Self>> {
         let base = NonNull::new(base)?;
         if length < layout.bytes {
@@ -58,7 +58,7 @@ impl QueueMemory {
     }
 
     /// True when the worker sleeps; clears the flag, so that exactly one caller wins the right to wake it.
-    pub fn disarm(&self) -> bool {
+    pub(crate) fn disarm(&self) -> bool {
         self.is_armed()
             && self
                 .word(self.layout.control_offset + ARMED_OFFSET)
@@ -67,13 +67,13 @@ impl QueueMemory {
     }
 
     /// True when the worker sleeps and wants a wake-up.
-    pub fn is_armed(&self) -> bool {
+    pub(crate) fn is_armed(&self) -> bool {
         self.word(self.layout.control_offset + ARMED_OFFSET).load(Ordering::Acquire) == 1
     }
 
     /// Datagrams published and not yet released, over all lanes. A lane whose worker wrote an impossible tail counts as
     /// full.
-    pub fn depth(&self) -> u64 {
+    pub(crate) fn depth(&self) -> u64 {
         let lane = |l: &LaneLayout| {
             let head = self.word(l.control_offset + HEAD_OFFSET).load(Ordering::Relaxed);
             let tail = self.word(l.control_offset + TAIL_OFFSET).load(Ordering::Relaxed);
@@ -83,7 +83,7 @@ impl QueueMemory {
     }
 
     /// Descriptors of all lanes: the most datagrams they hold, provided that the payloads fit the slabs.
-    pub fn capacity(&self) -> u64 {
+    pub(crate) fn capacity(&self) -> u64 {
         self.layout.lanes.iter().map(|l| u64::from(l.slots)).sum()
     }
 }

@@ -18,9 +18,6 @@ mod layout;
 mod memory;
 mod producer;
 
-pub use layout::{
-    ARMED_OFFSET, Descriptor, HEAD_OFFSET, HEARTBEAT_OFFSET, LANE_CONTROL_BYTES, LAYOUT, LEASED_COUNT_OFFSET,
-    LEASED_LANE_OFFSET, LEASED_START_OFFSET, LaneLayout, QUEUE_CONTROL_BYTES, QueueLayout, TAIL_OFFSET,
-};
+pub use layout::{ARMED_OFFSET, HEAD_OFFSET, LAYOUT, LaneLayout, QueueLayout, TAIL_OFFSET};
 pub use memory::QueueMemory;
-pub use producer::{Classification, LaneProducer};
+pub(crate) use producer::{Classification, LaneProducer};

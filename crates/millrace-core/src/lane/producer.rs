@@ -10,7 +10,7 @@ use crate::datagram::Datagram;
 
 /// The producer's side of a lane. All of its own indices are private; only the published head is shared.
 #[derive(Debug)]
-pub struct LaneProducer {
+pub(crate) struct LaneProducer {
     memory: Arc<QueueMemory>,
     layout: LaneLayout,
     /// Index of the next datagram to write.
@@ -31,15 +31,15 @@ pub struct LaneProducer {
 
 /// How the rules classified a datagram, for its descriptor.
 #[derive(Debug, Clone, Copy)]
-pub struct Classification {
+pub(crate) struct Classification {
     /// Index of the rule that matched.
-    pub rule: u16,
+    pub(crate) rule: u16,
     /// The 32-bit key that the rule's action reduced or hashed; 0 where it has none.
-    pub key: u32,
+    pub(crate) key: u32,
     /// CPU of the receive thread.
-    pub cpu: u16,
+    pub(crate) cpu: u16,
     /// Generation of the rules that `rule` is an index into, modulo 2^16.
-    pub generation: u16,
+    pub(crate) generation: u16,
 }
 
 impl LaneProducer {
@@ -50,7 +50,7 @@ impl LaneProducer {
     ///
     /// # Panics
     /// When the layout has no lane for `thread`.
-    pub unsafe fn new(memory: &Arc<QueueMemory>, thread: usize) -> Self {
+    pub(crate) unsafe fn new(memory: &Arc<QueueMemory>, thread: usize) -> Self {
         let layout = memory.layout().lanes[thread];
         let head = memory.word(layout.control_offset + HEAD_OFFSET).load(Ordering::Acquire);
         LaneProducer {
@@ -68,7 +68,7 @@ impl LaneProducer {
     /// Copies a datagram in, without telling the consumer yet. False when the lane is full, or the payload has more than
     /// 65,535 bytes, which UDP does not allow.
     #[inline]
-    pub fn push(&mut self, d: &Datagram<'_>, classification: Classification) -> bool {
+    pub(crate) fn push(&mut self, d: &Datagram<'_>, classification: Classification) -> bool {
         let Ok(length) = u16::try_from(d.payload.len()) else { return false };
         let Some((offset, need)) =
             self.find_room(u32::from(length)).or_else(|| self.find_room_after_refresh(length))
@@ -149,7 +149,7 @@ impl LaneProducer {
 
     /// Makes everything pushed visible to the consumer. Returns how many datagrams that was.
     #[inline]
-    pub fn publish(&mut self) -> u32 {
+    pub(crate) fn publish(&mut self) -> u32 {
         let fresh = self.head.wrapping_sub(self.published);
         if fresh > 0 {
             self.published = self.head;
@@ -160,7 +160,7 @@ impl LaneProducer {
 
     /// Datagrams published and not yet released.
     #[inline]
-    pub fn pending(&mut self) -> u32 {
+    pub(crate) fn pending(&mut self) -> u32 {
         self.refresh();
         self.published.wrapping_sub(self.tail)
     }

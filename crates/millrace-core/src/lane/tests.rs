@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     datagram::{Addr, Timestamp},
-    lane::{QUEUE_CONTROL_BYTES, QueueLayout},
+    lane::layout::{QUEUE_CONTROL_BYTES, QueueLayout},
 };
 
 /// Zeroed, 64-byte aligned memory that outlives the test's producers, as a SharedArrayBuffer would.

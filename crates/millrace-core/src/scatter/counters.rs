@@ -54,13 +54,13 @@ pub struct ThreadCounters {
     pub frames: [Counter; FrameDrop::COUNT],
     /// Wake-ups this thread sent to workers.
     pub wakeups: Counter,
-    /// Times this thread slept or blocked.
+    /// Times this thread slept or waited for frames. A wait may end at once.
     pub sleeps: Counter,
     /// Whether the thread runs on the CPU it was given.
     pub pinned: AtomicBool,
     /// The thread's SCHED_FIFO priority, as read back from the kernel; 0 under another policy.
     pub priority: AtomicU8,
-    /// The kernel's own counters, read every 250 to 350 ms and at the end.
+    /// The kernel's own counters, read about every 250 ms (up to 100 ms later by an idle thread) and at the end.
     pub kernel: Mutex<KernelCounters>,
     /// Why the thread ended early.
     pub error: Mutex<Option<String>>,

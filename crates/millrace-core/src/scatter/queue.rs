@@ -12,7 +12,7 @@ pub struct Queue {
     /// The memory with the queue's lanes.
     pub memory: Arc<QueueMemory>,
     /// The wake-up of the queue's worker, while one is attached. The lock makes detaching wait for a wake-up in progress.
-    pub wake: Mutex<Option<Wake>>,
+    wake: Mutex<Option<Wake>>,
 }
 
 impl Queue {
@@ -22,7 +22,7 @@ impl Queue {
     }
 
     /// Attaches a worker's wake-up, or detaches it with `None`; when it returns, the old one is no longer in use.
-    pub fn set_wake(&self, wake: Option<Wake>) {
+    pub(crate) fn set_wake(&self, wake: Option<Wake>) {
         *self.wake.lock().unwrap_or_else(PoisonError::into_inner) = wake;
     }
 
