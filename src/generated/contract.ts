@@ -351,3 +351,98 @@ export type Finding = {
 
 /** How one thing that was tried turned out. */
 export type CheckStatus = 'ok' | 'degraded' | 'missing'
+
+/** What a rule set compiles to: `millrace rules check`. */
+export type RulesReport = {
+  /** How many rules, from the first on, the XDP program drops by itself. */
+  readonly earlyDrops: number
+  readonly rules: readonly RuleText[]
+  readonly targets: Translations
+  readonly warnings: readonly string[]
+}
+
+/** Name and canonical text of a rule. */
+export type RuleText = {
+  readonly name: string
+  readonly text: string
+}
+
+/** Whether each kind of kernel program can be made. */
+export type Translations = {
+  /** eBPF for a fanout group. */
+  readonly ebpf: Translation
+  /** Classic BPF for a fanout group. */
+  readonly fanout: Translation
+  /** Classic BPF for a SO_REUSEPORT group of one socket for each queue. */
+  readonly reuseport: Translation
+}
+
+/** The result of one translation. */
+export type Translation = { readonly instructions: number } | { readonly rule: string; readonly why: string }
+
+/** What becomes of one datagram, and why: `millrace rules explain --hex`. */
+export type Explanation = {
+  /** The rules that were tried, in order; the last of them decided. */
+  readonly trials: readonly RuleTrace[]
+  /** What it decided. */
+  readonly verdict: ExplainedVerdict
+}
+
+/** A verdict, without the rule, which is the last of `Explanation::trials`. */
+export type ExplainedVerdict =
+  | { readonly key: number; readonly queue: number; readonly spill: readonly [number, number] | null }
+  | { readonly drop: boolean }
+
+/** What became of one rule when it was tried on a datagram. */
+export type RuleTrace = {
+  /** Name of the rule. */
+  readonly name: string
+  /** What became of it. */
+  readonly outcome: Outcome
+  /** Index of the rule. */
+  readonly rule: number
+  /** Canonical text of the rule. */
+  readonly text: string
+  /** What the rule read last, and so what its outcome depends on; empty where it reads nothing. */
+  readonly why: string
+}
+
+/** What became of one rule. */
+export type Outcome = 'matched' | 'false' | 'beyond' | 'kept'
+
+/** What a rule set decided about the packets of a capture. It serializes to the JSON of `millrace rules explain --pcap --json`. */
+export type CaptureSummary = {
+  readonly packets: number
+  readonly datagrams: number
+  /** Packets that are not a whole UDP datagram, by reason. */
+  readonly frames: Readonly<Record<string, number>>
+  /** Datagrams by queue. */
+  readonly queues: readonly number[]
+  readonly rules: readonly RuleCount[]
+  /** The datagrams of the fullest queue, as a multiple of the mean of all queues; 0 without datagrams. */
+  readonly skew: number
+  /** The keys with the most datagrams, in falling order. */
+  readonly heaviest: readonly KeyCount[]
+  /** Number of different keys; a lower bound when `keysCut`. */
+  readonly keys: number
+  /** There were more keys than are counted. */
+  readonly keysCut: boolean
+  /** The file ends in the middle of a packet. */
+  readonly truncated: boolean
+}
+
+/** Datagrams of one rule. */
+export type RuleCount = {
+  readonly name: string
+  readonly text: string
+  readonly matched: number
+  readonly dropped: number
+}
+
+/** Datagrams of one key: the number that `mod` reduces (its lower 32 bits) or the hash. */
+export type KeyCount = {
+  readonly rule: string
+  readonly key: number
+  readonly queue: number
+  readonly datagrams: number
+}

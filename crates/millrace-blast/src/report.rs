@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Sizes, Via};
+use crate::config::{Sizes, Via};
 
 /// Sends the kernel refused. Each was tried again; none is counted as sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub struct Gap {
 
 /// The account of a run. Sent are exactly the numbers `first .. next`, without those in `unsent`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct RunReport {
     /// As given.
     pub target: String,
     /// Path taken.
@@ -97,7 +97,7 @@ impl fmt::Display for Progress {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut row = |name: &str, value: String| writeln!(f, "{name:<22}{value}");
         row("target", format!("{} via {} on {}", self.target, self.via, self.interface))?;

@@ -124,5 +124,5 @@ fn long_rule_sets_jump_far_and_too_long_ones_are_refused() {
         }
     }
     let too_long = set(2000).to_cbpf(CbpfTarget::Fanout).unwrap_err();
-    assert!(too_long.why.contains("4096"), "{too_long}");
+    assert!(too_long.reason.contains("4096"), "{too_long}");
 }

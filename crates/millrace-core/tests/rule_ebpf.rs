@@ -40,7 +40,7 @@ fn a_program_too_long_for_its_jumps_is_refused() {
     let rules: Vec<String> =
         (0..4000).map(|i| format!("u8[{i}] == 1 and u8[{}] in {{2, 9}} => hash(flow)", i + 1)).collect();
     let e = compile(&rules.join("\n"), 2).to_ebpf().unwrap_err();
-    assert!(e.why.contains("too long"), "{e}");
+    assert!(e.reason.contains("too long"), "{e}");
 }
 
 #[test]

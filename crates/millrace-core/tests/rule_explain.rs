@@ -7,7 +7,7 @@ use std::{fs, path::PathBuf};
 use millrace_core::{
     capture,
     packet::build::Frame,
-    rule::{Explainer, Outcome, RuleSet},
+    rule::{CbpfTarget, Explainer, Outcome, RuleSet, command},
 };
 use rule_support::{QUEUES, Random, Rules, Sample};
 
@@ -45,7 +45,7 @@ fn reasons() {
     let sample = Sample { payload: vec![2, 3, 4], ..Sample::random(&mut Random(1)) };
     let sample = Sample { src: "10.0.0.1".parse().unwrap(), ..sample };
     let (_, trials) = explainer.explain(&sample.facts(), &mut explainer.rules().state(0));
-    let said: Vec<(Outcome, &str)> = trials.iter().map(|t| (t.outcome, t.why.as_str())).collect();
+    let said: Vec<(Outcome, &str)> = trials.iter().map(|t| (t.outcome, t.reason.as_str())).collect();
     assert_eq!(
         said,
         [
@@ -129,7 +129,7 @@ fn captures_of_both_formats_count_the_same() {
     packets.push(like.bytes(b"xxxx")[..20].to_vec());
     for (name, bytes) in [("a.pcap", pcap(&packets)), ("b.pcapng", pcapng(&packets))] {
         let file = Scratch::new(name, &bytes);
-        let report = capture::analyse(&rules, 4, &file.0).unwrap();
+        let report = capture::summarize(&rules, 4, &file.0).unwrap();
         assert_eq!((report.packets, report.datagrams), (20_003, 20_001), "{name}");
         assert_eq!(report.queues, [0, 5_000, 10_000, 5_000]);
         assert_eq!((report.rules[0].dropped, report.rules[1].matched), (1, 20_000));
@@ -141,27 +141,28 @@ fn captures_of_both_formats_count_the_same() {
         assert_eq!((report.frames["foreign"], report.frames["malformed"]), (1, 1));
 
         let cut = Scratch::new(&format!("cut-{name}"), &bytes[..bytes.len() - 5]);
-        let report = capture::analyse(&rules, 4, &cut.0).unwrap();
+        let report = capture::summarize(&rules, 4, &cut.0).unwrap();
         assert!(report.truncated && report.packets == 20_002, "{name}: {}", report.packets);
     }
     let garbage = Scratch::new("garbage", b"this is no capture, but a text that is long enough");
-    let e = capture::analyse(&rules, 4, &garbage.0).unwrap_err().to_string();
+    let e = capture::summarize(&rules, 4, &garbage.0).unwrap_err().to_string();
     assert!(e.contains("neither pcap nor pcapng") && e.len() < 300, "{e}");
     assert!(
-        capture::analyse(&rules, 4, "/nonexistent".as_ref()).unwrap_err().message.contains("No such file")
+        capture::summarize(&rules, 4, "/nonexistent".as_ref()).unwrap_err().message.contains("No such file")
     );
 }
 
 #[test]
 fn dumps_show_every_instruction() {
-    let set = RuleSet::compile("u8[0] == 1 and sport in 1..9 => queue(1)\nmod(u16le[2])", 3).unwrap();
-    let text = set.dump_cbpf(millrace_core::rule::CbpfTarget::Fanout).unwrap();
-    assert_eq!(text.lines().count(), set.to_cbpf(millrace_core::rule::CbpfTarget::Fanout).unwrap().len());
+    let rules = "u8[0] == 1 and sport in 1..9 => queue(1)\nmod(u16le[2])";
+    let set = RuleSet::compile(rules, 3).unwrap();
+    let text = command::dump(rules, 3, "cbpf").unwrap();
+    assert_eq!(text.lines().count(), set.to_cbpf(CbpfTarget::Fanout).unwrap().len());
     assert!(
         text.contains("ldxb     4*([0x0]&0xf)") && text.contains("ret      a") && !text.contains('?'),
         "{text}"
     );
-    assert!(set.dump_program().contains("Range"));
+    assert!(command::dump(rules, 3, "program").unwrap().contains("Range"));
 }
 
 /// Numbers go up by an instruction's length, and every jump leads to one of them.
@@ -183,8 +184,9 @@ fn numbered(text: &str, words: usize) {
 
 #[test]
 fn ebpf_is_shown_as_mnemonics() {
-    let set = RuleSet::compile("u8[0] == 1 => queue(1)\nmod(u16le[2])", 3).unwrap();
-    let text = set.dump_ebpf().unwrap();
+    let rules = "u8[0] == 1 => queue(1)\nmod(u16le[2])";
+    let set = RuleSet::compile(rules, 3).unwrap();
+    let text = command::dump(rules, 3, "ebpf").unwrap();
     numbered(&text, set.to_ebpf().unwrap().len());
     assert!(text.starts_with("   0: mov64 r6, r1\n   1: ja goto "), "{text}");
     for part in ["call bpf_skb_load_bytes_relative", ", 0x1 goto ", "exit"] {
@@ -201,6 +203,6 @@ fn ebpf_is_shown_as_mnemonics() {
         "u8[0] <= u8[1] => queue(0); u8[2] > u8[3] => queue(1); u8[4] != u8[5] => queue(2)",
     ] {
         let set = RuleSet::compile(rules, 3).unwrap();
-        numbered(&set.dump_ebpf().unwrap(), set.to_ebpf().unwrap().len());
+        numbered(&command::dump(rules, 3, "ebpf").unwrap(), set.to_ebpf().unwrap().len());
     }
 }

@@ -17,7 +17,7 @@ use std::{
 
 use millrace_core::{
     config::EngineConfig,
-    engine::{self, CompiledRules, Engine, preflight},
+    engine::{self, Engine, preflight},
     error::{Code, Error},
     lane::LAYOUT,
 };
@@ -164,12 +164,6 @@ pub fn close_engine(handle: u32) {
     }
     // At thread exit the thread-local may be gone already, and with it the arrays.
     let _ = MEMORY.try_with(|m| m.borrow_mut().remove(&handle));
-}
-
-/// Compiles a rule set for a number of queues: `CompiledRules`. Throws what is wrong with it.
-#[napi]
-pub fn compile_rules(text: String, queues: u32) -> Result<String> {
-    json(&CompiledRules::new(&text, queues).map_err(error)?)
 }
 
 /// CPUs this thread may run on.

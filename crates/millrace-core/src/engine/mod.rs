@@ -16,5 +16,5 @@ mod receive_thread;
 
 pub use books::{EngineStats, InterfaceStats, QueueStats, ThreadStats};
 pub use cpus::{allowed_cpus, pin_thread};
-pub use description::{CompiledRules, EngineDescription};
+pub use description::EngineDescription;
 pub use life_cycle::Engine;

@@ -8,7 +8,8 @@ mod reach;
 mod recipes;
 mod reference;
 
-use super::*;
+use super::{Facts, RuleSet, RuleState, Verdict, hash, parse, program};
+use crate::error::Code;
 
 /// Facts around a payload: 10.1.2.3:5000 → 192.0.2.1:6000, rx queue 3, CPU 5.
 fn facts(payload: &[u8]) -> Facts<'_> {

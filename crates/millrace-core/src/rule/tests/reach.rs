@@ -1,6 +1,6 @@
 //! Rules that can never match: what the checker says is true, and where it should see something it does.
 
-use super::super::report::Report;
+use super::super::diagnostics::Diagnostics;
 use super::reference::{Memory, decide};
 use super::*;
 use proptest::prelude::*;
@@ -185,7 +185,7 @@ proptest! {
         if flagged.is_empty() {
             return Ok(());
         }
-        let tree = parse::parse(&text, &mut Report::default());
+        let tree = parse::parse(&text, &mut Diagnostics::default());
         let mut memory = Memory::default();
         let mut state = seed;
         let mut draw = |from: &[u8]| {
@@ -217,7 +217,7 @@ proptest! {
             })
             .collect();
         let text = rules.join("\n");
-        let tree = parse::parse(&text, &mut Report::default());
+        let tree = parse::parse(&text, &mut Diagnostics::default());
         let reached: BTreeSet<usize> =
             (0..=255).map(|b| decide(&tree, 8, &facts(&[b]), &mut Memory::default()).0).collect();
         let never: BTreeSet<usize> = (0..rules.len()).filter(|rule| !reached.contains(rule)).collect();
