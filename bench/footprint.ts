@@ -4,7 +4,7 @@ import type { Command } from 'commander'
 import { blast } from '../rig/blast.js'
 import { scene } from '../rig/scene.js'
 import { loadConfig } from '../src/config/index.js'
-import { memoryBound } from '../src/config/memory.js'
+import { memoryBound } from './memory-bound.js'
 import { cpuMicros } from './process.js'
 
 /** Adds `footprint` to the bench's command line. */

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { type Config, ConfigError, loadConfig, redactedConfig, settingsTable } from '../src/config/index.js'
-import { distance, isServiceLink } from '../src/config/names.js'
 import { readRules, rulesFileName } from '../src/config/rules-text.js'
+import { distance, isServiceLink } from '../src/config/unknown-variables.js'
 import { VARIABLES, type VariableName } from '../src/config/variables.js'
 import { exitStatus, fromNative, MillraceError } from '../src/errors.js'
 

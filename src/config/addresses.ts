@@ -1,5 +1,5 @@
 import { isIP, isIPv6 } from 'node:net'
-import { type Kind, range, Unfit, within } from './kinds.js'
+import { type Kind, range, Unfit, within } from './value-types.js'
 
 /** An address and port to receive on, as the Rust side takes it. */
 export interface Listen {

@@ -7,7 +7,7 @@ export type {
   Setting,
   WorkersConfig,
 } from './config.js'
-export { type Facts, readFacts } from './facts.js'
+export { type Facts, readFacts } from './host-info.js'
 export { loadConfig } from './load.js'
 export { ConfigError, type Problem } from './problems.js'
 export { helpText, redactedConfig, referenceMarkdown, settingsTable } from './reference.js'

@@ -1,5 +1,5 @@
-import type { Check } from './check.js'
 import type { NatsConfig } from './config.js'
+import type { Check } from './validate.js'
 
 /** How to reach NATS; checks that credentials do not contradict each other. */
 export function natsConfig(check: Check): NatsConfig {

@@ -1,7 +1,7 @@
 import { type TSchema, Type } from '@sinclair/typebox'
 import { envSchema } from 'env-schema'
-import { Unfit } from './kinds.js'
 import { type Problem, shown } from './problems.js'
+import { Unfit } from './value-types.js'
 import { ENTRIES, VARIABLES, type Values, type VariableName } from './variables.js'
 
 // Each property is text that the keyword `millrace` reads by the kind of its variable. JSON Schema's own coercion is not

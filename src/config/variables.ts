@@ -1,6 +1,16 @@
 import { httpAddress, listenList, multicastList } from './addresses.js'
-import { boolean, choice, choices, cpuList, integer, type Kind, powerOfTwo, size, text } from './kinds.js'
-import { natsServers, subject } from './nats-names.js'
+import { natsServers, subject } from './nats-values.js'
+import {
+  boolean,
+  choice,
+  choices,
+  cpuList,
+  integer,
+  type Kind,
+  powerOfTwo,
+  size,
+  text,
+} from './value-types.js'
 
 /** Headings of the reference, in its order. */
 export const GROUPS = {

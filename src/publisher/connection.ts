@@ -1,6 +1,6 @@
 import { connect, Events, type NatsConnection, type Status } from 'nats'
 import type { ErrorCode } from '../errors.js'
-import type { HandlerLog } from '../handler.js'
+import type { HandlerLog } from '../queue/handler.js'
 import type { ResolvedConfig } from './config.js'
 import { connectionOptions } from './options.js'
 

@@ -1,6 +1,6 @@
 import type { NatsConnection } from 'nats'
-import type { HandlerLog } from '../handler.js'
 import type { Counters } from '../queue/counters.js'
+import type { HandlerLog } from '../queue/handler.js'
 import type { Chunk, ChunkPool } from './chunk.js'
 import type { ResolvedConfig } from './config.js'
 import { Connection } from './connection.js'

@@ -5,9 +5,9 @@ import { native } from '../native.js'
 import { Publisher } from '../publisher/publisher.js'
 import { Counters } from '../queue/counters.js'
 import { Lane, queueControl } from '../queue/lane.js'
-import type { DrainRequest, WorkerBirth, WorkerReport } from '../queue/messages.js'
 import { RuleNames } from '../queue/rule-names.js'
 import { loadHandler } from './load-handler.js'
+import type { DrainRequest, WorkerBirth, WorkerReport } from './protocol.js'
 import { Pump } from './pump.js'
 
 /** How often a worker shows that its event loop turns, ms. */

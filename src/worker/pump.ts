@@ -1,7 +1,7 @@
 import { LAYOUT } from '../generated/layout.js'
-import type { Handler, Out } from '../handler.js'
 import { Batch } from '../queue/batch.js'
 import type { Counters } from '../queue/counters.js'
+import type { Handler, Out } from '../queue/handler.js'
 import type { Lane } from '../queue/lane.js'
 import type { RuleNames } from '../queue/rule-names.js'
 

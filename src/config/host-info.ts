@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { availableParallelism, hostname } from 'node:os'
-import { cpuList } from './kinds.js'
+import { cpuList } from './value-types.js'
 
 /** What the configuration depends on besides the environment. */
 export interface Facts {

@@ -1,4 +1,4 @@
-import type { Batch } from './queue/batch.js'
+import type { Batch } from './batch.js'
 
 /** Where a handler's results go. Each call counts as one emitted result per datagram, payload or value. */
 export interface Out {

@@ -1,4 +1,4 @@
-import type { EngineConfigJson, PublisherConfig } from './config.js'
+import type { EngineConfigJson, PublisherConfig } from '../src/config/index.js'
 
 const MiB = 1024 * 1024
 

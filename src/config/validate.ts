@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { type ErrorCode, fromNative } from '../errors.js'
-import type { Facts } from './facts.js'
+import type { Facts } from './host-info.js'
 import { type Problem, shown } from './problems.js'
 import { readRules, rulesFileName } from './rules-text.js'
 import type { Values, VariableName } from './variables.js'

@@ -1,7 +1,7 @@
 import type { MessagePort } from 'node:worker_threads'
 import type { PublisherConfig } from '../publisher/config.js'
-import type { QueuePlan } from './lane.js'
-import type { Generation } from './rule-names.js'
+import type { QueuePlan } from '../queue/lane.js'
+import type { Generation } from '../queue/rule-names.js'
 
 /** What a worker is born with (workerData). */
 export interface WorkerBirth {

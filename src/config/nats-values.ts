@@ -1,4 +1,4 @@
-import { type Kind, Unfit } from './kinds.js'
+import { type Kind, Unfit } from './value-types.js'
 
 /** NATS servers, and what their URLs say about credentials and TLS. */
 export interface NatsServers {

@@ -1,4 +1,4 @@
-import { defineHandler } from '../handler.js'
+import { defineHandler } from '../queue/handler.js'
 
 /** The default handler: everything goes on, in the configured format. */
 export default defineHandler({
