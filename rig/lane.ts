@@ -1,6 +1,6 @@
 import { LAYOUT } from '../src/generated/layout.js'
 import { Batch } from '../src/queue/batch.js'
-import { Lane, type LanePlan, type QueuePlan } from '../src/queue/lane.js'
+import { Lane, type LaneLayout, type QueueLayout } from '../src/queue/lane.js'
 
 /** A datagram to put into a lane. */
 export interface Put {
@@ -20,7 +20,7 @@ export interface Put {
 export class FakeLane {
   readonly lane: Lane
   readonly batch: Batch
-  readonly #plan: LanePlan
+  readonly #plan: LaneLayout
   readonly #view: DataView
   readonly #bytes: Uint8Array
   readonly #words: Int32Array
@@ -35,7 +35,7 @@ export class FakeLane {
     slots = 1024,
     payloadBytes = 1 << 20,
     start = 0,
-    place?: { memory: SharedArrayBuffer; plan: LanePlan },
+    place?: { memory: SharedArrayBuffer; plan: LaneLayout },
   ) {
     const own = LAYOUT.laneControlBytes + slots * LAYOUT.descriptorBytes + payloadBytes
     const memory = place?.memory ?? new SharedArrayBuffer(own)
@@ -88,7 +88,7 @@ export class FakeLane {
 
   /** The batch of all datagrams put and not yet released. */
   take(limit = Number.POSITIVE_INFINITY): Batch {
-    this.batch.point(this.lane, this.lane.first, this.lane.ready(limit))
+    this.batch.point(this.lane, this.lane.firstSlot, this.lane.ready(limit))
     return this.batch
   }
 
@@ -107,7 +107,7 @@ export function fakeQueue(count: number) {
   const ring = slots * LAYOUT.descriptorBytes
   const descriptors = LAYOUT.queueControlBytes + count * LAYOUT.laneControlBytes
   const slabs = descriptors + count * ring
-  const plan: QueuePlan = {
+  const plan: QueueLayout = {
     bytes: slabs + count * payloadBytes,
     controlOffset: 0,
     lanes: Array.from({ length: count }, (_, thread) => ({

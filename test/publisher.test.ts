@@ -9,7 +9,7 @@ import { freePort } from '../rig/ports.js'
 import { countDatagrams, decode } from '../src/decode.js'
 import type { PublisherConfig } from '../src/publisher/config.js'
 import { Publisher } from '../src/publisher/publisher.js'
-import { Counters } from '../src/queue/counters.js'
+import { Counters, droppedResults } from '../src/queue/counters.js'
 
 t.setTimeout(120_000)
 
@@ -50,12 +50,7 @@ async function rig(t: Test, url: string, config: Partial<PublisherConfig> = {}) 
     get readyCalls() {
       return ready
     },
-    dropped: () =>
-      counters.get('droppedDisconnected') +
-      counters.get('droppedUnconfirmed') +
-      counters.get('droppedOversize') +
-      counters.get('droppedOverrun') +
-      counters.get('droppedShutdown'),
+    dropped: () => droppedResults(counters.snapshot()),
     /** The books: emitted = confirmed + Σ dropped + in flight. */
     balance(what: string) {
       const rest = counters.get('emitted') - counters.get('confirmed') - this.dropped()

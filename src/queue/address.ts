@@ -1,4 +1,4 @@
-import { addressText } from './batch.js'
+import { addressText } from './address-text.js'
 
 const SLOTS = 4096
 const SLOT_BYTES = 64

@@ -4,7 +4,7 @@ import type { Log } from '../log.js'
 import { type Native, native } from '../native.js'
 import type { PublisherConfig } from '../publisher/config.js'
 import { Counters } from '../queue/counters.js'
-import type { QueuePlan } from '../queue/lane.js'
+import type { QueueLayout } from '../queue/lane.js'
 import { Generations } from '../queue/rule-names.js'
 import type { DataPlane } from './data-plane-api.js'
 import type { EngineStats, Snapshot, ThreadStats } from './statistics.js'
@@ -149,7 +149,7 @@ class NativeDataPlane implements DataPlane {
       queue,
       queues: engine.queues,
       memory,
-      plan: JSON.parse(layout) as QueuePlan,
+      layout: JSON.parse(layout) as QueueLayout,
       counters: new SharedArrayBuffer(Counters.BYTES),
       node,
       handler: workers.handler,

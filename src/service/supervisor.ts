@@ -4,7 +4,7 @@ import { LAYOUT } from '../generated/layout.js'
 import { Counters } from '../queue/counters.js'
 import { queueControl } from '../queue/lane.js'
 import type { Generation, Generations } from '../queue/rule-names.js'
-import type { WorkerBirth, WorkerReport } from '../worker/protocol.js'
+import type { WorkerData, WorkerMessage } from '../worker/protocol.js'
 import { recoverQueue } from './recovery.js'
 import type { WorkerStats } from './statistics.js'
 
@@ -20,7 +20,7 @@ const MAX_DEATHS = 8
 const START_LOOK_MS = 10
 
 /** What every worker of a queue is born with; the rules come with each birth. */
-export type QueueBirth = Omit<WorkerBirth, 'generations' | 'announced'>
+export type WorkerSetup = Omit<WorkerData, 'generations' | 'rulesPort'>
 
 interface SupervisorLog {
   error(fields: object, message: string): void
@@ -30,7 +30,7 @@ interface SupervisorLog {
 /** One queue's worker: starts it, watches it, starts it again on the same lanes, drains it. */
 export class SupervisedWorker {
   readonly queue: number
-  readonly #birth: QueueBirth
+  readonly #birth: WorkerSetup
   readonly #counters: Counters
   readonly #control: Int32Array
   readonly #log: SupervisorLog
@@ -51,12 +51,12 @@ export class SupervisedWorker {
   #onExit: (() => void) | undefined
 
   /** `rules`: shared by all workers; what it holds when a worker is born, that one is told. */
-  constructor(birth: QueueBirth, rules: Generations, log: SupervisorLog, onFatal: (error: Error) => void) {
+  constructor(birth: WorkerSetup, rules: Generations, log: SupervisorLog, onFatal: (error: Error) => void) {
     this.queue = birth.queue
     this.#birth = birth
     this.#rules = rules
     this.#counters = new Counters(birth.counters)
-    this.#control = queueControl(birth.memory, birth.plan)
+    this.#control = queueControl(birth.memory, birth.layout)
     this.#log = log
     this.#onFatal = onFatal
   }
@@ -134,7 +134,7 @@ export class SupervisedWorker {
     // A channel for each worker: the port of the one before died with it, and what came in force since is in the birth.
     const { port1, port2 } = new MessageChannel()
     this.#announce = port1
-    const birth: WorkerBirth = { ...this.#birth, generations: this.#rules.list, announced: port2 }
+    const birth: WorkerData = { ...this.#birth, generations: this.#rules.list, rulesPort: port2 }
     const worker = new Worker(new URL('../worker/main.js', import.meta.url), {
       workerData: birth,
       transferList: [port2],
@@ -143,7 +143,7 @@ export class SupervisedWorker {
     this.#worker = worker
     let cause: Error | undefined
     let reported = false
-    worker.on('message', (message: WorkerReport) => {
+    worker.on('message', (message: WorkerMessage) => {
       if (message.type === 'running') {
         reported = true
         this.#state = 'running'
@@ -163,7 +163,7 @@ export class SupervisedWorker {
       this.#worker = undefined
       const settled = this.#drained
         ? { failed: 0, unconfirmed: 0 }
-        : recoverQueue(this.#birth.memory, this.#birth.plan, this.#counters)
+        : recoverQueue(this.#birth.memory, this.#birth.layout, this.#counters)
       const error =
         cause ?? new MillraceError('MILLRACE_E_WORKER', `worker of queue ${this.queue} exited with ${status}`)
       if (this.#stopping) {

@@ -1,6 +1,6 @@
 import { defineHandler } from '../queue/handler.js'
 
-/** The default handler: everything goes on, in the configured format. */
+/** The default handler: it forwards every datagram in the configured format. */
 export default defineHandler({
   name: 'forward',
   handle(batch, out) {

@@ -5,7 +5,7 @@ import { MillraceError } from '../errors.js'
 import type { Handler } from '../queue/handler.js'
 
 /**
- * Loads a handler: `forward`, or an ESM module whose default export is what `defineHandler` returns (or a function).
+ * Loads a handler: `forward`, or an ESM module whose default export is what `defineHandler` returns, or a function.
  *
  * @throws MillraceError `MILLRACE_E_HANDLER` naming the path and what is wrong with it.
  */

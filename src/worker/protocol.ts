@@ -1,39 +1,47 @@
+/** What the main thread and a worker tell each other: the data of the start, and messages. */
 import type { MessagePort } from 'node:worker_threads'
 import type { PublisherConfig } from '../publisher/config.js'
-import type { QueuePlan } from '../queue/lane.js'
+import type { QueueLayout } from '../queue/lane.js'
 import type { Generation } from '../queue/rule-names.js'
 
-/** What a worker is born with (workerData). */
-export interface WorkerBirth {
+/** `workerData` of a worker thread. */
+export interface WorkerData {
+  /** Handle of the native engine. */
   readonly engine: number
   readonly queue: number
+  /** Number of queues. */
   readonly queues: number
+  /** Memory of the queue, laid out as {@link WorkerData.layout} says. */
   readonly memory: SharedArrayBuffer
-  readonly plan: QueuePlan
+  readonly layout: QueueLayout
+  /** Memory of the worker's counters. */
   readonly counters: SharedArrayBuffer
-  /** The rules whose datagrams may lie in the lanes, the ones in force last. */
+  /** The rules whose datagrams may lie in the lanes; those in force are the last. */
   readonly generations: readonly Generation[]
-  /** Where further ones are announced. */
-  readonly announced: MessagePort
+  /** Port on which later generations are announced. */
+  readonly rulesPort: MessagePort
   readonly node: string
   /** `forward`, or the path of a handler module. */
   readonly handler: string
+  /** Most datagrams in a batch. */
   readonly batch: number
+  /** CPU to pin the thread to; null: none. */
   readonly cpu: number | null
+  /** Whether released payloads are overwritten. */
   readonly poison: boolean
   readonly publisher: PublisherConfig
   readonly logLevel: string
 }
 
-/** Main thread → worker. */
+/** Message of the main thread to a worker. */
 export interface DrainRequest {
   readonly type: 'drain'
-  /** Milliseconds for emptying the lanes, tearing down and confirming. */
+  /** Milliseconds for emptying the lanes, tearing the handler down and confirming what was published. */
   readonly deadlineMs: number
 }
 
-/** Worker → main thread. */
-export type WorkerReport =
+/** Message of a worker to the main thread. */
+export type WorkerMessage =
   | { readonly type: 'running' }
   | { readonly type: 'failed'; readonly code: string; readonly message: string }
   /** `left`: results that no PONG confirmed in time. */
