@@ -28,7 +28,7 @@ async function rig(t: Test, url: string, config: Partial<PublisherConfig> = {}) 
   let ready = 0
   const write = (level: string) => (fields: object, message: string) =>
     void log.push({ level, code: (fields as { code?: unknown }).code, message })
-  const publisher = await Publisher.open(
+  const publisher = new Publisher(
     {
       servers: [url],
       name: 'test',

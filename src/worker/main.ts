@@ -35,7 +35,7 @@ async function start(): Promise<void> {
   const lanes = data.layout.lanes.map((layout) => new Lane(data.memory, layout))
   const onFailure = logFailures(log, handler.name ?? data.handler)
   let running: Pump | undefined
-  const publisher = await Publisher.open(data.publisher, counters, { onReady: () => running?.run(), log })
+  const publisher = new Publisher(data.publisher, counters, { onReady: () => running?.run(), log })
   const pump = new Pump(
     queueControl(data.memory, data.layout),
     lanes,
