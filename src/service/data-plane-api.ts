@@ -1,23 +1,26 @@
 import type { Snapshot } from './statistics.js'
 
-/** What the service needs of the data plane (native engine, workers, publishers). */
+/** The data plane as the service sees it: native engine, workers and publishers together. */
 export interface DataPlane {
-  /** Opens the backend, starts workers and receive threads; rejects with MillraceError. */
+  /** Opens the backend and starts workers and receive threads. Rejects with a MillraceError. */
   start(): Promise<void>
   /**
-   * Ordered drain: receive stops, queues empty, handlers tear down, publishers confirm. Resolves within `deadlineMs`
-   * milliseconds; `clean` is false if anything was left or the deadline passed. May be called while `start` is pending.
+   * Drains in order: receiving stops, queues are emptied, handlers are torn down, publishers have everything confirmed. It
+   * resolves within about `deadlineMs` milliseconds; `clean` is false when anything was left. It may be called while `start`
+   * is pending.
    */
   stop(deadlineMs: number): Promise<{ clean: boolean }>
-  /** One reading of every counter; the last one stays readable after `stop`. */
+  /** One reading of every counter; after `stop` the last one. Throws a MillraceError before the first. */
   snapshot(): Snapshot
   /**
-   * Compiles other rules and puts them in force; returns their generation. Throws MillraceError when they are wrong, or
-   * when it does not run: the old ones stay.
+   * Compiles rules and puts them in force.
+   *
+   * @returns their generation.
+   * @throws MillraceError when they are wrong or refused, or the data plane does not run: the old ones stay in force.
    */
   reload(rules: string): number
-  /** Counts a reload that did not come as far as {@link reload}, because the rules could not be read. */
+  /** Counts a refused reload whose rules could not be read, so that {@link DataPlane.reload} was not called. */
   reloadRefused(): void
-  /** Called when it cannot go on (all receive threads dead, a worker keeps crashing …). */
+  /** Sets the listener that is called when the data plane cannot go on: no receive thread is left, or a worker keeps dying. */
   onFatal(listener: (error: Error) => void): void
 }

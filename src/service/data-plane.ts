@@ -10,23 +10,30 @@ import type { DataPlane } from './data-plane-api.js'
 import type { EngineStats, Snapshot, ThreadStats } from './statistics.js'
 import { SupervisedWorker } from './supervisor.js'
 
-interface Plan {
+/** What the addon's `enginePlan` returns: what to allocate, and the rules in force. */
+interface EngineDescription {
+  /** Bytes of the memory of each queue. */
   readonly queueBytes: number
   readonly queues: number
+  /** Rule names by index. */
   readonly rules: readonly string[]
 }
 
-/** What there is to know of a rule set before it is in force. */
+/** What the addon's `compileRules` returns. */
 interface CompiledRules {
-  /** By index. */
+  /** Rule names by index. */
   readonly names: readonly string[]
+  /** What the rules allow and their author probably did not mean. */
   readonly warnings: readonly string[]
 }
 
-/** How often the main thread looks whether the receive threads are alive, ms. */
+/**
+ * Interval at which the main thread looks after receive threads and heartbeats, milliseconds. Longer notices dead threads
+ * later, and makes heartbeats look older than they are; shorter wakes an idle service for nothing.
+ */
 const WATCH_MS = 1000
 
-/** Opens nothing yet; see {@link DataPlane}. */
+/** Makes the data plane of a service. Nothing is opened before {@link DataPlane.start}. */
 export function createDataPlane(config: Config, log: Log, addon: Native = native()): DataPlane {
   return new NativeDataPlane(config, log, addon)
 }
@@ -35,20 +42,22 @@ class NativeDataPlane implements DataPlane {
   readonly #config: Config
   readonly #log: Log
   readonly #addon: Native
+  /** Handle of the native engine; 0 while there is none. */
   #engine = 0
   #workers: SupervisedWorker[] = []
+  /** The statistics read last, which stay readable after the engine is closed. */
   #last: EngineStats | undefined
   #watch: NodeJS.Timeout | undefined
   #fatal: (error: Error) => void = () => {}
-  /** Why a receive thread had nothing to receive from when we last looked. */
+  /** Why a receive thread had nothing to receive from when {@link WATCH_MS} last passed; null when all had. */
   #away: string | null = null
   #starting: Promise<void> | undefined
-  /** Of the rules in force. */
+  /** Generation of the rules in force. */
   #generation = 1
-  /** What was and is in force, for workers that are started again. */
+  /** Names of the rules that were and are in force, for workers that are started again. */
   readonly #rules = new Generations()
-  /** Reloads that were refused before they reached the engine. */
-  #refused = 0
+  /** Reloads that were refused before they reached the engine, which counts the others. */
+  #refusedBefore = 0
 
   constructor(config: Config, log: Log, addon: Native) {
     this.#config = config
@@ -66,23 +75,23 @@ class NativeDataPlane implements DataPlane {
   }
 
   async #start(): Promise<void> {
-    const plan = this.#open()
-    this.#rules.add({ number: this.#generation, names: plan.rules })
+    const engine = this.#open()
+    this.#rules.add({ number: this.#generation, names: engine.rules })
     try {
-      this.#workers = Array.from({ length: plan.queues }, (_, queue) => this.#worker(plan, queue))
+      this.#workers = Array.from({ length: engine.queues }, (_, queue) => this.#worker(engine, queue))
       await Promise.all(this.#workers.map((worker) => worker.start()))
       this.#call(() => this.#addon.startEngine(this.#engine))
-      this.#warn(this.#compile(this.#config.engine.rules))
+      this.#logWarnings(this.#compile(this.#config.engine.rules))
     } catch (error) {
       await Promise.all(this.#workers.map((worker) => worker.kill()))
       this.#close()
       throw error
     }
-    this.#watch = setInterval(() => this.#look(), WATCH_MS)
+    this.#watch = setInterval(() => this.#inspect(), WATCH_MS)
   }
 
   async stop(deadlineMs: number): Promise<{ clean: boolean }> {
-    // A start in progress is let finish, one way or the other: then there is one state to leave.
+    // A start that is under way ends first, well or badly, so that there is either everything to stop or nothing.
     await this.#starting?.catch(() => {})
     clearInterval(this.#watch)
     if (this.#engine === 0) return { clean: true }
@@ -105,21 +114,21 @@ class NativeDataPlane implements DataPlane {
     try {
       compiled = this.#compile(rules)
     } catch (error) {
-      this.#refused += 1
+      this.#refusedBefore += 1
       throw error
     }
-    // Before the receive threads have them: whoever meets a datagram of new rules must know what they are called.
+    // The announcement precedes the reload, so that a worker that gets a datagram of the new rules can find their names.
     const next = { number: this.#generation + 1, names: compiled.names }
     for (const worker of this.#workers) worker.announce(next)
     this.#generation = this.#call(() => this.#addon.reloadRules(this.#engine, rules))
-    // Not before: the kernel may refuse them, and a worker that is born later must know only what came in force.
+    // Only now, because the kernel may refuse the rules, and a worker that starts later must know only what came in force.
     this.#rules.add(next)
-    this.#warn(compiled)
+    this.#logWarnings(compiled)
     return this.#generation
   }
 
   reloadRefused(): void {
-    this.#refused += 1
+    this.#refusedBefore += 1
   }
 
   #compile(rules: string): CompiledRules {
@@ -127,24 +136,23 @@ class NativeDataPlane implements DataPlane {
     return this.#call(() => JSON.parse(this.#addon.compileRules(rules, queues)) as CompiledRules)
   }
 
-  /** Says what is allowed, but probably not meant. */
-  #warn({ warnings }: CompiledRules): void {
+  #logWarnings({ warnings }: CompiledRules): void {
     for (const warning of warnings) this.#log.warn({}, warning)
   }
 
-  #open(): Plan {
+  #open(): EngineDescription {
     return this.#call(() => {
       this.#engine = this.#addon.openEngine(JSON.stringify(this.#config.engine))
-      return JSON.parse(this.#addon.enginePlan(this.#engine)) as Plan
+      return JSON.parse(this.#addon.enginePlan(this.#engine)) as EngineDescription
     })
   }
 
-  #worker(plan: Plan, queue: number): SupervisedWorker {
+  #worker({ queueBytes }: EngineDescription, queue: number): SupervisedWorker {
     const { engine, workers, node, log } = this.#config
-    const memory = new SharedArrayBuffer(plan.queueBytes)
+    const memory = new SharedArrayBuffer(queueBytes)
     const layout = this.#call(() => this.#addon.attachQueue(this.#engine, queue, new Uint8Array(memory)))
     const { cpus } = workers
-    const birth = {
+    const setup = {
       engine: this.#engine,
       queue,
       queues: engine.queues,
@@ -159,19 +167,19 @@ class NativeDataPlane implements DataPlane {
       publisher: publisherConfig(this.#config, queue),
       logLevel: log.level,
     }
-    return new SupervisedWorker(birth, this.#rules, this.#log, (error) => this.#fatal(error))
+    return new SupervisedWorker(setup, this.#rules, this.#log, (error) => this.#fatal(error))
   }
 
   #stats(): EngineStats {
     if (this.#engine !== 0) {
       const stats = this.#call(() => JSON.parse(this.#addon.engineStats(this.#engine)) as EngineStats)
-      this.#last = { ...stats, rulesRefused: stats.rulesRefused + this.#refused }
+      this.#last = { ...stats, rulesRefused: stats.rulesRefused + this.#refusedBefore }
     }
     if (!this.#last) throw new MillraceError('MILLRACE_E_STATE', 'snapshot before start')
     return this.#last
   }
 
-  /** Reads the last stats, then lets go of the engine. */
+  /** Reads the statistics a last time and closes the engine. */
   #close(): void {
     if (this.#engine === 0) return
     this.#stats()
@@ -179,21 +187,22 @@ class NativeDataPlane implements DataPlane {
     this.#engine = 0
   }
 
-  #look(): void {
+  /** Logs what changed, and ends the service when no receive thread is left. */
+  #inspect(): void {
     const receivers = this.#stats().threads.filter((thread) => thread.kind === 'receive')
-    this.#tellOfAbsence(receivers)
+    this.#logAbsence(receivers)
     const dead = receivers.filter((thread) => thread.error !== null)
     if (dead.length > 0 && dead.length === receivers.length) {
       clearInterval(this.#watch)
       const message = `no receive thread is left: ${dead[0]!.error}`
       this.#fatal(new MillraceError('MILLRACE_E_RECEIVE', message))
     }
-    // Keeps the heartbeat ages current between scrapes.
+    // The ages of heartbeats are measured from call to call, which must not wait for a scrape.
     for (const worker of this.#workers) worker.stats()
   }
 
-  /** One line when an interface is lost, and one when it is back; not one for each thread. */
-  #tellOfAbsence(receivers: readonly ThreadStats[]): void {
+  /** Logs one line when an interface is lost and one when it is back, not one for each thread. */
+  #logAbsence(receivers: readonly ThreadStats[]): void {
     const reason = receivers.find((thread) => thread.away !== null)?.away ?? null
     if ((reason === null) === (this.#away === null)) return
     if (reason !== null) this.#log.warn({ reason }, 'nothing to receive from; waiting for it')
@@ -228,7 +237,7 @@ function publisherConfig(config: Config, queue: number): PublisherConfig {
 
 type Present<T> = { [K in keyof T]?: NonNullable<T[K]> }
 
-/** Leaves out what is null. */
+/** Copies the fields that are not null. */
 function present<T extends object>(fields: T): Present<T> {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null)) as Present<T>
 }

@@ -1,6 +1,6 @@
 import type { CounterName } from '../queue/counters.js'
 
-/** What the kernel granted; see crates/millrace-core/src/rx/mod.rs. */
+/** The open backend, with what the kernel granted; `BackendInfo` in crates/millrace-core/src/rx. */
 export interface BackendInfo {
   readonly backend: 'xdp' | 'packet' | 'socket'
   /** e.g. `native copy`, `tpacket_v3 fanout hash`, `reuseport`. */
@@ -19,8 +19,9 @@ export interface ThreadStats {
   /** Its SCHED_FIFO priority, or null when it is scheduled normally. */
   readonly priority: number | null
   readonly rxQueue: number
-  /** Datagrams for us. */
+  /** Datagrams to an address and port of the configuration. */
   readonly received: number
+  /** Their payload bytes. */
   readonly receivedBytes: number
   readonly scattered: number
   /** Of these, datagrams of queues that this receive thread owns (queue modulo receive threads). */
@@ -32,7 +33,9 @@ export interface ThreadStats {
   readonly kernelLost: Readonly<Record<string, number>>
   /** Kernel counters that may overlap; diagnosis only. */
   readonly kernelNotes: Readonly<Record<string, number>>
+  /** Wake-ups that the thread sent to sleeping workers. */
   readonly wakeups: number
+  /** Times the thread went to sleep. */
   readonly sleeps: number
   /** Why the thread ended early, or null. */
   readonly error: string | null
@@ -87,18 +90,20 @@ export interface EngineStats {
   readonly interface: InterfaceStats | null
 }
 
-/** One worker's half, plus what the supervisor knows about it. */
+/** The counters of one worker, and what its supervisor knows about it. */
 export interface WorkerStats {
   readonly queue: number
   readonly counters: Readonly<Record<CounterName, number>>
+  /** Times the worker was started again. */
   readonly restarts: number
-  /** Milliseconds since the worker last showed that its event loop turns. */
+  /** Milliseconds since the worker's event loop was last seen to turn; about 0 while the worker does not run. */
   readonly heartbeatAgeMs: number
   readonly state: 'starting' | 'running' | 'draining' | 'stopped' | 'failed'
 }
 
-/** Everything `/metrics`, the live table and the closing books show: one reading. */
+/** One reading of everything that `/metrics`, the probes and the closing books show. */
 export interface Snapshot {
+  /** Time of the reading, milliseconds since the epoch. */
   readonly time: number
   readonly engine: EngineStats
   readonly workers: readonly WorkerStats[]
