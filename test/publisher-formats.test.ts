@@ -2,11 +2,10 @@ import { unpack } from 'msgpackr'
 import t from 'tap'
 import { FakeLane, type Put } from '../rig/lane.js'
 import { ColumnsCursor, countDatagrams, decode } from '../src/decode.js'
-import { ChunkPool, newChunk } from '../src/publisher/chunk.js'
+import { newChunk } from '../src/publisher/chunk.js'
 import { ColumnsEnvelope } from '../src/publisher/columns.js'
 import { ALIGNMENT_SLACK, type Envelope } from '../src/publisher/envelope.js'
 import { RecordsEnvelope } from '../src/publisher/records.js'
-import { checkSubject, expandSubject, SubjectCache, subjectToken } from '../src/publisher/subject.js'
 import { packValue, singleValueBytes, ValuesEnvelope } from '../src/publisher/values.js'
 import type { Batch } from '../src/queue/batch.js'
 
@@ -220,45 +219,4 @@ void t.test('emitted values', async (t) => {
   t.equal(countDatagrams(message), values.length)
   t.same(unpack(message), values)
   t.equal(singleValueBytes(5), 8)
-})
-
-void t.test('chunks', async (t) => {
-  const pool = new ChunkPool(100, 1)
-  const first = pool.acquire()
-  const second = pool.acquire(50)
-  t.equal(pool.acquire(101).bytes.length, 101)
-  pool.release(first)
-  pool.release(second)
-  pool.release(newChunk(101))
-  t.equal(pool.acquire(), first)
-  t.not(pool.acquire(), second, 'it kept no more than one')
-})
-
-void t.test('subjects', async (t) => {
-  const values = { port: 9000, queue: 2, node: 'host.example' }
-  t.equal(expandSubject('udp.{node}.{port}.{queue}', values), 'udp.host_example.9000.2')
-  t.throws(() => expandSubject('udp.{nope}', values), { code: 'MILLRACE_E_SUBJECT' })
-  t.equal(subjectToken('a b\t*.>\u0000'), 'a_b_____')
-  t.equal(subjectToken(''), '_')
-  for (const good of ['a', 'a.b-c_d', '$X.1', 'ä.ö', 'a*b']) t.equal(checkSubject(good), good)
-  for (const wrong of [
-    '',
-    '.',
-    'a.',
-    '.a',
-    'a..b',
-    'a b',
-    'a.*',
-    '>',
-    'a\r\nPUB',
-    'a\u0000',
-    '{x}',
-    'x'.repeat(2000),
-  ]) {
-    t.throws(() => checkSubject(wrong), { code: 'MILLRACE_E_SUBJECT' }, JSON.stringify(wrong.slice(0, 9)))
-  }
-  const cache = new SubjectCache()
-  t.equal(cache.check('a.b'), 'a.b')
-  t.equal(cache.check('a.b'), 'a.b')
-  t.throws(() => cache.check('a b'), { code: 'MILLRACE_E_SUBJECT' })
 })
