@@ -1,7 +1,7 @@
 import { connect, Events, type NatsConnection, type Status } from 'nats'
 import type { ErrorCode } from '../errors.js'
 import type { HandlerLog } from '../queue/handler.js'
-import type { ResolvedConfig } from './config.js'
+import type { QueuePublisherConfig } from './config.js'
 import { connectionOptions } from './connection-options.js'
 
 /**
@@ -41,7 +41,7 @@ export interface ConnectionEvents {
  * loop, which knows the reason of each failed attempt.
  */
 export class Connection {
-  readonly #config: ResolvedConfig
+  readonly #config: QueuePublisherConfig
   readonly #events: ConnectionEvents
   readonly #log: HandlerLog
   /** Servers of the cluster that a server has advertised (`connect_urls`), beside the configured ones. */
@@ -53,7 +53,7 @@ export class Connection {
   #lastFailure = ''
   readonly #loopEnded: Promise<void>
 
-  constructor(config: ResolvedConfig, events: ConnectionEvents, log: HandlerLog) {
+  constructor(config: QueuePublisherConfig, events: ConnectionEvents, log: HandlerLog) {
     this.#config = config
     this.#events = events
     this.#log = log
@@ -78,7 +78,7 @@ export class Connection {
   async #connectLoop(): Promise<void> {
     while (!this.#closed) {
       try {
-        const servers = [...new Set([...this.#config.servers, ...this.#advertised])]
+        const servers = [...new Set([...this.#config.nats.servers, ...this.#advertised])]
         const client = await connect(await connectionOptions(this.#config, servers))
         await this.#useUntilDead(client)
       } catch (error) {
@@ -142,7 +142,7 @@ export class Connection {
     if (this.#closed || reason === this.#lastFailure) return
     this.#lastFailure = reason
     const code = codeOf(String(error.code))
-    const fields = { code, reason, servers: this.#config.servers }
+    const fields = { code, reason, servers: this.#config.nats.servers }
     if (code === 'MILLRACE_E_NATS_AUTH') {
       this.#log.error(
         fields,

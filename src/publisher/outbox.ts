@@ -2,7 +2,7 @@ import type { NatsConnection } from 'nats'
 import type { Counters } from '../queue/counters.js'
 import type { HandlerLog } from '../queue/handler.js'
 import type { Chunk, ChunkPool } from './chunk.js'
-import type { ResolvedConfig } from './config.js'
+import type { QueuePublisherConfig } from './config.js'
 import { Connection } from './connection.js'
 import { Window } from './window.js'
 
@@ -42,7 +42,7 @@ interface PendingMessage {
 export class Outbox {
   /** Bytes of the longest message that the server accepts. */
   maxPayload = DEFAULT_MAX_PAYLOAD
-  readonly #config: ResolvedConfig
+  readonly #config: QueuePublisherConfig
   readonly #counters: Counters
   readonly #events: OutboxEvents
   readonly #connection: Connection
@@ -55,7 +55,7 @@ export class Outbox {
 
   /** @param pool gets chunks back when their messages are confirmed. */
   constructor(
-    config: ResolvedConfig,
+    config: QueuePublisherConfig,
     counters: Counters,
     pool: ChunkPool,
     events: OutboxEvents,
@@ -122,7 +122,7 @@ export class Outbox {
     if (client !== undefined && this.#pending.length === 0) {
       this.#publish(client, subject, message, results, chunk)
       if (this.#window.bytes >= this.#config.windowBytes / 2) this.#window.flush(client)
-    } else if (client === undefined && this.#config.whenDown === 'drop') {
+    } else if (client === undefined && this.#config.natsDown === 'drop') {
       this.#counters.add('droppedDisconnected', results)
     } else {
       this.#pending.push({ subject, message, results, chunk })
@@ -216,7 +216,7 @@ export class Outbox {
     this.#counters.add('droppedUnconfirmed', this.#window.abandon())
     // A pending message may carry a retired chunk whose first messages the dead client has seen.
     for (const pending of this.#pending) pending.chunk = undefined
-    if (this.#config.whenDown === 'drop') this.#counters.add('droppedDisconnected', this.#discardPending())
+    if (this.#config.natsDown === 'drop') this.#counters.add('droppedDisconnected', this.#discardPending())
     this.#events.onDisconnected()
   }
 

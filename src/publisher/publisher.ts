@@ -3,7 +3,7 @@ import type { Batch } from '../queue/batch.js'
 import type { CounterName, Counters } from '../queue/counters.js'
 import type { HandlerLog, Out } from '../queue/handler.js'
 import { ChunkPool, newChunk } from './chunk.js'
-import { type PublisherConfig, type ResolvedConfig, resolveConfig } from './config.js'
+import { type QueuePublisherConfig, validateConfig } from './config.js'
 import { ALIGNMENT_SLACK } from './envelope.js'
 import { Envelopes } from './envelopes.js'
 import { MAX_OPEN } from './open-envelopes.js'
@@ -41,7 +41,7 @@ export interface PublisherHooks {
  * folder draws the way of a result.
  */
 export class Publisher implements Out {
-  readonly #config: ResolvedConfig
+  readonly #config: QueuePublisherConfig
   readonly #counters: Counters
   readonly #hooks: PublisherHooks
   readonly #subjects: Subjects
@@ -60,13 +60,13 @@ export class Publisher implements Out {
    *
    * @throws MillraceError `MILLRACE_E_CONFIG` or `MILLRACE_E_SUBJECT` for a configuration that can never work.
    */
-  constructor(config: PublisherConfig, counters: Counters, hooks: PublisherHooks) {
-    const resolved = resolveConfig(config)
-    const { format, windowBytes, envelopeBytes, subject, queue, node } = resolved
-    this.#config = resolved
+  constructor(config: QueuePublisherConfig, counters: Counters, hooks: PublisherHooks) {
+    validateConfig(config)
+    const { format, windowBytes, envelopeBytes, subject, queue, node } = config
+    this.#config = config
     this.#counters = counters
     this.#hooks = hooks
-    this.#ready = resolved.whenDown === 'drop'
+    this.#ready = config.natsDown === 'drop'
     const raw = format === 'raw'
     const chunkBytes = raw ? SHARED_CHUNK_BYTES : envelopeBytes + ALIGNMENT_SLACK
     // As many idle chunks are kept as a full window and all open envelopes of one kind need.
@@ -76,10 +76,8 @@ export class Publisher implements Out {
       onProgress: () => this.#updateReady(),
       onDisconnected: () => this.#onDisconnected(),
     }
-    this.#outbox = new Outbox(resolved, counters, pool, events, hooks.log)
-    this.#envelopes = new Envelopes(resolved, this.#outbox, pool, this.#subjects, counters, () =>
-      this.#flush(),
-    )
+    this.#outbox = new Outbox(config, counters, pool, events, hooks.log)
+    this.#envelopes = new Envelopes(config, this.#outbox, pool, this.#subjects, counters, () => this.#flush())
     this.#rawMessages = new RawMessages(this.#outbox, this.#subjects, counters, () =>
       raw ? pool.acquire() : newChunk(SHARED_CHUNK_BYTES),
     )
@@ -183,7 +181,7 @@ export class Publisher implements Out {
   /** Returns whether `n` results are accepted, and counts them as dropped when they are not. */
   #admit(n: number): boolean {
     if (this.#state !== 'accepting') return this.#drop('droppedShutdown', n)
-    if (this.#config.whenDown === 'drop' && !this.#outbox.writable)
+    if (this.#config.natsDown === 'drop' && !this.#outbox.writable)
       return this.#drop('droppedDisconnected', n)
     if (this.#outbox.bytes > overrunBytes(this.#config.windowBytes)) return this.#drop('droppedOverrun', n)
     return true
@@ -210,7 +208,7 @@ export class Publisher implements Out {
 
   #onDisconnected(): void {
     this.#rawMessages.abandonSharedChunk()
-    if (this.#config.whenDown === 'drop') {
+    if (this.#config.natsDown === 'drop') {
       this.#counters.add('droppedDisconnected', this.#envelopes.discard())
     }
     this.#updateReady()
@@ -218,7 +216,7 @@ export class Publisher implements Out {
 
   /** Backpressure: brings `ready` and the gauge of bytes in flight up to date, and tells the worker or the drain. */
   #updateReady(): void {
-    const { windowBytes, whenDown } = this.#config
+    const { windowBytes, natsDown } = this.#config
     const outbox = this.#outbox
     this.#counters.set('inFlightBytes', outbox.bytes)
     if (this.#state !== 'accepting') {
@@ -226,7 +224,7 @@ export class Publisher implements Out {
       if (this.#onDrained !== undefined && this.inFlight === 0) this.#onDrained()
       return
     }
-    const reachable = outbox.connected ? !outbox.hasPending : whenDown === 'drop'
+    const reachable = outbox.connected ? !outbox.hasPending : natsDown === 'drop'
     const limit = this.#ready ? windowBytes : RESUME_SHARE * windowBytes
     const ready = reachable && outbox.unconfirmedBytes < limit
     if (ready === this.#ready) return

@@ -2,7 +2,6 @@ import type { Config } from '../config/index.js'
 import { fromNative, MillraceError } from '../errors.js'
 import type { Log } from '../log.js'
 import { type Native, native } from '../native.js'
-import type { PublisherConfig } from '../publisher/config.js'
 import { Counters } from '../queue/counters.js'
 import type { QueueLayout } from '../queue/lane.js'
 import { Generations } from '../queue/rule-names.js'
@@ -148,7 +147,7 @@ class NativeDataPlane implements DataPlane {
   }
 
   #worker({ queueBytes }: EngineDescription, queue: number): SupervisedWorker {
-    const { engine, workers, node, log } = this.#config
+    const { engine, workers, publisher, node, log } = this.#config
     const memory = new SharedArrayBuffer(queueBytes)
     const layout = this.#call(() => this.#addon.attachQueue(this.#engine, queue, new Uint8Array(memory)))
     const { cpus } = workers
@@ -164,7 +163,7 @@ class NativeDataPlane implements DataPlane {
       batch: workers.batch,
       cpu: cpus.length > 0 ? cpus[queue % cpus.length]! : null,
       poison: workers.debugPoison,
-      publisher: publisherConfig(this.#config, queue),
+      publisher: { ...publisher, name: `millrace ${node} queue ${queue}`, node, queue },
       logLevel: log.level,
     }
     return new SupervisedWorker(setup, this.#rules, this.#log, (error) => this.#fatal(error))
@@ -217,27 +216,4 @@ class NativeDataPlane implements DataPlane {
       throw fromNative(error)
     }
   }
-}
-
-/** One publisher's configuration. It travels to the worker, which opens the connection. */
-function publisherConfig(config: Config, queue: number): PublisherConfig {
-  const { nats, natsDown, ...publisher } = config.publisher
-  const { user, password, token, creds, nkeySeed, tls } = nats
-  return {
-    ...publisher,
-    servers: nats.servers,
-    auth: present({ user, password, token, creds, nkeySeed }),
-    ...(tls ? { tls: present(tls) } : {}),
-    name: `millrace ${config.node} queue ${queue}`,
-    node: config.node,
-    queue,
-    whenDown: natsDown,
-  }
-}
-
-type Present<T> = { [K in keyof T]?: NonNullable<T[K]> }
-
-/** Copies the fields that are not null. */
-function present<T extends object>(fields: T): Present<T> {
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null)) as Present<T>
 }

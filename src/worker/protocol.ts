@@ -1,6 +1,6 @@
 /** What the main thread and a worker tell each other: the data of the start, and messages. */
 import type { MessagePort } from 'node:worker_threads'
-import type { PublisherConfig } from '../publisher/config.js'
+import type { QueuePublisherConfig } from '../publisher/config.js'
 import type { QueueLayout } from '../queue/lane.js'
 import type { Generation } from '../queue/rule-names.js'
 
@@ -29,7 +29,7 @@ export interface WorkerData {
   readonly cpu: number | null
   /** Whether released payloads are overwritten. */
   readonly poison: boolean
-  readonly publisher: PublisherConfig
+  readonly publisher: QueuePublisherConfig
   readonly logLevel: string
 }
 
