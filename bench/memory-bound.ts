@@ -1,36 +1,35 @@
 import type { EngineConfigJson, PublisherConfig } from '../src/config/index.js'
+import { LAYOUT } from '../src/generated/layout.js'
 
 const MiB = 1024 * 1024
 
 /**
- * What Node itself takes, measured with Node 20 under load: the process with its main thread, and each worker's isolate
+ * Memory of Node itself, bytes, measured with Node 20 under load: the process with its main thread, and each worker's isolate
  * with the garbage it makes between two collections.
  */
 const RUNTIME = { process: 62 * MiB, worker: 26 * MiB }
 
-/** UMEM frame, bytes; crates/millrace-core/src/rx/xdp/umem.rs. */
+/** Bytes of a UMEM frame (FRAME_BYTES in crates/millrace-core/src/rx/xdp/umem.rs). */
 const XDP_FRAME = 2048
-/** Receive buffers of a socket thread or guard: 64 slots for GRO super-packets; rx/socket/batch.rs. */
+/** Receive buffers of a thread on sockets, the guard's included: MESSAGES × SLOT_STRIDE in rx/socket/batch.rs, bytes. */
 const SOCKET_BUFFERS = 64 * (65_536 + 17 * 64)
-/** Lane and descriptor, bytes. */
-const DESCRIPTOR = 64
 
-/** The parts of the most memory a service can come to hold, bytes. */
-export interface MemoryBound {
-  /** What the kernel receives into: UMEM, TPACKET blocks, or socket buffers. */
+/** The most memory that a service can come to use, and its parts, bytes. */
+interface MemoryBound {
+  /** Memory that the kernel receives into: UMEM, TPACKET blocks, or the buffers of recvmmsg(2). */
   readonly rings: number
-  /** Lanes: every receive thread has one to every queue. */
+  /** Lanes: every receive thread, the guard's included, has one to every queue. */
   readonly lanes: number
-  /** Unconfirmed envelopes, and the copy nats.js makes of what the socket has not taken yet. */
+  /** Unconfirmed envelopes, and the copy that nats.js makes of what the socket has not accepted yet. */
   readonly inFlight: number
   readonly runtime: number
   readonly total: number
 }
 
 /**
- * The bound that docs/performance.md explains: it depends on the configuration and on nothing that traffic does.
+ * The bound that docs/performance.md explains. It depends on the configuration alone, not on the traffic.
  *
- * @param threads receive threads that read an interface or sockets, without the guard's.
+ * @param threads receive threads, without the guard's.
  * @param guard whether there is a guard thread (xdp and packet).
  */
 export function memoryBound(
@@ -46,7 +45,7 @@ export function memoryBound(
     socket: SOCKET_BUFFERS,
   }
   const rings = threads * ring[backend] + (guard ? SOCKET_BUFFERS : 0)
-  const lane = engine.laneSlots * DESCRIPTOR + engine.laneBytes
+  const lane = engine.laneSlots * LAYOUT.descriptorBytes + engine.laneBytes
   const lanes = engine.queues * (threads + (guard ? 1 : 0)) * lane
   const inFlight = engine.queues * 2 * publisher.windowBytes
   const runtime = RUNTIME.process + engine.queues * RUNTIME.worker

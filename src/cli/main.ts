@@ -49,9 +49,9 @@ async function main(argv: readonly string[]): Promise<number> {
   } catch (error) {
     // Commander has already printed; help and version throw with status 0.
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.clean : EXIT.usage
-    const known = fromNative(error)
-    process.stderr.write(`${known}\n`)
-    if (known.code === 'MILLRACE_E_UNEXPECTED' && error instanceof Error)
+    const failure = fromNative(error)
+    process.stderr.write(`${failure}\n`)
+    if (failure.code === 'MILLRACE_E_UNEXPECTED' && error instanceof Error)
       process.stderr.write(`${error.stack}\n`)
     return exitStatus(error)
   }

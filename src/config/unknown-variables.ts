@@ -14,18 +14,18 @@ interface UnknownVariables {
   readonly serviceLinks: readonly string[]
 }
 
-/** Finds the names that start with `MILLRACE_` and are not in the table of variables, and sorts them. */
+/** The names that start with `MILLRACE_` and are not in the table of variables: mistakes, and what Kubernetes injects. */
 export function unknownVariables(env: Readonly<Record<string, string>>): UnknownVariables {
-  const known = ENTRIES.map(([name]) => name as string)
+  const variables = ENTRIES.map(([name]) => name as string)
   const names = Object.keys(env).filter(
-    (name) => name.startsWith(PREFIX) && !known.includes(name) && !TOOL_NAMES.has(name),
+    (name) => name.startsWith(PREFIX) && !variables.includes(name) && !TOOL_NAMES.has(name),
   )
   const isLink = (name: string) => isServiceLink(name, env[name]!)
   return {
     serviceLinks: names.filter(isLink),
     unknown: names
       .filter((name) => !isLink(name))
-      .map((name) => ({ name, suggestion: nearest(name, known) })),
+      .map((name) => ({ name, suggestion: nearest(name, variables) })),
   }
 }
 
@@ -51,9 +51,9 @@ export function isServiceLink(name: string, value: string): boolean {
   return name.startsWith(PREFIX) && LINKS.some(([pattern, isValid]) => pattern.test(name) && isValid(value))
 }
 
-/** The known name with the fewest edits, where they are so few that it was probably meant. */
-function nearest(name: string, known: readonly string[]): string | undefined {
-  const ranked = known
+/** The one of `names` with the fewest edits, where they are so few that it was probably meant. */
+function nearest(name: string, names: readonly string[]): string | undefined {
+  const ranked = names
     .map((candidate) => ({ candidate, edits: distance(name, candidate) }))
     .sort((a, b) => a.edits - b.edits)
   const best = ranked[0]
@@ -61,9 +61,9 @@ function nearest(name: string, known: readonly string[]): string | undefined {
   if (best && best.edits <= Math.max(2, (name.length - PREFIX.length) / 3)) return best.candidate
   // Otherwise a name with a word too many or too few, such as MILLRACE_NATS_URL, MILLRACE_HTTP_PORT or MILLRACE_LANE.
   return (
-    known.find((k) => k === name.slice(PREFIX.length)) ??
-    known.find((k) => name.startsWith(`${k}_`)) ??
-    known.find((k) => k.startsWith(`${name}_`))
+    names.find((k) => k === name.slice(PREFIX.length)) ??
+    names.find((k) => name.startsWith(`${k}_`)) ??
+    names.find((k) => k.startsWith(`${name}_`))
   )
 }
 

@@ -99,9 +99,9 @@ class Service {
       return await this.#stop(cause ?? (await ended))
     } catch (error) {
       // Only the start throws. Nothing has been received then, so there are no books to close.
-      const known = fromNative(error)
-      this.#print(String(known))
-      if (known.code === 'MILLRACE_E_UNEXPECTED') this.#log.error({ err: error }, 'the start failed')
+      const failure = fromNative(error)
+      this.#print(String(failure))
+      if (failure.code === 'MILLRACE_E_UNEXPECTED') this.#log.error({ err: error }, 'the start failed')
       return exitStatus(error)
     } finally {
       this.#phase = 'stopped'
