@@ -1,4 +1,5 @@
-import type { EngineConfigJson, PublisherConfig } from '../src/config/index.js'
+import type { PublisherConfig } from '../src/config/index.js'
+import type { EngineConfig } from '../src/generated/contract.js'
 import { LAYOUT } from '../src/generated/layout.js'
 
 const MiB = 1024 * 1024
@@ -33,7 +34,7 @@ interface MemoryBound {
  * @param guard whether there is a guard thread (xdp and packet).
  */
 export function memoryBound(
-  engine: EngineConfigJson,
+  engine: EngineConfig,
   publisher: PublisherConfig,
   backend: 'xdp' | 'packet' | 'socket',
   threads: number,

@@ -1,6 +1,7 @@
+import type { LaneLayout, QueueLayout } from '../src/generated/contract.js'
 import { LAYOUT } from '../src/generated/layout.js'
 import { Batch } from '../src/queue/batch.js'
-import { Lane, type LaneLayout, type QueueLayout } from '../src/queue/lane.js'
+import { Lane } from '../src/queue/lane.js'
 
 /** A datagram to put into a lane. Ports and addresses have defaults. */
 export interface DatagramFields {

@@ -8,7 +8,7 @@ export interface Native {
   layout(): string
   checkHost(config: string): string
   openEngine(config: string): number
-  enginePlan(handle: number): string
+  describeEngine(handle: number): string
   attachQueue(handle: number, queue: number, memory: Uint8Array): string
   openQueue(handle: number, queue: number, wake: () => void): void
   closeQueue(handle: number, queue: number): void

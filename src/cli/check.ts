@@ -1,22 +1,7 @@
 import type { Command } from 'commander'
 import type { Config } from '../config/index.js'
 import { EXIT, fromNative } from '../errors.js'
-
-/** One line of the table: something that was tried. crates/millrace-core/src/preflight.rs lists what is tried. */
-interface Finding {
-  readonly name: string
-  readonly state: 'ok' | 'degraded' | 'missing'
-  readonly why: string
-  /** What would help; empty when `state` is `ok`. */
-  readonly cure: string
-}
-
-/** What `millrace check` found; `PreflightReport` in crates/millrace-core/src/preflight.rs. */
-export interface CheckReport {
-  readonly findings: readonly Finding[]
-  /** Backend that `run` would open now, or null when it would open none. */
-  readonly backend: 'xdp' | 'packet' | 'socket' | null
-}
+import type { PreflightReport } from '../generated/contract.js'
 
 /**
  * Adds `millrace check` to the command line.
@@ -42,18 +27,18 @@ export function addCheckCommand(
     })
 }
 
-async function check(config: Config): Promise<CheckReport> {
+async function check(config: Config): Promise<PreflightReport> {
   // The addon is loaded here, so that the other commands work without it.
   const { native } = await import('../native.js')
   try {
-    return JSON.parse(native().checkHost(JSON.stringify(config.engine))) as CheckReport
+    return JSON.parse(native().checkHost(JSON.stringify(config.engine))) as PreflightReport
   } catch (error) {
     throw fromNative(error)
   }
 }
 
 /** The findings as text: a line for each, and below it what would help, where something would. */
-export function checkTable({ findings }: CheckReport): string {
+export function checkTable({ findings }: PreflightReport): string {
   const width = Math.max(...findings.map((finding) => finding.name.length))
   return findings
     .map(({ name, state, why, cure }) => {

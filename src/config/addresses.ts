@@ -1,15 +1,6 @@
 import { isIP, isIPv6 } from 'node:net'
+import type { Listen, Multicast } from '../generated/contract.js'
 import { InvalidValue, inRange, numberRange, type ValueType } from './value-types.js'
-
-/** One address and port to receive on; `Listen` in crates/millrace-core/src/config.rs. */
-export interface Listen {
-  /** An IPv4 or IPv6 address; null means every address of both families. */
-  readonly address: string | null
-  /** Name or index of the interface that a link-local address is on; absent means MILLRACE_INTERFACE. */
-  readonly scope?: string
-  /** UDP port, 1..65535. */
-  readonly port: number
-}
 
 /** Where the HTTP server listens. */
 export interface HttpAddress {
@@ -49,15 +40,6 @@ export const listenList: ValueType<readonly Listen[]> = {
     }
     return entries
   },
-}
-
-/** A multicast group to join; `Multicast` in crates/millrace-core/src/config.rs. */
-export interface Multicast {
-  readonly group: string
-  /** null means the interface of the rings, else MILLRACE_INTERFACE, else the one that the kernel's routes name. */
-  readonly interface: string | null
-  /** The one sender to receive from (source-specific multicast); null means every sender. */
-  readonly source: string | null
 }
 
 /** Multicast groups to join, such as `239.1.2.3%eth0,ff15::1%eth0,192.0.2.1@232.1.1.1%eth0`. */

@@ -1,54 +1,6 @@
-import type { HttpAddress, Listen, Multicast } from './addresses.js'
+import type { EngineConfig } from '../generated/contract.js'
+import type { HttpAddress } from './addresses.js'
 import type { VariableName } from './variables.js'
-
-/** The engine's configuration, which it takes as JSON: field for field `EngineConfig` in crates/millrace-core/src/config.rs. */
-export interface EngineConfigJson {
-  readonly backend: 'auto' | 'xdp' | 'packet' | 'socket'
-  /** null means the interface of the default route with xdp and packet, none with socket, and with auto the sockets. */
-  readonly interface: string | null
-  readonly listen: readonly Listen[]
-  readonly multicast: readonly Multicast[]
-  readonly queues: number
-  readonly rxThreads: number
-  /** CPUs of the receive threads in thread order, used again from the first when they are fewer; empty: not pinned. */
-  readonly rxCpus: readonly number[]
-  /** SCHED_FIFO priority of the receive threads, 1..99 (sched(7)); null: normal scheduling. */
-  readonly rxPriority: number | null
-  readonly rules: string
-  readonly busyPoll: 'adaptive' | 'always' | 'off'
-  /** Pace of `adaptive`, microseconds. */
-  readonly busyPollUs: number
-  /** Descriptors of a lane, a power of two. */
-  readonly laneSlots: number
-  /** Payload bytes of a lane, a power of two. */
-  readonly laneBytes: number
-  /** Datagrams pending in a lane that wake a sleeping worker. */
-  readonly wakeMin: number
-  /** Age of the oldest pending datagram that wakes a sleeping worker, microseconds. */
-  readonly wakeMaxUs: number
-  readonly xdpMode: 'auto' | 'native' | 'generic'
-  /** UMEM frames of 2 KiB for each rx queue, a power of two. */
-  readonly xdpFrames: number
-  readonly xdpZerocopy: 'off' | 'on' | 'auto'
-  readonly xdpPreferBusyPoll: boolean
-  /** `napi_defer_hard_irqs` of the interface while xdp runs; null: left alone. */
-  readonly napiDeferHardIrqs: number | null
-  /** `gro_flush_timeout` of the interface while xdp runs, nanoseconds; null: left alone. */
-  readonly groFlushTimeout: number | null
-  /** Bytes of a ring block, a power of two. */
-  readonly packetBlockBytes: number
-  /** Blocks of each ring. */
-  readonly packetBlocks: number
-  readonly verifyChecksum: boolean
-  readonly tpacket: 'v3' | 'v2'
-  /** Bytes of a TPACKET_V2 frame slot, a multiple of 16. */
-  readonly packetSlotBytes: number
-  readonly fanout: 'rules' | 'hash' | 'lb' | 'cpu' | 'rollover' | 'rnd' | 'qm' | 'cbpf' | 'ebpf'
-  readonly fanoutFlags: readonly ('rollover' | 'defrag' | 'uniqueid' | 'ignore_outgoing')[]
-  readonly socketTimestamps: 'pass' | 'kernel'
-  /** SO_RCVBUF asked for on each socket, bytes. */
-  readonly socketRcvbuf: number
-}
 
 /** Configuration of the workers. */
 export interface WorkersConfig {
@@ -110,7 +62,7 @@ interface Setting {
 /** The whole configuration of one start of the service, deeply frozen. */
 export interface Config {
   readonly node: string
-  readonly engine: EngineConfigJson
+  readonly engine: EngineConfig
   readonly workers: WorkersConfig
   readonly publisher: PublisherConfig
   /** Address of the HTTP server; null: none is started. */

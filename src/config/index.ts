@@ -1,5 +1,5 @@
 export { addressPort, type HttpAddress } from './addresses.js'
-export type { Config, EngineConfigJson, NatsConfig, PublisherConfig } from './config.js'
+export type { Config, NatsConfig, PublisherConfig } from './config.js'
 export { redactedConfig, settingsTable } from './effective.js'
 export { type HostInfo, readHostInfo } from './host-info.js'
 export { loadConfig } from './load.js'

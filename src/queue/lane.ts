@@ -1,26 +1,5 @@
+import type { LaneLayout, QueueLayout } from '../generated/contract.js'
 import { LAYOUT } from '../generated/layout.js'
-
-/** Where one lane lies inside its queue's SharedArrayBuffer; all offsets and sizes are in bytes. */
-export interface LaneLayout {
-  /** Index of the receive thread that fills this lane. */
-  readonly thread: number
-  readonly controlOffset: number
-  readonly descriptorsOffset: number
-  /** Descriptors in the ring, a power of two. */
-  readonly slots: number
-  readonly payloadOffset: number
-  /** Payload bytes in the slab, a power of two. */
-  readonly payloadBytes: number
-}
-
-/** Where everything lies in the memory of one queue; the engine computes it (`QueueLayout` in crates/millrace-core/src/lane.rs). */
-export interface QueueLayout {
-  /** Bytes of the whole memory. */
-  readonly bytes: number
-  /** Offset of the queue's control block, which has LAYOUT.queueControlBytes. */
-  readonly controlOffset: number
-  readonly lanes: readonly LaneLayout[]
-}
 
 /**
  * The consumer's end of a lane, the ring between one receive thread and one queue. The indices `head` (written by the
@@ -75,7 +54,7 @@ export class Lane {
   }
 }
 
-/** The control words of a queue: armed flag, heartbeat and lease; crates/millrace-core/src/lane.rs describes them. */
+/** The control words of a queue: armed flag, heartbeat and lease; crates/millrace-core/src/lane/layout.rs describes them. */
 export function queueControl(memory: SharedArrayBuffer, layout: QueueLayout): Int32Array {
   return new Int32Array(memory, layout.controlOffset, LAYOUT.queueControlBytes / 4)
 }

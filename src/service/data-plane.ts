@@ -1,30 +1,19 @@
 import type { Config } from '../config/index.js'
 import { fromNative, MillraceError } from '../errors.js'
+import type {
+  CompiledRules,
+  EngineDescription,
+  EngineStats,
+  QueueLayout,
+  ThreadStats,
+} from '../generated/contract.js'
 import type { Log } from '../log.js'
 import { type Native, native } from '../native.js'
 import { Counters } from '../queue/counters.js'
-import type { QueueLayout } from '../queue/lane.js'
 import { Generations } from '../queue/rule-names.js'
 import type { DataPlane } from './data-plane-api.js'
-import type { EngineStats, Snapshot, ThreadStats } from './statistics.js'
+import type { Snapshot } from './statistics.js'
 import { SupervisedWorker } from './supervisor.js'
-
-/** What the addon's `enginePlan` returns: what to allocate, and the rules in force. */
-interface EngineDescription {
-  /** Bytes of the memory of each queue. */
-  readonly queueBytes: number
-  readonly queues: number
-  /** Rule names by index. */
-  readonly rules: readonly string[]
-}
-
-/** What the addon's `compileRules` returns. */
-interface CompiledRules {
-  /** Rule names by index. */
-  readonly names: readonly string[]
-  /** What the rules allow and their author probably did not mean. */
-  readonly warnings: readonly string[]
-}
 
 /**
  * Interval at which the main thread looks after receive threads and heartbeats, milliseconds. Longer notices dead threads
@@ -142,7 +131,7 @@ class NativeDataPlane implements DataPlane {
   #open(): EngineDescription {
     return this.#call(() => {
       this.#engine = this.#addon.openEngine(JSON.stringify(this.#config.engine))
-      return JSON.parse(this.#addon.enginePlan(this.#engine)) as EngineDescription
+      return JSON.parse(this.#addon.describeEngine(this.#engine)) as EngineDescription
     })
   }
 

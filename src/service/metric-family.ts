@@ -1,6 +1,7 @@
+import type { QueueStats, RuleStats, ThreadStats } from '../generated/contract.js'
 import type { CounterName } from '../queue/counters.js'
 import { reasonText } from './books.js'
-import type { QueueStats, RuleStats, Snapshot, ThreadStats, WorkerStats } from './statistics.js'
+import type { Snapshot, WorkerStats } from './statistics.js'
 
 /** One sample of a time series: its labels and its value. */
 export type Sample = readonly [labels: Readonly<Record<string, string | number>>, value: number]

@@ -1,6 +1,7 @@
+import type { QueueLayout } from '../generated/contract.js'
 import { LAYOUT } from '../generated/layout.js'
 import { type Counters, resultsInFlight, settledDatagrams } from '../queue/counters.js'
-import { Lane, type QueueLayout, queueControl } from '../queue/lane.js'
+import { Lane, queueControl } from '../queue/lane.js'
 
 /**
  * Settles the books of a worker that ended without draining. The main thread calls it between the worker's exit and its

@@ -1,7 +1,7 @@
 /** What the main thread and a worker tell each other: the data of the start, and messages. */
 import type { MessagePort } from 'node:worker_threads'
+import type { QueueLayout } from '../generated/contract.js'
 import type { QueuePublisherConfig } from '../publisher/config.js'
-import type { QueueLayout } from '../queue/lane.js'
 import type { Generation } from '../queue/rule-names.js'
 
 /** `workerData` of a worker thread. */

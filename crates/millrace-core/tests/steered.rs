@@ -74,7 +74,7 @@ impl Running {
         pair.in_b(|| {
             let queues = usize::from(config.queues);
             let mut engine = Engine::open(config.clone()).unwrap();
-            let layout = Layout::from_size_align(engine.plan().queue_bytes, 64).unwrap();
+            let layout = Layout::from_size_align(engine.describe().queue_bytes, 64).unwrap();
             let attach = |queue| {
                 // SAFETY: the size is not zero; zeroed memory for this queue alone, freed after the engine is dropped.
                 unsafe {
@@ -114,7 +114,7 @@ impl Running {
 }
 
 fn local(stats: &EngineStats) -> (u64, u64) {
-    let sum = |f: fn(&millrace_core::stats::ThreadStats) -> u64| stats.threads.iter().map(f).sum();
+    let sum = |f: fn(&millrace_core::engine::ThreadStats) -> u64| stats.threads.iter().map(f).sum();
     (sum(|t| t.scattered), sum(|t| t.steered_local))
 }
 

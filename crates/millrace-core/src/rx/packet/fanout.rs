@@ -20,7 +20,7 @@ use crate::{
     config::{EngineConfig, FanoutFlag, FanoutMode},
     error::{Code, Error, Result},
     rule::{CbpfTarget, RuleSet},
-    rx::Steering,
+    rx::RulePrograms,
     sys::socket,
 };
 
@@ -118,7 +118,7 @@ impl Group {
 impl Wanted {
     /// Prepares the mode. Where its program cannot be had the next best takes its place, with a sentence in `degraded`
     /// where that is more than a matter of the rules.
-    pub(super) fn new(config: &EngineConfig, steering: &Steering, degraded: &mut Vec<String>) -> Self {
+    pub(super) fn new(config: &EngineConfig, steering: &RulePrograms, degraded: &mut Vec<String>) -> Self {
         let members = config.rx_threads.max(1);
         let kernel = |kind| (config.fanout, Chosen { demux: Demux::Kernel(kind), says: None });
         let (mode, program) = match config.fanout {
@@ -165,7 +165,7 @@ impl Wanted {
     }
 
     /// Takes the programs of other rules. What kind of program it is cannot change: that is the group's.
-    pub(super) fn replace(&self, steering: &Steering) {
+    pub(super) fn replace(&self, steering: &RulePrograms) {
         let mut program = self.program();
         match program.demux {
             Demux::Kernel(_) => {}
@@ -264,7 +264,7 @@ impl Wanted {
 }
 
 /// The rules in classic BPF, or else the flow's hash.
-fn classic(steering: &Steering, members: u16) -> Chosen {
+fn classic(steering: &RulePrograms, members: u16) -> Chosen {
     match &steering.fanout {
         Ok(program) => {
             Chosen { demux: Demux::Classic(program.clone()), says: Some("rules, classic BPF".into()) }
@@ -281,7 +281,7 @@ fn classic(steering: &Steering, members: u16) -> Chosen {
 ///
 /// # Errors
 /// The kernel's: [`Code::Permission`] without CAP_BPF, [`Code::Unsupported`].
-fn extended(steering: &Steering, members: u16) -> Result<Chosen> {
+fn extended(steering: &RulePrograms, members: u16) -> Result<Chosen> {
     let load = |code: &[u64]| Program::load_socket_filter("millrace_fan", code).map(Arc::new);
     let why = match &steering.fanout_ebpf {
         Ok(code) => {

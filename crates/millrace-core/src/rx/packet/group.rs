@@ -30,7 +30,7 @@ use crate::{
     bpf::classic,
     config::EngineConfig,
     error::Result,
-    rx::{Steer, Steering},
+    rx::{ReplacePrograms, RulePrograms},
     sys::scheduling,
 };
 
@@ -231,7 +231,7 @@ impl Shared {
     }
 
     /// Puts other rules' program in force: in the group in use, and in any that follows it. Returns what steers then.
-    fn replace_program(&self, steering: &Steering) -> String {
+    fn replace_program(&self, steering: &RulePrograms) -> String {
         let places = self.places();
         self.wanted.replace(steering);
         let Some(said) = self.wanted.says() else { return "not by rules".into() };
@@ -289,8 +289,8 @@ fn end(old: &OwnedFd) {
 /// The engine's handle; the members alone keep the group.
 pub(super) struct Handle(pub(super) Weak<Shared>);
 
-impl Steer for Handle {
-    fn steer(&self, steering: &Steering) -> Result<(&'static str, String)> {
+impl ReplacePrograms for Handle {
+    fn replace(&self, steering: &RulePrograms) -> Result<(&'static str, String)> {
         let said = match self.0.upgrade() {
             None => "nothing: all members are gone".into(),
             Some(shared) => shared.replace_program(steering),

@@ -30,7 +30,7 @@ use crate::{
     config::{EngineConfig, Listen, ListenSet, Tpacket},
     error::{Code, Error, Result},
     net::Interface,
-    rx::{BackendInfo, Opened, Steering, guard::open_for_packet, local, socket::multicast},
+    rx::{BackendInfo, Opened, RulePrograms, guard::open_for_packet, local, socket::multicast},
     sys::socket,
 };
 use group::Shared;
@@ -87,14 +87,14 @@ fn full_ring(config: &EngineConfig) -> (usize, &'static str, u32) {
 /// [`Code::Permission`] without CAP_NET_RAW; [`Code::Interface`] when it does not exist or cannot be used;
 /// [`Code::Port`] when a port is taken, by a second Millrace too.
 pub fn open(config: &EngineConfig) -> Result<Opened<PacketReceiver>> {
-    open_steered(config, &Steering::default())
+    open_steered(config, &RulePrograms::default())
 }
 
 /// As [`open`], with the program of fanout `rules`.
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened<PacketReceiver>> {
+pub fn open_steered(config: &EngineConfig, steering: &RulePrograms) -> Result<Opened<PacketReceiver>> {
     let interface = match &config.interface {
         Some(name) => Interface::by_name(name)?,
         None => Interface::of_default_route()?,
@@ -134,7 +134,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     for receiver in &receivers {
         attach(receiver.fd(), &shared.filter)?;
     }
-    let steer = Some(Box::new(group::Handle(Arc::downgrade(&shared))) as Box<dyn crate::rx::Steer>);
+    let steer = Some(Box::new(group::Handle(Arc::downgrade(&shared))) as Box<dyn crate::rx::ReplacePrograms>);
     Ok(Opened { receivers, guard: Some(guard), steer, info })
 }
 

@@ -21,7 +21,7 @@ use crate::{
     datagram::Addr,
     error::{Code, Error, Result},
     net,
-    rx::{BackendInfo, Opened, Steer, Steering},
+    rx::{BackendInfo, Opened, ReplacePrograms, RulePrograms},
     sys::socket,
 };
 
@@ -31,7 +31,7 @@ use crate::{
 /// [`Code::Port`] when a port is taken, by a second Millrace too; [`Code::Permission`] for a privileged port;
 /// [`Code::Config`] for an address this host does not have.
 pub fn open(config: &EngineConfig) -> Result<Opened<SocketReceiver>> {
-    open_steered(config, &Steering::default())
+    open_steered(config, &RulePrograms::default())
 }
 
 /// As [`open`]; with fanout `rules` the program picks the socket, and so the receiver, of each datagram. The kernel
@@ -39,7 +39,7 @@ pub fn open(config: &EngineConfig) -> Result<Opened<SocketReceiver>> {
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened<SocketReceiver>> {
+pub fn open_steered(config: &EngineConfig, steering: &RulePrograms) -> Result<Opened<SocketReceiver>> {
     let time = config.socket_timestamps;
     let threads = usize::from(config.rx_threads);
     let places = bind::plan(&config.listen, config.interface.as_deref())?;
@@ -84,8 +84,8 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         degraded: Vec::new(),
     };
     let by_rules = matches!(config.fanout, FanoutMode::Rules | FanoutMode::Cbpf | FanoutMode::Ebpf);
-    let steer: Option<Box<dyn Steer>> = if by_rules && threads > 1 {
-        let (what, said) = steered.steer(steering)?;
+    let steer: Option<Box<dyn ReplacePrograms>> = if by_rules && threads > 1 {
+        let (what, said) = steered.replace(steering)?;
         info.grant(what, said);
         Some(Box::new(steered))
     } else {

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     error::Result,
-    rx::{Steer, Steering},
+    rx::{ReplacePrograms, RulePrograms},
     sys::socket,
 };
 
@@ -41,8 +41,8 @@ impl Groups {
     }
 }
 
-impl Steer for Groups {
-    fn steer(&self, steering: &Steering) -> Result<(&'static str, String)> {
+impl ReplacePrograms for Groups {
+    fn replace(&self, steering: &RulePrograms) -> Result<(&'static str, String)> {
         let said = match &steering.reuseport {
             Ok(program) => self
                 .members()

@@ -6,7 +6,7 @@ use super::attachment::Attachment;
 use crate::{
     error::{Code, Result},
     rx::early::EarlyRules,
-    rx::steering::{Steer, Steering},
+    rx::rule_programs::{ReplacePrograms, RulePrograms},
 };
 
 /// Shared by the engine and whoever attaches. It does not keep an attachment alive: that is the receivers' affair, and
@@ -70,8 +70,8 @@ pub(super) const GRANTED: &str = "early drops";
 /// The engine's handle.
 pub(super) struct Handle(pub(super) Arc<LiveProgram>);
 
-impl Steer for Handle {
-    fn steer(&self, steering: &Steering) -> Result<(&'static str, String)> {
+impl ReplacePrograms for Handle {
+    fn replace(&self, steering: &RulePrograms) -> Result<(&'static str, String)> {
         let mut state = self.0.state();
         // While the interface is away there is nothing to replace: the next program has them.
         if let Some(attachment) = state.attached.upgrade() {
@@ -116,8 +116,8 @@ mod tests {
             let listen = [Listen { address: None, scope: None, port: 9000 }];
             let live = LiveProgram::new(drops("u8[0] == 1 => drop\nelse => queue(0)"));
             let reload = |rules: &str| {
-                let steering = Steering { early: drops(rules), ..Steering::default() };
-                Handle(Arc::clone(&live)).steer(&steering).unwrap().1
+                let steering = RulePrograms { early: drops(rules), ..RulePrograms::default() };
+                Handle(Arc::clone(&live)).replace(&steering).unwrap().1
             };
             let mut at_first = 0;
             let attach = |degraded: &mut Vec<String>| {

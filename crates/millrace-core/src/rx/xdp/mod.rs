@@ -15,7 +15,7 @@ use crate::{
     config::{EngineConfig, ListenSet, ZeroCopy},
     error::{Code, Error, Result},
     net::Interface,
-    rx::{BackendInfo, Opened, Steering, local, socket::multicast},
+    rx::{BackendInfo, Opened, RulePrograms, local, socket::multicast},
 };
 
 mod attachment;
@@ -56,14 +56,14 @@ const LINK_HEADER: u32 = 14 + 2 * 4;
 /// [`Code::Interface`], [`Code::Busy`] (a foreign program or socket, left untouched), [`Code::Permission`],
 /// [`Code::Unsupported`], [`Code::Kernel`]. On an error nothing stays behind.
 pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
-    open_steered(config, &Steering::default())
+    open_steered(config, &RulePrograms::default())
 }
 
 /// As [`open`], with the leading `drop` rules in the program.
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened<XdpReceiver>> {
+pub fn open_steered(config: &EngineConfig, steering: &RulePrograms) -> Result<Opened<XdpReceiver>> {
     let interface = match &config.interface {
         Some(name) => Interface::by_name(name)?,
         None => Interface::of_default_route()?,
@@ -116,7 +116,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         (0..).zip(queues).map(|(i, queue)| XdpReceiver::new((&host, &watch), &attached, i, queue)).collect();
     // The guard socket is opened and put here by whoever opens a backend in earnest (see `rx::Opened::guard`); fragments,
     // IP options, extension headers and frames longer than a UMEM frame reach it by XDP_PASS.
-    let steer = Some(Box::new(live_program::Handle(live)) as Box<dyn crate::rx::Steer>);
+    let steer = Some(Box::new(live_program::Handle(live)) as Box<dyn crate::rx::ReplacePrograms>);
     Ok(Opened { receivers, guard: None, steer, info: host.info() })
 }
 

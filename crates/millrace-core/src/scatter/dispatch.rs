@@ -1,62 +1,42 @@
-//! Datagram → rules → lane: the sink of a receive thread, and when to wake the workers.
+//! Datagram → rules → lane, and when to wake the workers.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use super::{
+    counters::ThreadCounters,
+    live_rules::{LiveRules, RuleGeneration},
+    queue::Queue,
+};
 use crate::{
     datagram::Datagram,
-    lane::{LaneProducer, Mark, QueueMemory},
-    live_rules::{Generation, LiveRules},
+    lane::{Classification, LaneProducer},
     packet::FrameDrop,
     rule::{Facts, RuleState, Verdict},
     rx::Sink,
-    stats::ThreadCounters,
 };
 
-/// Wakes one worker. Called from receive threads; must not block.
-pub type Wake = Arc<dyn Fn() + Send + Sync>;
-
-/// One queue as receive threads see it.
-pub struct Queue {
-    /// Its lanes.
-    pub memory: Arc<QueueMemory>,
-    /// Its worker's wake-up while one is attached. The lock makes detaching wait for a wake in progress.
-    pub wake: Mutex<Option<Wake>>,
-}
-
-impl Queue {
-    /// Wakes the worker if it sleeps; true when it did.
-    fn wake(&self) -> bool {
-        let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*wake {
-            Some(wake) if self.memory.disarm() => {
-                wake();
-                true
-            }
-            _ => false,
-        }
-    }
-}
-
-/// When a sleeping worker is woken: enough datagrams, or an old one.
+/// When a sleeping worker is woken: as soon as one of the two limits is reached.
 #[derive(Debug, Clone, Copy)]
 pub struct Moderation {
     /// Datagrams pending in a lane.
     pub min: u32,
-    /// Age of the oldest.
+    /// Age of the oldest pending datagram.
     pub max_age: Duration,
 }
 
-/// How long a receive thread may sleep while a lane holds datagrams and its worker is busy: the worker does not look at
-/// the lanes again when it goes to sleep (that would shrink its batches), so we look for it.
-const BUSY_WORKER_LOOK: Duration = Duration::from_millis(1);
+/// How soon a receive thread inspects again a lane that holds datagrams while its worker is busy. The worker does not look
+/// at its lanes once more when it goes to sleep (that would shrink its batches), so the receive thread must notice it.
+/// Too low: the thread wakes up for nothing while workers are busy. Too high: a datagram waits for so long when its worker
+/// fell asleep just as it arrived.
+const BUSY_WORKER_RECHECK: Duration = Duration::from_millis(1);
 
 struct Lane {
     producer: LaneProducer,
     queue: Arc<Queue>,
-    /// Something was published at this time and no wake-up has covered it yet.
+    /// When the oldest datagram was published that no wake-up covers yet; none where nothing waits for a wake-up.
     waiting_since: Option<Instant>,
 }
 
@@ -64,7 +44,7 @@ struct Lane {
 pub struct Scatter {
     thread: usize,
     live: Arc<LiveRules>,
-    generation: Arc<Generation>,
+    generation: Arc<RuleGeneration>,
     state: RuleState,
     lanes: Vec<Lane>,
     counters: Arc<ThreadCounters>,
@@ -73,7 +53,7 @@ pub struct Scatter {
 }
 
 impl Scatter {
-    /// For receive thread `thread`.
+    /// The scatter of receive thread `thread`, with one lane per queue.
     ///
     /// # Safety
     /// At most one `Scatter` per thread index may exist at a time for the same queues.
@@ -88,7 +68,7 @@ impl Scatter {
             .iter()
             .map(|queue| Lane {
                 // SAFETY: the caller promises one Scatter per thread index, hence one producer per lane.
-                producer: unsafe { queue.memory.producer(thread) },
+                producer: unsafe { LaneProducer::new(&queue.memory, thread) },
                 queue: Arc::clone(queue),
                 waiting_since: None,
             })
@@ -103,7 +83,8 @@ impl Scatter {
         self.cpu = cpu;
     }
 
-    /// Takes new rules, if there are any; for between two receive passes. Actions with a memory start afresh.
+    /// Changes to newer rules, if there are any. To be called between two receive passes. Actions with a state, such as
+    /// `round_robin`, start afresh.
     pub fn refresh(&mut self) {
         if let Some(newer) = self.live.newer(self.generation.number) {
             self.state = newer.rules.state(self.thread);
@@ -120,19 +101,19 @@ impl Scatter {
         }
     }
 
-    /// Wakes the workers that are due. Returns how soon to call again, or `None` when nothing waits.
+    /// Wakes the workers that are due. Returns how soon to call again, or `None` when nothing waits for a wake-up.
     pub fn wake_due(&mut self, now: Instant) -> Option<Duration> {
         let mut next: Option<Duration> = None;
         for lane in &mut self.lanes {
             let Some(since) = lane.waiting_since else { continue };
             let pending = lane.producer.pending();
             if pending == 0 {
-                // Everything we published has been released; the next publish starts the clock again.
+                // The worker has released everything; the next publish starts the clock again.
                 lane.waiting_since = None;
                 continue;
             }
-            let again = if !lane.queue.memory.armed() {
-                BUSY_WORKER_LOOK
+            let again = if !lane.queue.memory.is_armed() {
+                BUSY_WORKER_RECHECK
             } else {
                 let age = now.saturating_duration_since(since);
                 if pending >= self.moderation.min || age >= self.moderation.max_age {
@@ -141,7 +122,7 @@ impl Scatter {
                         lane.waiting_since = None;
                         continue;
                     }
-                    BUSY_WORKER_LOOK
+                    BUSY_WORKER_RECHECK
                 } else {
                     self.moderation.max_age - age
                 }
@@ -151,7 +132,7 @@ impl Scatter {
         next
     }
 
-    /// Wakes every worker that sleeps, whatever is pending: the last call of a receive thread.
+    /// Wakes every worker that sleeps, whatever is pending. A receive thread calls it when it ends.
     pub fn wake_all(&mut self) {
         for lane in &self.lanes {
             if lane.queue.wake() {
@@ -176,19 +157,19 @@ impl Sink for Scatter {
             }
             Verdict::Queue { queue, spill, key, rule } => {
                 let generation = self.generation.number as u16;
-                let mark = Mark { rule, key, cpu: self.cpu, generation };
+                let classification = Classification { rule, key, cpu: self.cpu, generation };
                 let chosen = usize::from(queue);
-                if self.lanes[chosen].producer.push(d, mark) {
+                if self.lanes[chosen].producer.push(d, classification) {
                     by_rule.deliver(rule.into(), chosen);
                     c.scattered[chosen].add(1);
                     return;
                 }
                 if let Some((first, last)) = spill {
-                    // Cyclic from the chosen queue on, each other queue of the range once.
+                    // Tries every other queue of the range once, in cyclic order from the chosen one on.
                     let span = last - first + 1;
                     for step in 1..span {
                         let other = usize::from(first + (queue - first + step) % span);
-                        if self.lanes[other].producer.push(d, mark) {
+                        if self.lanes[other].producer.push(d, classification) {
                             by_rule.deliver(rule.into(), other);
                             c.scattered[other].add(1);
                             return;
