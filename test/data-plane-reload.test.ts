@@ -9,7 +9,7 @@ import { loadConfig } from '../src/config/index.js'
 import { createLog } from '../src/log.js'
 import { type Native, native } from '../src/native.js'
 import { MAX_GENERATIONS } from '../src/queue/rule-names.js'
-import { createDataPlane } from '../src/service/data-plane.js'
+import { createDataPlane } from '../src/service/native-data-plane.js'
 
 /** Writes down what it is born with and the rule of each datagram, and dies of an empty one. */
 const HANDLER = `

@@ -8,7 +8,7 @@ import type { QueueStats, ThreadStats } from '../src/generated/contract.js'
 import { createLog } from '../src/log.js'
 import { COUNTERS, type CounterName } from '../src/queue/counters.js'
 import { closeBooks } from '../src/service/books.js'
-import type { DataPlane } from '../src/service/data-plane-api.js'
+import type { DataPlane } from '../src/service/data-plane.js'
 import { run } from '../src/service/run.js'
 import type { Snapshot, WorkerStats } from '../src/service/statistics.js'
 

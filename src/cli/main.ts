@@ -17,7 +17,7 @@ async function runService(): Promise<number> {
   const config = load()
   const log = createLog({ level: config.log.level })
   // The import loads the native addon, without which `millrace config` and `--help` must work.
-  const { createDataPlane } = await import('../service/data-plane.js')
+  const { createDataPlane } = await import('../service/native-data-plane.js')
   return await run(config, createDataPlane(config, log), log)
 }
 
