@@ -3,12 +3,15 @@ import type { Config } from '../config/index.js'
 import { EXIT, fromNative } from '../errors.js'
 import type { PreflightReport } from '../generated/contract.js'
 
-export type { PreflightReport as CheckReport } from '../generated/contract.js'
-
-/** Adds `millrace check`. `config` throws when the configuration is wrong; `finish` takes the exit status. */
+/**
+ * Adds `millrace check` to the command line.
+ *
+ * @param load loads the configuration; throws when it is wrong.
+ * @param finish receives the exit status.
+ */
 export function addCheckCommand(
   program: Command,
-  config: () => Config,
+  load: () => Config,
   finish: (status: number) => void,
 ): void {
   program
@@ -17,7 +20,7 @@ export function addCheckCommand(
     .option('--json', 'as one JSON object')
     .option('--strict', 'exit 3 when anything is degraded or missing, too')
     .action(async ({ json, strict }: { json?: boolean; strict?: boolean }) => {
-      const report = await check(config())
+      const report = await check(load())
       process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : checkTable(report))
       const well = report.findings.every((finding) => finding.state === 'ok')
       finish(report.backend !== null && (well || !strict) ? EXIT.clean : EXIT.refused)
@@ -25,7 +28,7 @@ export function addCheckCommand(
 }
 
 async function check(config: Config): Promise<PreflightReport> {
-  // Lazily, as in `run`: the addon is not needed for anything else here.
+  // The addon is loaded here, so that the other commands work without it.
   const { native } = await import('../native.js')
   try {
     return JSON.parse(native().checkHost(JSON.stringify(config.engine))) as PreflightReport
@@ -34,7 +37,7 @@ async function check(config: Config): Promise<PreflightReport> {
   }
 }
 
-/** The table as text: a line for each finding, and its cure below. */
+/** The findings as text: a line for each, and below it what would help, where something would. */
 export function checkTable({ findings }: PreflightReport): string {
   const width = Math.max(...findings.map((finding) => finding.name.length))
   return findings

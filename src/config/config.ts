@@ -2,23 +2,21 @@ import type { EngineConfig } from '../generated/contract.js'
 import type { HttpAddress } from './addresses.js'
 import type { VariableName } from './variables.js'
 
-export type { EngineConfig as EngineConfigJson } from '../generated/contract.js'
-
-/** What a worker needs to know. */
+/** Configuration of the workers. */
 export interface WorkersConfig {
-  /** Queues, one worker each. */
+  /** Number of queues; each has one worker. */
   readonly queues: number
-  /** CPU of each worker by queue, exactly `queues` long; empty: not pinned. */
+  /** CPU of each worker by queue, exactly {@link queues} long; empty: not pinned. */
   readonly cpus: readonly number[]
   /** `forward`, or the absolute path of the handler module. */
   readonly handler: string
   /** Most datagrams in a batch. */
   readonly batch: number
-  /** Overwrite released batch memory. */
+  /** Whether released payloads are overwritten, so that a handler that keeps a view sees it. */
   readonly debugPoison: boolean
 }
 
-/** How to reach NATS. At most one of user, token, creds and nkey is given. */
+/** How to reach NATS. At most one of user, token, creds and nkeySeed is given. */
 export interface NatsConfig {
   /** `host:port`, without scheme and credentials. */
   readonly servers: readonly string[]
@@ -29,7 +27,7 @@ export interface NatsConfig {
   readonly creds: string | null
   /** An nkey seed (`SU…`), read from the file where a path was given. */
   readonly nkeySeed: string | null
-  /** null: no TLS asked for. Paths of PEM files. */
+  /** Paths of PEM files; null where TLS is not asked for. */
   readonly tls: {
     readonly ca: string | null
     readonly cert: string | null
@@ -37,42 +35,43 @@ export interface NatsConfig {
   } | null
 }
 
-/** What a publisher needs to know. */
+/** Configuration of the publishers, the same for every queue. */
 export interface PublisherConfig {
   readonly format: 'raw' | 'records' | 'columns'
-  /** Subject template: `{node}` is already replaced, `{port}` and `{queue}` are not. */
+  /** Subject template with `{port}` and `{queue}`; `{node}` is already replaced. */
   readonly subject: string
-  /** Most unconfirmed bytes of one worker. */
+  /** Bytes handed to the connection and not yet confirmed at which a worker stops draining its queue. */
   readonly windowBytes: number
-  /** An envelope is sent at this many bytes … */
+  /** Bytes at which an envelope is sealed. */
   readonly envelopeBytes: number
-  /** … or this many milliseconds after its first datagram. */
+  /** Age at which an envelope is sealed, milliseconds after its first datagram. */
   readonly envelopeMs: number
+  /** While NATS is away: `hold` stops draining the queue, `drop` drops and counts results. */
   readonly natsDown: 'hold' | 'drop'
   readonly nats: NatsConfig
 }
 
 /** One line of `millrace config`. */
-export interface Setting {
+interface Setting {
   readonly name: VariableName
   /** As a user would write it, without secrets; empty when unset. */
   readonly value: string
   readonly source: 'environment' | 'default'
 }
 
-/** Everything one start of the service is told. Frozen all the way down. */
+/** The whole configuration of one start of the service, deeply frozen. */
 export interface Config {
   readonly node: string
   readonly engine: EngineConfig
   readonly workers: WorkersConfig
   readonly publisher: PublisherConfig
-  /** null: no HTTP server. */
+  /** Address of the HTTP server; null: none is started. */
   readonly http: HttpAddress | null
   readonly log: { readonly level: string }
   /** Deadline of the drain, milliseconds. */
   readonly drainMs: number
-  /** The same by variable, for people. */
+  /** The same values by variable, as a user writes them. */
   readonly settings: readonly Setting[]
-  /** Names with our prefix that Kubernetes injected for a Service and that were ignored. */
+  /** Ignored variables with our prefix, which Kubernetes injects for a Service. */
   readonly serviceLinks: readonly string[]
 }

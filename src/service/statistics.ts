@@ -1,27 +1,20 @@
 import type { EngineStats } from '../generated/contract.js'
 import type { CounterName } from '../queue/counters.js'
 
-export type {
-  BackendInfo,
-  EngineStats,
-  InterfaceStats,
-  QueueStats,
-  RuleStats,
-  ThreadStats,
-} from '../generated/contract.js'
-
-/** One worker's half, plus what the supervisor knows about it. */
+/** The counters of one worker, and what its supervisor knows about it. */
 export interface WorkerStats {
   readonly queue: number
   readonly counters: Readonly<Record<CounterName, number>>
+  /** Times the worker was started again. */
   readonly restarts: number
-  /** Milliseconds since the worker last showed that its event loop turns. */
+  /** Milliseconds since the worker's event loop was last seen to turn; about 0 while the worker does not run. */
   readonly heartbeatAgeMs: number
   readonly state: 'starting' | 'running' | 'draining' | 'stopped' | 'failed'
 }
 
-/** Everything `/metrics`, the live table and the closing books show: one reading. */
+/** One reading of everything that `/metrics`, the probes and the closing books show. */
 export interface Snapshot {
+  /** Time of the reading, milliseconds since the epoch. */
   readonly time: number
   readonly engine: EngineStats
   readonly workers: readonly WorkerStats[]

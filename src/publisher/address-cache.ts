@@ -1,15 +1,20 @@
-import { addressText } from './batch.js'
+import { addressText } from '../queue/address-text.js'
 
+/**
+ * Addresses that are remembered, a power of two. Fewer: senders that share an entry are encoded again and again. More: the
+ * cache does not fit the CPU's second-level cache any more.
+ */
 const SLOTS = 4096
+/** Bytes of an entry: the longest address has 39 characters, and the fields before and after it have room in the rest. */
 const SLOT_BYTES = 64
 
 /**
- * Encoded source addresses by address: a direct-mapped cache of fixed size, so that a flood of spoofed sources costs
- * time but never memory. Each entry is a run of bytes ready to be copied: `before`, the address as a msgpack string,
- * `after`. At most 64 bytes together.
+ * Source addresses as the format `records` writes them. It is a direct-mapped cache of fixed size, so that a flood of spoofed
+ * sources costs time and no memory. Each entry is at most 64 bytes that can be copied as they are: `before`, the address as
+ * a msgpack string, `after`.
  */
 export class AddressCache {
-  /** Entry `slot` begins at `16 * slot`; words, to be copied four bytes at a time. */
+  /** All entries as words, to be copied four bytes at a time; entry `slot` begins at word `16 * slot`. */
   readonly words = new Uint32Array((SLOTS * SLOT_BYTES) / 4)
   /** Bytes of the entry in `slot`. */
   readonly lengths = new Uint8Array(SLOTS)
@@ -22,13 +27,13 @@ export class AddressCache {
     this.#after = after
   }
 
-  /** Slot of the address in words `at .. at + 3` of `words`. */
+  /** The slot that has the address in the four words of `words` from `at` on, whose bytes are in network order. */
   slot(words: Uint32Array, at: number): number {
     const a = words[at]!
     const b = words[at + 1]!
     const c = words[at + 2]!
     const d = words[at + 3]!
-    // The words are little-endian, so the byte that varies most is the highest: it must reach the low bits.
+    // Read little-endian, the last byte of an address, which varies most, is the highest. It must reach the low bits.
     let mixed = a ^ Math.imul(b, 31) ^ Math.imul(c, 0x9e3779b1) ^ d
     mixed = Math.imul(mixed ^ (mixed >>> 16), 0x85ebca6b)
     mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35)

@@ -1,33 +1,38 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { type ErrorCode, fromNative } from '../errors.js'
-import type { Facts } from './facts.js'
+import type { HostInfo } from './host-info.js'
 import { type Problem, shown } from './problems.js'
 import { readRules, rulesFileName } from './rules-text.js'
 import type { Values, VariableName } from './variables.js'
 
-/** The inputs of one load, and the place where problems gather. */
-export class Check {
+/** The inputs of one load, and the list in which what is wrong with them is collected. */
+export class Validation {
   readonly #faulty: ReadonlySet<string>
   readonly #exists: (path: string) => boolean
   readonly #readFile: (path: string) => Buffer
 
+  /** @param problems those found when the values were read; further ones are appended. */
   constructor(
     readonly env: Readonly<Record<string, string>>,
     readonly values: Values,
-    readonly facts: Facts,
+    readonly host: HostInfo,
     readonly problems: Problem[],
   ) {
     this.#faulty = new Set(problems.map((p) => p.name))
-    this.#exists = facts.exists ?? existsSync
-    this.#readFile = facts.readFile ?? ((path) => readFileSync(path))
+    this.#exists = host.exists ?? existsSync
+    this.#readFile = host.readFile ?? ((path) => readFileSync(path))
   }
 
+  /** True when the environment has the variable, rightly or wrongly. */
   isSet(name: VariableName): boolean {
     return this.env[name] !== undefined
   }
 
-  /** Reports that `name` is not `expected`; silent where one of the variables involved is already reported. */
+  /**
+   * Reports that `name` is not what was `expected`. It adds nothing where `name`, or one of the variables in `also`, could
+   * not be read and is reported for that already.
+   */
   fail(
     name: VariableName,
     expected: string,
@@ -39,14 +44,14 @@ export class Check {
     this.problems.push({ code, name, given, expected })
   }
 
-  /** At most one of several variables may be set. */
+  /** Reports every variable of the list that is set, except the first. */
   exclusive(...names: VariableName[]): void {
     const given = names.filter((name) => this.isSet(name))
     for (const name of given.slice(1)) this.fail(name, `no value while ${given[0]} is set`, [given[0]!])
   }
 
-  /** The absolute path of a file that exists, or null where the variable is unset. */
-  file(name: VariableName, code: ErrorCode = 'MILLRACE_E_CONFIG'): string | null {
+  /** The absolute path that a variable names, or null where it is unset. A file that does not exist is reported. */
+  existingFile(name: VariableName, code: ErrorCode = 'MILLRACE_E_CONFIG'): string | null {
     const value = this.env[name]
     if (value === undefined) return null
     const path = resolve(value)
@@ -54,8 +59,8 @@ export class Check {
     return path
   }
 
-  /** The text of a file, or null where the variable is unset or the file cannot be read. */
-  text(name: VariableName): string | null {
+  /** The text of the file that a variable names, or null where it is unset. A file that cannot be read is reported. */
+  readText(name: VariableName): string | null {
     const value = this.env[name]
     if (value === undefined) return null
     try {
@@ -67,15 +72,15 @@ export class Check {
     }
   }
 
-  /** The rules in the file of MILLRACE_RULES_FILE, or null where it is unset or has none. */
-  rules(): string | null {
+  /** The rules in the file of MILLRACE_RULES_FILE, or null where it is unset. A file without rules is reported. */
+  readRulesFile(): string | null {
     const name = 'MILLRACE_RULES_FILE'
     const value = this.env[name]
     if (value === undefined) return null
     try {
       return readRules(resolve(value), rulesFileName(value), this.#readFile)
     } catch (error) {
-      // The words of a reload and of `millrace rules`, so that one mistake has one message.
+      // The message is that of a reload and of `millrace rules`, so that one mistake has one message.
       const { code, message } = fromNative(error)
       this.problems.push({ code, name, message })
       return null

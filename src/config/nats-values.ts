@@ -1,17 +1,18 @@
-import { type Kind, Unfit } from './kinds.js'
+import { InvalidValue, type ValueType } from './value-types.js'
 
-/** NATS servers, and what their URLs say about credentials and TLS. */
+/** NATS servers, with the credentials and the demand for TLS that their URLs hold. */
 export interface NatsServers {
-  /** `host:port`, credentials and scheme removed. */
+  /** `host:port` each, without credentials and scheme. */
   readonly servers: readonly string[]
+  /** True when one of the URLs has the scheme `tls`. */
   readonly tls: boolean
   readonly user: string | null
   readonly password: string | null
   readonly token: string | null
 }
 
-/** `nats://host:port`, `tls://…`, or `host:port`, separated by commas; `user:password@` or `token@` allowed. */
-export const natsServers: Kind<NatsServers> = {
+/** `nats://host:port`, `tls://…` or `host:port`, separated by commas; `user:password@` or `token@` may stand before a host. */
+export const natsServers: ValueType<NatsServers> = {
   expected: 'NATS URLs such as nats://127.0.0.1:4222 or tls://nats.example:4222, separated by commas',
   parse: (list) => {
     const urls: URL[] = []
@@ -25,7 +26,7 @@ export const natsServers: Kind<NatsServers> = {
     }
     const first = urls[0]!
     if (urls.some((u) => u.username !== first.username || u.password !== first.password)) {
-      throw new Unfit('the same user and password in every URL')
+      throw new InvalidValue('the same user and password in every URL')
     }
     const name = decoded(first.username)
     const password = decoded(first.password)
@@ -48,21 +49,21 @@ function decoded(text: string): string | null {
   try {
     return decodeURIComponent(text)
   } catch {
-    throw new Unfit('percent-encoded user and password')
+    throw new InvalidValue('percent-encoded user and password')
   }
 }
 
-/** Placeholders a subject may hold. */
+/** Placeholders of a subject template. */
 const PLACEHOLDER = /\{(?:node|port|queue)\}/g
 
-/** A NATS subject to publish to, with `{node}`, `{port}` and `{queue}`. */
-export const subject: Kind<string> = {
+/** A NATS subject to publish to, in which `{node}`, `{port}` and `{queue}` stand for their values. */
+export const subject: ValueType<string> = {
   expected:
     'a NATS subject of non-empty tokens without white space, * or >; placeholders {node}, {port}, {queue}',
   parse: (text) => (text.replace(PLACEHOLDER, 'x').split('.').every(isToken) ? text : undefined),
 }
 
 function isToken(token: string): boolean {
-  // Braces are refused so that a misspelt placeholder is an error and not a literal.
+  // Braces are refused, so that a misspelt placeholder is an error and no literal.
   return /^[^\s.*>{}\p{Cc}]+$/u.test(token)
 }
