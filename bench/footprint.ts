@@ -2,9 +2,9 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { blast } from '../rig/blast.js'
-import { scene } from '../rig/scene.js'
+import { testbed } from '../rig/testbed.js'
 import { loadConfig } from '../src/config/index.js'
-import { memoryBound } from '../src/config/memory.js'
+import { memoryBound } from './memory-bound.js'
 import { cpuMicros } from './process.js'
 
 /** Adds `footprint` to the bench's command line. */
@@ -46,7 +46,7 @@ async function measure(backend: 'xdp' | 'packet' | 'socket', options: Options) {
   const queues = Number(options.queues)
   const seconds = Number(options.seconds)
   const env = { MILLRACE_RX_THREADS: queues, MILLRACE_FORMAT: 'columns' }
-  const s = await scene({ backend, queues, format: 'columns', verify: false, rules: 'mod(u32[0])', env })
+  const s = await testbed({ backend, queues, format: 'columns', verify: false, rules: 'mod(u32[0])', env })
   try {
     await sleep(Number(options.settle) * 1000)
     const before = cpuMicros(s.service.pid)

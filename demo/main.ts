@@ -6,7 +6,7 @@ import { totals } from '../rig/books.js'
 import { cleanUp } from '../rig/cleanup.js'
 import { spawnIn } from '../rig/netns.js'
 import { freePort, freeUdpPort } from '../rig/ports.js'
-import { PATIENT, type Scene, scene } from '../rig/scene.js'
+import { DEEP_RINGS, type Testbed, testbed } from '../rig/testbed.js'
 import { type Live, live } from './live.js'
 import { type DemoOptions, HELP, parseOptions } from './options.js'
 import type { Scraped } from './scrape.js'
@@ -57,7 +57,7 @@ At the end the books: everything sent must be with the subscriber, or dropped fo
 }
 
 /** Shows readings until the sender is done. */
-function watch(s: Scene, show: Live, backend: string, httpPort: number): () => void {
+function watch(s: Testbed, show: Live, backend: string, httpPort: number): () => void {
   let drops: Scraped['drops'] = {}
   const scraper = spawnIn(s.ns, [process.execPath, SCRAPE, `http://127.0.0.1:${httpPort}/metrics`], {
     stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
@@ -93,13 +93,13 @@ function watch(s: Scene, show: Live, backend: string, httpPort: number): () => v
 async function play(backend: 'xdp' | 'packet' | 'socket'): Promise<Verdict> {
   const http = root ? 9180 : await freePort()
   say('Starting nats-server, the subscriber and Millrace …')
-  const s = await scene({
+  const s = await testbed({
     backend,
     wire: root,
     port: root ? 9000 : await freeUdpPort(),
     queues: asked.queues,
     format: asked.format,
-    env: { ...PATIENT, MILLRACE_HTTP: `127.0.0.1:${http}`, MILLRACE_NODE: 'demo' },
+    env: { ...DEEP_RINGS, MILLRACE_HTTP: `127.0.0.1:${http}`, MILLRACE_NODE: 'demo' },
   })
   try {
     say(`Ready. Sending to ${s.target} …\n`)
@@ -111,7 +111,7 @@ async function play(backend: 'xdp' | 'packet' | 'socket'): Promise<Verdict> {
     const ended = await s.service.stop()
     if (ended.code !== 0) {
       throw new Error(
-        `the service ended with ${ended.code ?? ended.signal}; its last words:\n${s.service.said()}`,
+        `the service ended with ${ended.code ?? ended.signal}; its last words:\n${s.service.lastOutput()}`,
       )
     }
     const account = await s.subscriber.against({ count: report.sent, low: SIZE, high: SIZE })

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { type Config, ConfigError, loadConfig, redactedConfig, settingsTable } from '../src/config/index.js'
-import { distance, isServiceLink } from '../src/config/names.js'
 import { readRules, rulesFileName } from '../src/config/rules-text.js'
+import { distance, isServiceLink } from '../src/config/unknown-variables.js'
 import { VARIABLES, type VariableName } from '../src/config/variables.js'
 import { exitStatus, fromNative, MillraceError } from '../src/errors.js'
 
@@ -406,6 +406,17 @@ t.test('variables that exclude or need each other', async (t) => {
   }
 })
 
+t.test('what an unset interface means depends on the backend', async (t) => {
+  const shown = (backend: string) =>
+    load({ MILLRACE_BACKEND: backend }).settings.find(({ name }) => name === 'MILLRACE_INTERFACE')?.value
+  t.same(['auto', 'xdp', 'packet', 'socket'].map(shown), [
+    '(none: auto takes sockets)',
+    '(default route)',
+    '(default route)',
+    '(none)',
+  ])
+})
+
 t.test('an empty variable counts as unset', async (t) => {
   t.equal(load({ MILLRACE_BATCH: '', MILLRACE_QEUES: '', NODE_NAME: '' }).workers.batch, 1024)
   t.equal(load({ NODE_NAME: 'node-7' }).node, 'node-7')
@@ -506,4 +517,5 @@ t.test('errors of the addon', async (t) => {
   t.equal(fromNative(null).code, 'MILLRACE_E_UNEXPECTED')
   t.equal(fromNative(Object.assign(new Error('x'), { code: 'MILLRACE_E_WORKER' })).code, 'MILLRACE_E_WORKER')
   t.equal(exitStatus(new MillraceError('MILLRACE_E_HANDLER', 'x')), 2)
+  t.equal(exitStatus(new MillraceError('MILLRACE_E_RANGE', 'x')), 1, 'not meant to end a process')
 })

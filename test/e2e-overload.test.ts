@@ -6,7 +6,7 @@ import t from 'tap'
 import { blast } from '../rig/blast.js'
 import { sumOf, totals } from '../rig/books.js'
 import { privileged } from '../rig/netns.js'
-import { scene } from '../rig/scene.js'
+import { testbed } from '../rig/testbed.js'
 
 // Tap's 30 s are for unit tests.
 t.setTimeout(240_000)
@@ -31,7 +31,7 @@ for (const [backend, format] of [
 ] as const) {
   void t.test(`${backend}, ${format}: unpaced for 5 s`, async (t) => {
     if (!privileged(t)) return
-    const s = await scene({ backend, format, queues: 2, rules: RULES, env: SMALL, verify: false })
+    const s = await testbed({ backend, format, queues: 2, rules: RULES, env: SMALL, verify: false })
     t.teardown(() => s.close())
     const report = await blast(s.sender, { to: s.target, seconds: 5, size: '100', flows: 32 }).done
     await s.subscriber.settled(report.sent)

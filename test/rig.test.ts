@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs'
 import t from 'tap'
 import { Accounts } from '../rig/account.js'
-import { Pair, privileged, runIn, spawnIn, V4, V6 } from '../rig/netns.js'
+import { startNats } from '../rig/nats.js'
+import { privileged, runIn, spawnIn, V4, V6, VethPair } from '../rig/netns.js'
 import { isPayload, payload } from '../rig/payload.js'
 
 void t.test('the payload is the one millrace-blast pins in its own tests', (t) => {
@@ -71,7 +72,7 @@ void t.test('the account finds every kind of fault', (t) => {
 
 void t.test('a pair carries datagrams both families, and goes away', async (t) => {
   if (!privileged(t)) return
-  const pair = new Pair(4)
+  const pair = new VethPair(4)
   t.teardown(() => pair.close())
   t.match(runIn(pair.b, 'ethtool', '-l', 'vb'), /RX:\s+4/)
   t.notOk(pair.xdpAttached())
@@ -95,4 +96,8 @@ void t.test('a pair carries datagrams both families, and goes away', async (t) =
   t.equal(await ended, 0)
   pair.close()
   t.notOk(existsSync(`/run/netns/${pair.b}`))
+})
+
+void t.test('a nats-server that is not there says how to get it', async (t) => {
+  await t.rejects(startNats({ binary: 'no-such-nats-server' }), /apt-get install nats-server/u)
 })

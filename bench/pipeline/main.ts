@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import type { Command } from 'commander'
-import { Pair } from '../../rig/netns.js'
+import { VethPair } from '../../rig/netns.js'
 import { drawCharts } from './charts.js'
 import { CONTESTANTS, REFERENCE } from './contestants.js'
 import { climb } from './run.js'
@@ -47,7 +47,7 @@ async function pipeline(options: Options): Promise<void> {
   // Contestants take turns inside a run, so that a noisy minute hurts all of them alike.
   for (let run = 1; run <= runs; run++) {
     for (const contestant of contestants) {
-      const pair = new Pair(1)
+      const pair = new VethPair(1)
       try {
         const title = `run ${run}/${runs}  ${contestant.name}`
         const done = await climb(pair, contestant, {

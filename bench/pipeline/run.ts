@@ -2,7 +2,7 @@ import { type ChildProcess, fork } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { blast } from '../../rig/blast.js'
-import { inside, type Pair, spawnIn, V4 } from '../../rig/netns.js'
+import { commandIn, spawnIn, V4, type VethPair } from '../../rig/netns.js'
 import { cpuMicros } from '../process.js'
 import type { Contestant } from './contestants.js'
 import type { Climb, Point } from './summary.js'
@@ -27,7 +27,7 @@ const build = (path: string) => fileURLToPath(new URL(`../../${path}`, import.me
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
 /** One contestant climbs the ladder of rates: fresh server, subscriber and receiver, one sender per step. */
-export async function climb(pair: Pair, contestant: Contestant, options: ClimbOptions): Promise<Climb> {
+export async function climb(pair: VethPair, contestant: Contestant, options: ClimbOptions): Promise<Climb> {
   const server = `nats://127.0.0.1:${NATS}`
   const nats = spawnIn(pair.b, ['nats-server', '-a', '127.0.0.1', '-p', String(NATS)], { stdio: 'ignore' })
   await sleep(300)
@@ -55,7 +55,7 @@ export async function climb(pair: Pair, contestant: Contestant, options: ClimbOp
 }
 
 async function step(
-  pair: Pair,
+  pair: VethPair,
   receiver: ChildProcess,
   subscriber: ChildProcess,
   rate: number,
@@ -91,12 +91,12 @@ async function step(
 
 /** Starts a script of ours in the receiving namespace with an IPC channel; resolves when it says that it is ready. */
 async function child(
-  pair: Pair,
+  pair: VethPair,
   script: string,
   args: readonly string[],
   env: Record<string, string>,
 ): Promise<ChildProcess> {
-  const [execPath, execArgv] = inside(pair.b, [process.execPath])
+  const [execPath, execArgv] = commandIn(pair.b, [process.execPath])
   const started = fork(build(script), args, {
     execPath,
     execArgv,

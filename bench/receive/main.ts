@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
 import type { Command } from 'commander'
-import { Pair } from '../../rig/netns.js'
+import { VethPair } from '../../rig/netns.js'
 import { BACKENDS, CONTESTANTS, STAGES } from './contestants.js'
 import { type Drain, drain, type Flow, flow, pinSender } from './run.js'
 import {
@@ -84,7 +84,7 @@ function build(): void {
 async function measure(runs: number, seconds: number): Promise<{ flows: Flow[]; drains: Drain[] }> {
   const flows: Flow[] = []
   const drains: Drain[] = []
-  const pair = new Pair(1)
+  const pair = new VethPair(1)
   try {
     for (let run = 1; run <= runs; run++) {
       for (const contestant of CONTESTANTS.filter((c) => c.missing === undefined)) {

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { blast } from '../../rig/blast.js'
-import { type Pair, runIn, spawnIn, V4 } from '../../rig/netns.js'
+import { runIn, spawnIn, V4, type VethPair } from '../../rig/netns.js'
 import { type Backend, type Contestant, PORT, receiver, type Scene, type Stage } from './contestants.js'
 
 /** Until a foreign program has its ring; and until the last frames are through. */
@@ -51,7 +51,7 @@ export function pinSender(): void {
 }
 
 /** A child with its output. */
-function start(pair: Pair, command: readonly string[], cpu = 1) {
+function start(pair: VethPair, command: readonly string[], cpu = 1) {
   const pinned = cpus().length > 1 ? ['taskset', '-c', String(cpu)] : []
   const child = spawnIn(pair.b, [...pinned, ...command], { stdio: ['pipe', 'pipe', 'pipe'] })
   let output = ''
@@ -89,7 +89,12 @@ function report(text: string): Report {
 }
 
 /** Sends as fast as it goes for `seconds` to a contestant that waits. */
-export async function flow(pair: Pair, contestant: Contestant, seconds: number, scene: Scene): Promise<Flow> {
+export async function flow(
+  pair: VethPair,
+  contestant: Contestant,
+  seconds: number,
+  scene: Scene,
+): Promise<Flow> {
   const { child, ready, ended } = start(pair, contestant.command, scene === 'oneCpu' ? 0 : 1)
   try {
     await (contestant.ours ? ready() : sleep(SETTLE_MS))
@@ -119,7 +124,7 @@ export async function flow(pair: Pair, contestant: Contestant, seconds: number, 
 }
 
 /** Fills the ring of a receiver that waits, then lets it empty the ring. */
-export async function drain(pair: Pair, backend: Backend, stage: Stage, count: number): Promise<Drain> {
+export async function drain(pair: VethPair, backend: Backend, stage: Stage, count: number): Promise<Drain> {
   const { child, ready, ended } = start(pair, receiver('drain', backend, stage))
   try {
     await ready()
@@ -141,7 +146,7 @@ export async function drain(pair: Pair, backend: Backend, stage: Stage, count: n
   }
 }
 
-async function send(pair: Pair, how: { seconds?: number; count?: number; rate?: number; gso?: number }) {
+async function send(pair: VethPair, how: { seconds?: number; count?: number; rate?: number; gso?: number }) {
   const to = `${V4[1]}:${PORT}`
   const path =
     how.gso === undefined ? ({ via: 'packet', interface: 'va' } as const) : { via: 'socket' as const }

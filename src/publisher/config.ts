@@ -1,72 +1,40 @@
+import type { PublisherConfig } from '../config/index.js'
 import { MillraceError } from '../errors.js'
 import { checkSubject, expandSubject } from './subject.js'
 
-/** How datagrams become NATS messages; see docs/formats.md. */
-export type FormatName = 'raw' | 'records' | 'columns'
-
-/** What one publisher needs to know. Plain data: it travels to the worker through `workerData`. */
-export interface PublisherConfig {
-  /** `host`, `host:port`, or with a `nats://` or `tls://` scheme. Tried in random order. */
-  readonly servers: readonly string[]
-  readonly auth?: {
-    readonly user?: string
-    readonly password?: string
-    readonly token?: string
-    /** Path of a `.creds` file (JWT and seed); read again at every connection attempt. */
-    readonly creds?: string
-    /** An nkey seed (`SU…`). */
-    readonly nkeySeed?: string
-  }
-  /** Paths of PEM files. An empty object asks for TLS with the system's authorities. */
-  readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string }
-  /** Client name shown by the server's monitoring. */
+/** Configuration of the publisher of one queue. It is plain data, because it goes to the worker in `workerData`. */
+export interface QueuePublisherConfig extends PublisherConfig {
+  /** Client name that the server's monitoring shows. */
   readonly name: string
-  /** Name of this node: goes into subjects (`{node}`) and columnar envelopes. */
+  /** Name of this node, for `{node}` in subjects and for columnar envelopes. */
   readonly node: string
   readonly queue: number
-  /** Subject template with `{port}`, `{queue}` and `{node}`. */
-  readonly subject: string
-  readonly format: FormatName
-  /** Bytes handed to the connection and not yet confirmed at which the worker stops draining. Default 4 MiB. */
-  readonly windowBytes?: number
-  /** Size at which an envelope is sealed. Default 16 KiB; 8-32 KiB is sensible. */
-  readonly envelopeBytes?: number
-  /** Age in milliseconds at which an envelope is sealed. Default 5. */
-  readonly envelopeMs?: number
-  /** While NATS is away: `hold` what is at hand and stop draining, or `drop` and count. Default `hold`. */
-  readonly whenDown?: 'hold' | 'drop'
-  /** Milliseconds one connection attempt may take. Default 5,000. */
+  /** Milliseconds that one connection attempt may take. Default 5,000. */
   readonly connectTimeoutMs?: number
 }
 
-/** {@link PublisherConfig} with its defaults filled in. */
-export type ResolvedConfig = Required<Omit<PublisherConfig, 'auth' | 'tls'>> &
-  Pick<PublisherConfig, 'auth' | 'tls'>
-
 const FORMATS: readonly string[] = ['raw', 'records', 'columns']
 
-/** @throws MillraceError `MILLRACE_E_CONFIG` or `MILLRACE_E_SUBJECT`. */
-export function resolveConfig(config: PublisherConfig): ResolvedConfig {
-  const resolved: ResolvedConfig = {
-    ...config,
-    windowBytes: config.windowBytes ?? 4 << 20,
-    envelopeBytes: config.envelopeBytes ?? 16 << 10,
-    envelopeMs: config.envelopeMs ?? 5,
-    whenDown: config.whenDown ?? 'hold',
-    connectTimeoutMs: config.connectTimeoutMs ?? 5000,
+/**
+ * Refuses a configuration that can never work.
+ *
+ * @throws MillraceError `MILLRACE_E_CONFIG` or `MILLRACE_E_SUBJECT`.
+ */
+export function validateConfig(config: QueuePublisherConfig): void {
+  const { nats, queue, node } = config
+  if (nats.servers.length === 0) throw invalid('servers', 'at least one is needed')
+  if (!FORMATS.includes(config.format)) {
+    throw invalid('format', `'${config.format}' is not one of ${FORMATS}`)
   }
-  if (resolved.servers.length === 0) throw bad('servers', 'at least one is needed')
-  if (!FORMATS.includes(resolved.format)) throw bad('format', `'${resolved.format}' is not one of ${FORMATS}`)
-  if (!(resolved.windowBytes >= 1)) throw bad('windowBytes', 'must be at least 1')
-  if (!(resolved.envelopeBytes >= 512)) throw bad('envelopeBytes', 'must be at least 512')
-  if (!(resolved.envelopeMs >= 1)) throw bad('envelopeMs', 'must be at least 1')
-  const { auth } = resolved
-  if (auth?.creds !== undefined && auth.nkeySeed !== undefined)
-    throw bad('auth', 'creds and nkeySeed exclude each other')
-  checkSubject(expandSubject(resolved.subject, { port: 0, queue: resolved.queue, node: resolved.node }))
-  return resolved
+  if (!(config.windowBytes >= 1)) throw invalid('windowBytes', 'must be at least 1')
+  if (!(config.envelopeBytes >= 512)) throw invalid('envelopeBytes', 'must be at least 512')
+  if (!(config.envelopeMs >= 1)) throw invalid('envelopeMs', 'must be at least 1')
+  if (nats.creds !== null && nats.nkeySeed !== null) {
+    throw invalid('auth', 'creds and nkeySeed exclude each other')
+  }
+  checkSubject(expandSubject(config.subject, { port: 0, queue, node }))
 }
 
-function bad(field: string, message: string): MillraceError {
+function invalid(field: string, message: string): MillraceError {
   return new MillraceError('MILLRACE_E_CONFIG', `${field}: ${message}`)
 }

@@ -1,7 +1,8 @@
 //! The data plane of Millrace: UDP off the wire, rules on the payload, lanes to the workers.
 //!
-//! Path of a datagram: a [`rx`] backend yields [`datagram::Datagram`]s, a [`rule`] set picks a queue, the engine copies
-//! it into a lane. Nothing in this crate knows Node.
+//! Path of a datagram: a [`rx`] backend reads it off the wire as a [`datagram::Datagram`], a [`rule`] set chooses a queue,
+//! and [`scatter`] copies it into the [`lane`] of that queue, where a worker reads it. [`engine`] runs the threads that do
+//! this. Nothing in this crate knows Node.
 #![warn(missing_docs)]
 
 #[cfg(not(target_os = "linux"))]
@@ -14,22 +15,18 @@ compile_error!(
 pub mod bpf;
 pub mod capture;
 pub mod config;
+#[cfg(test)]
+mod contract;
 pub mod datagram;
 pub mod engine;
 pub mod error;
 pub mod lane;
-pub mod live_rules;
 pub mod net;
 pub mod packet;
-pub mod preflight;
 pub mod protocol;
-mod real_time;
-mod real_time_messages;
-mod receive_thread;
 pub mod rule;
 pub mod rx;
 pub mod scatter;
 #[cfg(test)]
 mod skip;
-pub mod stats;
 pub mod sys;

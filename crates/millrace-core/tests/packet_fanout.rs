@@ -12,7 +12,7 @@ use millrace_core::{
     net::Interface,
     packet::FrameDrop,
     rule::{Facts, RuleSet, Verdict},
-    rx::{Opened, Receiver, Steering, packet},
+    rx::{Opened, Receiver, RulePrograms, packet},
     sys::scheduling,
 };
 use rig::{Pair, RawSender};
@@ -181,7 +181,7 @@ fn cbpf_and_ebpf_run_the_rules() {
     for mode in [FanoutMode::Cbpf, FanoutMode::Ebpf] {
         let pair = Pair::new(1);
         let config = with_mode(mode);
-        let steering = Steering::from_rules(&rules, &config);
+        let steering = RulePrograms::from_rules(&rules, &config);
         let mut opened = pair.in_b(|| packet::open_steered(&config, &steering)).unwrap();
         let mut frames = Vec::new();
         for host in 1..=50u8 {

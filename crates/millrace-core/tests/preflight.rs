@@ -8,7 +8,7 @@ use std::net::UdpSocket;
 
 use millrace_core::{
     config::{BackendChoice, BusyPoll, EngineConfig, FanoutMode, Multicast, ZeroCopy},
-    preflight::{self, Report, State},
+    engine::preflight::{self, CheckStatus, PreflightReport},
 };
 use rig::Pair;
 use support::{ONE_PORT, with_capabilities};
@@ -24,11 +24,11 @@ fn config(listen: &str, dev: &str, threads: u16) -> EngineConfig {
     }
 }
 
-fn state(report: &Report, name: &str) -> State {
+fn state(report: &PreflightReport, name: &str) -> CheckStatus {
     report.findings.iter().find(|f| f.name == name).unwrap_or_else(|| panic!("{name}: {report:#?}")).state
 }
 
-fn why(report: &Report, name: &str) -> String {
+fn why(report: &PreflightReport, name: &str) -> String {
     report.findings.iter().filter(|f| f.name == name).map(|f| format!("{} {}\n", f.why, f.cure)).collect()
 }
 
@@ -54,7 +54,7 @@ fn with_everything_auto_takes_xdp_and_nothing_stays() {
             "rss",
             "backend",
         ] {
-            assert_eq!(state(&report, name), State::Ok, "{name}: {report:#?}");
+            assert_eq!(state(&report, name), CheckStatus::Ok, "{name}: {report:#?}");
         }
         assert!(why(&report, "packet").contains("opens: tpacket_v3 fanout rules"), "{report:#?}");
         assert!(why(&report, "interface").contains("driver veth, 2 rx queues, MTU 1500, up"));
@@ -73,14 +73,17 @@ fn capabilities_decide_the_rung_and_are_named() {
     let config = config(ONE_PORT, "vb", 1);
     let report = pair.in_b(|| with_capabilities(NET_RAW, || preflight::run(&config)));
     assert_eq!(report.backend, Some("packet"), "{report:#?}");
-    assert_eq!((state(&report, "CAP_BPF"), state(&report, "xdp")), (State::Missing, State::Missing));
+    assert_eq!(
+        (state(&report, "CAP_BPF"), state(&report, "xdp")),
+        (CheckStatus::Missing, CheckStatus::Missing)
+    );
     assert!(why(&report, "xdp").contains("CAP_BPF"), "{report:#?}");
     let report = pair.in_b(|| with_capabilities(0, || preflight::run(&config)));
     assert_eq!(report.backend, Some("socket"), "{report:#?}");
     assert!(why(&report, "packet").contains("CAP_NET_RAW"), "{report:#?}");
     let named = EngineConfig { backend: BackendChoice::Packet, ..config.clone() };
     let report = pair.in_b(|| with_capabilities(0, || preflight::run(&named)));
-    assert_eq!((report.backend, state(&report, "backend")), (None, State::Missing));
+    assert_eq!((report.backend, state(&report, "backend")), (None, CheckStatus::Missing));
 }
 
 #[test]
@@ -91,9 +94,9 @@ fn a_taken_port_a_missing_interface_and_a_foreign_program_are_seen() {
     let pair = Pair::new(1);
     let wrong = EngineConfig { rules: "else => queue(9)".into(), ..config(ONE_PORT, "vb", 1) };
     let report = pair.in_b(|| preflight::run(&wrong));
-    assert_eq!((report.backend, state(&report, "rules")), (None, State::Missing));
+    assert_eq!((report.backend, state(&report, "rules")), (None, CheckStatus::Missing));
     let report = pair.in_b(|| preflight::run(&config(ONE_PORT, "eth7", 1)));
-    assert_eq!((report.backend, state(&report, "interface")), (Some("socket"), State::Missing));
+    assert_eq!((report.backend, state(&report, "interface")), (Some("socket"), CheckStatus::Missing));
 
     let taken = pair.in_b(|| UdpSocket::bind("0.0.0.0:9000")).unwrap();
     let report = pair.in_b(|| preflight::run(&config(ONE_PORT, "vb", 1)));
@@ -107,7 +110,7 @@ fn a_taken_port_a_missing_interface_and_a_foreign_program_are_seen() {
     let report = pair.in_b(|| preflight::run(&config(ONE_PORT, "vb", 1)));
     assert_eq!(
         (report.backend, state(&report, "foreign xdp")),
-        (Some("packet"), State::Degraded),
+        (Some("packet"), CheckStatus::Degraded),
         "{report:#?}"
     );
     assert!(rig::run(&format!("ip -n {} link show dev vb", pair.b)).contains("xdp"), "untouched");
@@ -137,20 +140,20 @@ fn what_is_asked_for_beyond_a_backend_gets_a_verdict_each() {
     assert_eq!(report.backend, Some("xdp"), "{report:#?}");
     assert!(why(&report, "zero-copy").contains("auto copies: driver veth on Linux"), "{report:#?}");
     for name in ["napi_defer_hard_irqs", "gro_flush_timeout"] {
-        assert_eq!(state(&report, name), State::Degraded, "{report:#?}");
+        assert_eq!(state(&report, name), CheckStatus::Degraded, "{report:#?}");
         assert!(why(&report, name).contains("was left alone"), "{report:#?}");
     }
     if millrace_core::sys::scheduling::probe_fifo(3).is_ok() {
         assert!(why(&report, "priority").contains("SCHED_FIFO 3 can be had"), "{report:#?}");
         let spinning = EngineConfig { busy_poll: BusyPoll::Always, ..asked.clone() };
         let report = pair.in_b(|| preflight::run(&spinning));
-        assert_eq!(state(&report, "priority"), State::Degraded, "{report:#?}");
+        assert_eq!(state(&report, "priority"), CheckStatus::Degraded, "{report:#?}");
     }
     let on = EngineConfig { xdp_zerocopy: ZeroCopy::On, ..asked.clone() };
     let report = pair.in_b(|| with_capabilities(0, || preflight::run(&on)));
     assert_eq!(
         (state(&report, "zero-copy"), state(&report, "priority")),
-        (State::Degraded, State::Degraded),
+        (CheckStatus::Degraded, CheckStatus::Degraded),
         "{report:#?}"
     );
     assert!(why(&report, "priority").contains("CAP_SYS_NICE"), "{report:#?}");
@@ -167,8 +170,8 @@ fn settings_are_tried_without_changing_them() {
     let pair = Pair::new(1);
     let asked = EngineConfig { gro_flush_timeout: Some(20_000), ..config(ONE_PORT, "vb", 1) };
     for (flags, verdict, says) in [
-        (0, State::Ok, "0 now, can be set to 20000"),
-        (libc::MS_RDONLY, State::Degraded, "/sys is read-only"),
+        (0, CheckStatus::Ok, "0 now, can be set to 20000"),
+        (libc::MS_RDONLY, CheckStatus::Degraded, "/sys is read-only"),
     ] {
         pair.in_b(|| {
             rig::own_sys(flags);
@@ -194,11 +197,15 @@ fn source_specific_groups_leave_the_socket_backend() {
     };
     let with = |groups| EngineConfig { multicast: groups, ..config(ONE_PORT, "vb", 1) };
     let report = pair.in_b(|| preflight::run(&with(vec![group(None)])));
-    assert_eq!((report.backend, state(&report, "guard")), (Some("xdp"), State::Ok), "{report:#?}");
+    assert_eq!((report.backend, state(&report, "guard")), (Some("xdp"), CheckStatus::Ok), "{report:#?}");
     assert!(why(&report, "guard").contains("one multicast group joined"), "{report:#?}");
     let narrow = with(vec![group(Some("192.0.2.1"))]);
     let report = pair.in_b(|| preflight::run(&narrow));
-    assert_eq!((report.backend, state(&report, "guard")), (Some("socket"), State::Missing), "{report:#?}");
+    assert_eq!(
+        (report.backend, state(&report, "guard")),
+        (Some("socket"), CheckStatus::Missing),
+        "{report:#?}"
+    );
     assert!(why(&report, "guard").contains("MILLRACE_BACKEND=socket"), "{report:#?}");
     let report = pair.in_b(|| preflight::run(&EngineConfig { backend: BackendChoice::Xdp, ..narrow }));
     assert_eq!(report.backend, None, "a start would fail, so the check does: {report:#?}");

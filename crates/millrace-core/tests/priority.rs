@@ -3,6 +3,7 @@
 mod rig;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::UdpSocket,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -33,7 +34,7 @@ fn config(priority: Option<u8>, busy_poll: &str) -> EngineConfig {
 /// Starts an engine, looks once every thread has said how it is scheduled (it has then slept), and stops it.
 fn stats_of(config: EngineConfig) -> EngineStats {
     let mut engine = Engine::open(config).unwrap();
-    let bytes = engine.plan().queue_bytes;
+    let bytes = engine.describe().queue_bytes;
     let mut memory = vec![0u64; bytes.div_ceil(8)];
     // SAFETY: zeroed, for this queue alone, and freed after the engine was dropped.
     unsafe { engine.attach(0, memory.as_mut_ptr().cast(), bytes).unwrap() };
@@ -66,7 +67,7 @@ fn receive_threads_get_the_priority_asked_for_and_no_other_thread_does() {
     assert!(stats.backend.granted.contains(&("receive threads".into(), "SCHED_FIFO 7".into())), "{stats:#?}");
     let crowded = scheduling::allowed_cpus().unwrap().len() < 2;
     assert_eq!(stats.backend.degraded.len(), usize::from(crowded), "{stats:#?}");
-    assert_eq!(scheduling::fifo_priority(), None, "ours is what it was");
+    assert_eq!(scheduling::fifo_priority(), None, "the priority of this thread is what it was");
     let one_cpu = scheduling::allowed_cpus().unwrap()[..1].to_vec();
     let stats = stats_of(EngineConfig { rx_cpus: one_cpu, ..config(Some(7), "adaptive") });
     assert!(stats.threads.iter().all(|t| t.priority == Some(7)), "{stats:#?}");
@@ -123,8 +124,8 @@ fn slow_rules() -> String {
     format!("{rules}else => queue(0)")
 }
 
-fn sum(counts: &serde_json::Map<String, serde_json::Value>) -> u64 {
-    counts.values().filter_map(serde_json::Value::as_u64).sum()
+fn sum(counts: &BTreeMap<&'static str, u64>) -> u64 {
+    counts.values().sum()
 }
 
 /// Frames to port 9000 until it is told to stop; what it returns was handed to the interface.
@@ -137,14 +138,14 @@ fn flood(sent: &AtomicU64, done: &AtomicBool) {
     }
 }
 
-/// The calling thread is the ordinary one, on the receive thread's CPU, and so is whoever stops the engine.
+/// The calling thread is the ordinary one, on the receive thread's CPU, and it also stops the engine.
 fn turns_beside(pair: &Pair, config: EngineConfig) {
     let (cpu, others) = (config.rx_cpus[0], scheduling::allowed_cpus().unwrap());
     let (sent, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let dropped = || Interface::by_name("vb").unwrap().link().unwrap().statistics.rx_dropped;
     let before = dropped();
     let mut engine = Engine::open(config).unwrap();
-    let bytes = engine.plan().queue_bytes;
+    let bytes = engine.describe().queue_bytes;
     let mut memory = vec![0u64; bytes.div_ceil(8)];
     // SAFETY: zeroed, for this queue alone, and freed after the engine was dropped.
     unsafe { engine.attach(0, memory.as_mut_ptr().cast(), bytes).unwrap() };
@@ -177,7 +178,7 @@ fn turns_beside(pair: &Pair, config: EngineConfig) {
     });
     drop(engine);
     let backlog = dropped() - before;
-    let over = |f: fn(&millrace_core::stats::ThreadStats) -> u64| stats.threads.iter().map(f).sum::<u64>();
+    let over = |f: fn(&millrace_core::engine::ThreadStats) -> u64| stats.threads.iter().map(f).sum::<u64>();
     let (received, lost) = (over(|t| t.received), over(|t| sum(&t.kernel_lost)));
     assert!(received > 0 && lost > 0, "{stats:#?}");
     assert_eq!(received + lost + backlog, sent.load(Ordering::Relaxed), "{stats:#?}");

@@ -128,7 +128,7 @@ fn a_million_datagrams_through_a_fanout_group() {
     let pair = quiet_pair(1);
     pair.in_b(|| {
         let running = Running::start(engine(BackendChoice::Packet, ONE_PORT, "hash(u32[4])"));
-        assert!(running.engine.plan().backend.mode.contains("fanout hash"));
+        assert!(running.engine.describe().backend.mode.contains("fanout hash"));
         let taken = AtomicU32::new(0);
         let counts = thread::scope(|s| {
             s.spawn(|| pair.in_a(|| send(rig::V4.0, &format!("{}:9000", rig::V4.1), &taken)));

@@ -13,7 +13,7 @@ use millrace_core::{
     net::Interface,
     packet::FrameDrop,
     rx::{
-        Receiver, Steering,
+        Receiver, RulePrograms,
         guard::{GuardReceiver, open_for_packet, open_for_xdp},
         socket,
     },
@@ -304,7 +304,8 @@ fn a_program_steers_between_the_sockets() {
     config.fanout = FanoutMode::Rules;
     // ldb [0]: the first byte of the payload; ret a. Beyond the last socket the kernel's hash decides.
     let filter = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
-    let steering = Steering { reuseport: Ok(vec![filter(0x30, 0), filter(0x16, 0)]), ..Steering::default() };
+    let steering =
+        RulePrograms { reuseport: Ok(vec![filter(0x30, 0), filter(0x16, 0)]), ..RulePrograms::default() };
     let mut opened = pair.in_b(|| socket::open(&config, &steering)).unwrap();
     assert!(
         opened.info.granted.contains(&("steering".into(), "rules, classic BPF".into())),

@@ -1,4 +1,4 @@
-//! Steering by the rules in the kernel: every datagram comes by the receive thread that owns its queue.
+//! RulePrograms by the rules in the kernel: every datagram comes by the receive thread that owns its queue.
 
 mod rig;
 #[path = "socket_support/mod.rs"]
@@ -62,7 +62,7 @@ struct Memory(*mut u8);
 // SAFETY: nothing is read or written through it here.
 unsafe impl Send for Memory {}
 
-/// An engine in a pair's far namespace, with memory whose datagrams nobody takes.
+/// An engine in a pair's far namespace, with memory that no worker reads.
 struct Running {
     engine: Engine,
     memory: Vec<Memory>,
@@ -74,7 +74,7 @@ impl Running {
         pair.in_b(|| {
             let queues = usize::from(config.queues);
             let mut engine = Engine::open(config.clone()).unwrap();
-            let layout = Layout::from_size_align(engine.plan().queue_bytes, 64).unwrap();
+            let layout = Layout::from_size_align(engine.describe().queue_bytes, 64).unwrap();
             let attach = |queue| {
                 // SAFETY: the size is not zero; zeroed memory for this queue alone, freed after the engine is dropped.
                 unsafe {
@@ -114,7 +114,7 @@ impl Running {
 }
 
 fn local(stats: &EngineStats) -> (u64, u64) {
-    let sum = |f: fn(&millrace_core::stats::ThreadStats) -> u64| stats.threads.iter().map(f).sum();
+    let sum = |f: fn(&millrace_core::engine::ThreadStats) -> u64| stats.threads.iter().map(f).sum();
     (sum(|t| t.scattered), sum(|t| t.steered_local))
 }
 

@@ -31,7 +31,7 @@ fn start_with(pair: &Pair, config: EngineConfig, rules: &str) -> Running {
     pair.in_b(|| {
         let config = EngineConfig { backend: BackendChoice::Xdp, rules: rules.into(), ..config };
         let mut engine = Engine::open(config).unwrap();
-        let bytes = engine.plan().queue_bytes;
+        let bytes = engine.describe().queue_bytes;
         let mut memory = vec![0u64; bytes.div_ceil(8)];
         // SAFETY: zeroed, for this queue alone, and freed after the engine was dropped.
         unsafe { engine.attach(0, memory.as_mut_ptr().cast(), bytes).unwrap() };
@@ -58,7 +58,7 @@ fn received(stats: &EngineStats, kind: &str) -> u64 {
 
 /// Sockets of all receive threads.
 fn sockets(stats: &EngineStats) -> u64 {
-    stats.threads.iter().filter_map(|t| t.kernel_notes.get("xdp_rx_queues")?.as_u64()).sum()
+    stats.threads.iter().filter_map(|t| t.kernel_notes.get("xdp_rx_queues")).sum()
 }
 
 fn send(pair: &Pair, count: u16) {

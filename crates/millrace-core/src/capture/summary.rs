@@ -16,12 +16,14 @@ const HEAVIEST: usize = 10;
 
 /// What a rule set decided about the packets of a capture. It serializes to the JSON of `millrace rules explain --pcap --json`.
 #[derive(Debug, Default, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct CaptureSummary {
     pub packets: u64,
     pub datagrams: u64,
     /// Packets that are not a whole UDP datagram, by reason.
+    #[cfg_attr(test, ts(type = "Record<string, number>"))]
     pub frames: HashMap<&'static str, u64>,
     /// Datagrams by queue.
     pub queues: Vec<u64>,
@@ -40,6 +42,7 @@ pub struct CaptureSummary {
 
 /// Datagrams of one rule.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[allow(missing_docs)]
 pub struct RuleCount {
     pub name: String,
@@ -50,6 +53,7 @@ pub struct RuleCount {
 
 /// Datagrams of one key: the number that `mod` reduces (its lower 32 bits) or the hash.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[allow(missing_docs)]
 pub struct KeyCount {
     pub rule: String,

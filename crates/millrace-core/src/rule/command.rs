@@ -16,16 +16,19 @@ use crate::error::{Code, Error, Result};
 use serde::Serialize;
 use std::net::SocketAddr;
 
-/// The names of the rules by index, and the warnings.
+/// What there is to know of a rule set before it is in force.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
-pub struct RuleNames {
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct CompiledRules {
+    /// Rule names by index.
     pub names: Vec<String>,
+    /// What the rules allow but probably do not mean, one sentence each.
     pub warnings: Vec<String>,
 }
 
 /// What a rule set compiles to: `millrace rules check`.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct RulesReport {
@@ -38,6 +41,7 @@ pub struct RulesReport {
 
 /// Name and canonical text of a rule.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[allow(missing_docs)]
 pub struct RuleText {
     pub name: String,
@@ -46,6 +50,7 @@ pub struct RuleText {
 
 /// Whether each kind of kernel program can be made.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Translations {
     /// eBPF for a fanout group.
     pub ebpf: Translation,
@@ -57,6 +62,7 @@ pub struct Translations {
 
 /// The result of one translation.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(untagged)]
 #[allow(missing_docs)]
 pub enum Translation {
@@ -82,6 +88,7 @@ impl<T> From<std::result::Result<Vec<T>, Unsupported>> for Translation {
 
 /// What becomes of one datagram, and why: `millrace rules explain --hex`.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Explanation {
     /// The rules that were tried, in order; the last of them decided.
     pub trials: Vec<RuleTrace>,
@@ -91,6 +98,7 @@ pub struct Explanation {
 
 /// A verdict, without the rule, which is the last of [`Explanation::trials`].
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(untagged)]
 #[allow(missing_docs)]
 pub enum ExplainedVerdict {
@@ -157,9 +165,9 @@ fn one_socket_per_queue(queues: u32) -> Result<CbpfTarget> {
 ///
 /// # Errors
 /// [`Code::Rules`]: what is wrong with the rules, or a queue count above 65535.
-pub fn names(text: &str, queues: u32) -> Result<RuleNames> {
+pub fn names(text: &str, queues: u32) -> Result<CompiledRules> {
     let set = compile(text, queues)?;
-    Ok(RuleNames { names: set.names(), warnings: set.warnings().to_vec() })
+    Ok(CompiledRules { names: set.names(), warnings: set.warnings().to_vec() })
 }
 
 /// Compiles, and tries every translation.

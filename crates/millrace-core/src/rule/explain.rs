@@ -15,6 +15,7 @@ use serde::Serialize;
 
 /// What became of one rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// The rule decided.
@@ -29,6 +30,7 @@ pub enum Outcome {
 
 /// What became of one rule when it was tried on a datagram.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct RuleTrace {
     /// Name of the rule.
     pub name: String,

@@ -1,6 +1,6 @@
 //! What opening a backend returns.
 
-use super::{BackendInfo, Receiver, Steer};
+use super::{BackendInfo, Receiver, ReplacePrograms};
 
 /// An open backend: everything is bound and attached, and nothing was read yet.
 pub struct Opened<R: Receiver> {
@@ -9,7 +9,7 @@ pub struct Opened<R: Receiver> {
     /// The receiver of the guard's sockets (`xdp` and `packet`), which wants a thread of its own.
     pub guard: Option<R::Guard>,
     /// Replaces the programs made from the rules; `None` where there are none.
-    pub steer: Option<Box<dyn Steer>>,
+    pub steer: Option<Box<dyn ReplacePrograms>>,
     /// What was granted.
     pub info: BackendInfo,
 }

@@ -9,19 +9,19 @@ use std::{
 use millrace_core::{
     config::EngineConfig,
     engine::Engine,
-    lane::{HEAD_OFFSET, LanePlan, TAIL_OFFSET},
+    lane::{HEAD_OFFSET, LaneLayout, TAIL_OFFSET},
 };
 
 /// One queue's memory and its consumer.
 pub struct Consumer {
     base: *mut u8,
     layout: Layout,
-    lanes: Vec<LanePlan>,
+    lanes: Vec<LaneLayout>,
 }
 
 impl Consumer {
     fn word(&self, offset: usize) -> &AtomicU32 {
-        // SAFETY: offsets come from the plan; the memory lives as long as `self`, and control words are only used
+        // SAFETY: offsets come from the layout; the memory lives as long as `self`, and control words are only used
         // atomically, by both sides.
         unsafe { AtomicU32::from_ptr(self.base.add(offset).cast()) }
     }
@@ -69,16 +69,16 @@ impl Running {
     /// Opens and starts an engine in the calling thread's namespace.
     pub fn start(config: EngineConfig) -> Self {
         let mut engine = Engine::open(config).unwrap();
-        let plan = engine.plan();
-        let layout = Layout::from_size_align(plan.queue_bytes, 64).unwrap();
-        let queues = (0..plan.queues)
+        let description = engine.describe();
+        let layout = Layout::from_size_align(description.queue_bytes, 64).unwrap();
+        let queues = (0..description.queues)
             .map(|queue| {
                 // SAFETY: the size is not zero; zeroed memory, used for this queue alone, that outlives the engine.
-                let (base, plan) = unsafe {
+                let (base, lanes) = unsafe {
                     let base = std::alloc::alloc_zeroed(layout);
                     (base, engine.attach(queue, base, layout.size()).unwrap())
                 };
-                Consumer { base, layout, lanes: plan.lanes }
+                Consumer { base, layout, lanes: lanes.lanes }
             })
             .collect();
         engine.start().unwrap();

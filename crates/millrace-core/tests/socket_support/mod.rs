@@ -18,7 +18,7 @@ use millrace_core::{
     error::Result,
     packet::FrameDrop,
     rx::{
-        Opened, Receiver, Sink, Steering,
+        Opened, Receiver, RulePrograms, Sink,
         packet::{self, PacketReceiver},
         socket::{self, SocketReceiver},
     },
@@ -50,11 +50,11 @@ pub fn quiet_pair(queues: u32) -> Pair {
 }
 
 /// Members by number of the first payload byte: ldb [NET + 28], behind an IPv4 header without options; ret a.
-pub fn by_payload() -> Steering {
+pub fn by_payload() -> RulePrograms {
     let filter = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
-    Steering {
+    RulePrograms {
         fanout: Ok(vec![filter(0x30, libc::SKF_NET_OFF as u32 + 28), filter(0x16, 0)]),
-        ..Steering::default()
+        ..RulePrograms::default()
     }
 }
 
@@ -317,5 +317,5 @@ pub fn packets(opened: &mut Opened<PacketReceiver>) -> u64 {
 
 /// The socket backend, without programs made from rules.
 pub fn open_sockets(config: &EngineConfig) -> Result<Opened<SocketReceiver>> {
-    socket::open(config, &Steering::default())
+    socket::open(config, &RulePrograms::default())
 }

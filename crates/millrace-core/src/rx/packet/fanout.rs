@@ -20,7 +20,7 @@ use super::fanout_program::{FanoutProgram, Selector};
 use crate::{
     config::{EngineConfig, FanoutFlag, FanoutMode},
     error::{Code, Error, Result},
-    rx::Steering,
+    rx::RulePrograms,
     sys::socket,
 };
 
@@ -76,7 +76,7 @@ impl FanoutGroup {
 impl FanoutSpec {
     /// Prepares the configured mode. Where its program cannot be had, the next best takes its place. `degraded` gets a sentence
     /// about it, unless the rules alone are the reason.
-    pub(super) fn new(config: &EngineConfig, steering: &Steering, degraded: &mut Vec<String>) -> Self {
+    pub(super) fn new(config: &EngineConfig, programs: &RulePrograms, degraded: &mut Vec<String>) -> Self {
         let members = config.rx_threads.max(1);
         let kernel = |mode| (config.fanout, FanoutProgram::mode(mode));
         let (mode, program) = match config.fanout {
@@ -86,22 +86,22 @@ impl FanoutSpec {
             FanoutMode::Rollover => kernel(PACKET_FANOUT_ROLLOVER),
             FanoutMode::Rnd => kernel(PACKET_FANOUT_RND),
             FanoutMode::Qm => kernel(PACKET_FANOUT_QM),
-            FanoutMode::Cbpf => (FanoutMode::Cbpf, FanoutProgram::classic(steering, members)),
-            FanoutMode::Ebpf => match FanoutProgram::extended(steering, members) {
+            FanoutMode::Cbpf => (FanoutMode::Cbpf, FanoutProgram::classic(programs, members)),
+            FanoutMode::Ebpf => match FanoutProgram::extended(programs, members) {
                 Ok(program) => (FanoutMode::Ebpf, program),
                 Err(e) => {
                     degraded.push(format!("fanout ebpf was refused, cbpf takes its place: {}", e.message));
-                    (FanoutMode::Cbpf, FanoutProgram::classic(steering, members))
+                    (FanoutMode::Cbpf, FanoutProgram::classic(programs, members))
                 }
             },
             // Classic BPF needs no capability, and eBPF expresses more.
-            FanoutMode::Rules => match (&steering.fanout, &steering.fanout_ebpf) {
+            FanoutMode::Rules => match (&programs.fanout, &programs.fanout_ebpf) {
                 (Err(_), Ok(_)) => (
                     FanoutMode::Rules,
-                    FanoutProgram::extended(steering, members)
-                        .unwrap_or_else(|_| FanoutProgram::classic(steering, members)),
+                    FanoutProgram::extended(programs, members)
+                        .unwrap_or_else(|_| FanoutProgram::classic(programs, members)),
                 ),
-                _ => (FanoutMode::Rules, FanoutProgram::classic(steering, members)),
+                _ => (FanoutMode::Rules, FanoutProgram::classic(programs, members)),
             },
         };
         let bit = |flag: &FanoutFlag| match flag {
@@ -125,14 +125,14 @@ impl FanoutSpec {
 
     /// Takes the program of other rules for this group and those that follow. It stays classic or extended, because a group
     /// keeps the mode it was made with.
-    pub(super) fn replace_program(&self, steering: &Steering) {
+    pub(super) fn replace_program(&self, programs: &RulePrograms) {
         let mut program = self.program();
         match program.selector {
             Selector::Mode(_) => {}
-            Selector::Classic(_) => *program = FanoutProgram::classic(steering, self.members),
+            Selector::Classic(_) => *program = FanoutProgram::classic(programs, self.members),
             Selector::Extended(_) => {
                 // A process that was allowed to load one is allowed to load another. If not, the old one stays in force.
-                match FanoutProgram::extended(steering, self.members) {
+                match FanoutProgram::extended(programs, self.members) {
                     Ok(new) => *program = new,
                     Err(e) => program.description = Some(format!("the rules of before: {}", e.message)),
                 }

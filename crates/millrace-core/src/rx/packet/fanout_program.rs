@@ -14,7 +14,7 @@ use crate::{
     bpf::Program,
     error::{Code, Error, Result},
     rule::{CbpfTarget, RuleSet},
-    rx::Steering,
+    rx::RulePrograms,
     sys::socket,
 };
 
@@ -68,8 +68,8 @@ impl FanoutProgram {
     }
 
     /// Returns the rules in classic BPF, or the flow's hash where they cannot be expressed.
-    pub(super) fn classic(steering: &Steering, members: u16) -> Self {
-        match &steering.fanout {
+    pub(super) fn classic(programs: &RulePrograms, members: u16) -> Self {
+        match &programs.fanout {
             Ok(program) => FanoutProgram {
                 selector: Selector::Classic(program.clone()),
                 description: Some("rules, classic BPF".into()),
@@ -86,9 +86,9 @@ impl FanoutProgram {
     ///
     /// # Errors
     /// Those of [`Program::load_socket_filter`]: [`Code::Permission`] without CAP_BPF, [`Code::Unsupported`].
-    pub(super) fn extended(steering: &Steering, members: u16) -> Result<Self> {
+    pub(super) fn extended(programs: &RulePrograms, members: u16) -> Result<Self> {
         let load = |code: &[u64]| Program::load_socket_filter("millrace_fan", code).map(Arc::new);
-        let why = match &steering.fanout_ebpf {
+        let why = match &programs.fanout_ebpf {
             Ok(code) => {
                 let selector = Selector::Extended(load(code)?);
                 return Ok(FanoutProgram { selector, description: Some("rules, eBPF".into()) });

@@ -15,7 +15,9 @@ use crate::{
     config::EngineConfig,
     error::Result,
     net::Interface,
-    rx::{BackendInfo, Opened, Steer, Steering, guard::open_for_packet, local, socket::multicast},
+    rx::{
+        BackendInfo, Opened, ReplacePrograms, RulePrograms, guard::open_for_packet, local, socket::multicast,
+    },
 };
 
 /// Opens `config.rx_threads` members on `config.interface`, or on the interface of the default route where none is named, and
@@ -26,14 +28,14 @@ use crate::{
 /// [`Code::Interface`](crate::error::Code::Interface) when the interface does not exist or cannot be used;
 /// [`Code::Port`](crate::error::Code::Port) when a port is taken, by a second Millrace too.
 pub fn open(config: &EngineConfig) -> Result<Opened<PacketReceiver>> {
-    open_steered(config, &Steering::default())
+    open_steered(config, &RulePrograms::default())
 }
 
 /// Opens the backend as [`open`] does, with the program for the fanout modes that run one.
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened<PacketReceiver>> {
+pub fn open_steered(config: &EngineConfig, programs: &RulePrograms) -> Result<Opened<PacketReceiver>> {
     let interface = match &config.interface {
         Some(name) => Interface::by_name(name)?,
         None => Interface::of_default_route()?,
@@ -48,7 +50,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     info.granted.extend(multicast::granted(&config.multicast, Some(&interface.name)));
     let Interface { name, index: ifindex } = interface;
 
-    let spec = FanoutSpec::new(config, steering, &mut info.degraded);
+    let spec = FanoutSpec::new(config, programs, &mut info.degraded);
     let members = Members::new(config, (&spec, 0), sockets, (&name, ifindex), &mut info.degraded)?;
     info.mode = format!("{} fanout {}", config.tpacket.as_str(), members.group.mode.as_str());
     let ports: Vec<u16> = config.listen.iter().map(|l| l.port).collect();
@@ -73,7 +75,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
     for receiver in &receivers {
         attach_filter(receiver.fd(), &shared.filter)?;
     }
-    let steer = Some(Box::new(ProgramReplacer::new(&shared)) as Box<dyn Steer>);
+    let steer = Some(Box::new(ProgramReplacer::new(&shared)) as Box<dyn ReplacePrograms>);
     Ok(Opened { receivers, guard: Some(guard), steer, info })
 }
 

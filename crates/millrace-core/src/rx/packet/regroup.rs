@@ -33,7 +33,7 @@ use crate::{
     bpf::classic,
     config::EngineConfig,
     error::Result,
-    rx::{Steer, Steering},
+    rx::{ReplacePrograms, RulePrograms},
     sys::scheduling,
 };
 
@@ -247,9 +247,9 @@ impl SharedGroup {
 
     /// Puts the program of other rules in force, in the group in use and in any that follows it. Returns a description of what
     /// selects the members then.
-    fn replace_program(&self, steering: &Steering) -> String {
+    fn replace_program(&self, programs: &RulePrograms) -> String {
         let members = self.lock();
-        self.spec.replace_program(steering);
+        self.spec.replace_program(programs);
         let Some(description) = self.spec.description() else { return "not by rules".into() };
         let member = members.sockets.iter().flatten().next();
         match member.map_or(Ok(()), |member| self.spec.attach(member, &self.interface)) {
@@ -312,11 +312,11 @@ impl ProgramReplacer {
     }
 }
 
-impl Steer for ProgramReplacer {
-    fn steer(&self, steering: &Steering) -> Result<(&'static str, String)> {
+impl ReplacePrograms for ProgramReplacer {
+    fn replace(&self, programs: &RulePrograms) -> Result<(&'static str, String)> {
         let description = match self.0.upgrade() {
             None => "nothing: all members are gone".into(),
-            Some(shared) => shared.replace_program(steering),
+            Some(shared) => shared.replace_program(programs),
         };
         Ok((fanout::GRANTED, description))
     }

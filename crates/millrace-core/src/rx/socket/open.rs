@@ -14,7 +14,7 @@ use crate::{
     datagram::Addr,
     error::{Code, Error, Result},
     net,
-    rx::{BackendInfo, Opened, Steer, Steering},
+    rx::{BackendInfo, Opened, ReplacePrograms, RulePrograms},
     sys,
 };
 
@@ -25,7 +25,7 @@ use crate::{
 /// # Errors
 /// [`Code::Port`] when a port is taken, by a second Millrace too; [`Code::Permission`] for a privileged port;
 /// [`Code::Config`] for an address this host does not have; [`Code::Interface`] for an interface it does not have.
-pub fn open(config: &EngineConfig, steering: &Steering) -> Result<Opened<SocketReceiver>> {
+pub fn open(config: &EngineConfig, programs: &RulePrograms) -> Result<Opened<SocketReceiver>> {
     let threads = usize::from(config.rx_threads);
     let interface = config.interface.as_deref();
     let endpoints = endpoints::of_listen_list(&config.listen, interface)?;
@@ -56,8 +56,8 @@ pub fn open(config: &EngineConfig, steering: &Steering) -> Result<Opened<SocketR
         degraded: Vec::new(),
     };
     let by_rules = matches!(config.fanout, FanoutMode::Rules | FanoutMode::Cbpf | FanoutMode::Ebpf);
-    let steer: Option<Box<dyn Steer>> = if by_rules && threads > 1 {
-        let (what, granted) = reuseport.steer(steering)?;
+    let steer: Option<Box<dyn ReplacePrograms>> = if by_rules && threads > 1 {
+        let (what, granted) = reuseport.replace(programs)?;
         info.grant(what, granted);
         Some(Box::new(reuseport))
     } else {

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     error::Result,
-    rx::{Steer, Steering},
+    rx::{ReplacePrograms, RulePrograms},
     sys::socket,
 };
 
@@ -43,9 +43,9 @@ impl ReuseportGroups {
     }
 }
 
-impl Steer for ReuseportGroups {
-    fn steer(&self, steering: &Steering) -> Result<(&'static str, String)> {
-        let granted = match &steering.reuseport {
+impl ReplacePrograms for ReuseportGroups {
+    fn replace(&self, programs: &RulePrograms) -> Result<(&'static str, String)> {
+        let granted = match &programs.reuseport {
             Ok(program) => self
                 .members()
                 .try_for_each(|member| socket::attach_cbpf(&member, libc::SO_ATTACH_REUSEPORT_CBPF, program))

@@ -6,7 +6,7 @@ use super::attachment::Attachment;
 use crate::{
     error::{Code, Result},
     rx::early::EarlyRules,
-    rx::steering::{Steer, Steering},
+    rx::rule_programs::{ReplacePrograms, RulePrograms},
 };
 
 /// Shared by the engine, which replaces the early drops, and the threads that attach. It does not keep an attachment: the
@@ -71,19 +71,19 @@ pub(super) const GRANTED_KEY: &str = "early drops";
 /// The engine's handle: replaces the early drops.
 pub(super) struct EarlyDropsHandle(pub(super) Arc<LiveProgram>);
 
-impl Steer for EarlyDropsHandle {
-    fn steer(&self, steering: &Steering) -> Result<(&'static str, String)> {
+impl ReplacePrograms for EarlyDropsHandle {
+    fn replace(&self, programs: &RulePrograms) -> Result<(&'static str, String)> {
         let mut in_force = self.0.in_force();
         // While the interface is away there is nothing to replace: the next attachment gets the new ones.
         if let Some(attachment) = in_force.attachment.upgrade() {
-            match attachment.replace(steering.early.clone()) {
+            match attachment.replace(programs.early.clone()) {
                 // The interface was removed, and the receive threads have not noticed yet.
                 Err(e) if e.code == Code::Interface => {}
                 replaced => replaced?,
             }
             in_force.status = attachment.early_drops();
         }
-        in_force.early.clone_from(&steering.early);
+        in_force.early.clone_from(&programs.early);
         Ok((GRANTED_KEY, in_force.status.clone()))
     }
 }
@@ -118,8 +118,8 @@ mod tests {
             let listen = [Listen { address: None, scope: None, port: 9000 }];
             let live = LiveProgram::new(drops("u8[0] == 1 => drop\nelse => queue(0)"));
             let reload = |rules: &str| {
-                let steering = Steering { early: drops(rules), ..Steering::default() };
-                EarlyDropsHandle(Arc::clone(&live)).steer(&steering).unwrap().1
+                let programs = RulePrograms { early: drops(rules), ..RulePrograms::default() };
+                EarlyDropsHandle(Arc::clone(&live)).replace(&programs).unwrap().1
             };
             let mut at_first = 0;
             let attach = |degraded: &mut Vec<String>| {

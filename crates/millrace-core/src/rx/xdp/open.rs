@@ -19,7 +19,7 @@ use crate::{
     config::EngineConfig,
     error::{Code, Error, Result},
     net::Interface,
-    rx::{BackendInfo, Opened, Steer, Steering, local},
+    rx::{BackendInfo, Opened, ReplacePrograms, RulePrograms, local},
 };
 
 /// Opens the backend on `config.interface`, or on the interface of the default route. When it returns, the program is
@@ -29,21 +29,21 @@ use crate::{
 /// [`Code::Interface`], [`Code::Busy`] (a foreign program or socket, left untouched), [`Code::Permission`],
 /// [`Code::Unsupported`], [`Code::Kernel`]. After an error nothing stays attached or bound.
 pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
-    open_steered(config, &Steering::default())
+    open_steered(config, &RulePrograms::default())
 }
 
 /// As [`open`], with the leading `drop` rules in the program.
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened<XdpReceiver>> {
+pub fn open_steered(config: &EngineConfig, programs: &RulePrograms) -> Result<Opened<XdpReceiver>> {
     let interface = match &config.interface {
         Some(name) => Interface::by_name(name)?,
         None => Interface::of_default_route()?,
     };
     let mut degraded = Vec::new();
     let listen = local::listen_here(&config.listen, &config.multicast, &interface.name)?;
-    let live = LiveProgram::new(steering.early.clone());
+    let live = LiveProgram::new(programs.early.clone());
     let attachment = live
         .attach(&mut degraded, |degraded| Attachment::new(&interface, &listen, config.xdp_mode, degraded))?;
     // Counted after attaching, because some drivers give XDP fewer rx queues than they had before.
@@ -75,7 +75,7 @@ pub fn open_steered(config: &EngineConfig, steering: &Steering) -> Result<Opened
         .collect();
     // `rx::ladder` opens the guard and puts it here. By XDP_PASS it gets IP fragments, IP options, extension headers, and
     // packets longer than the attachment takes.
-    let steer = Some(Box::new(EarlyDropsHandle(live)) as Box<dyn Steer>);
+    let steer = Some(Box::new(EarlyDropsHandle(live)) as Box<dyn ReplacePrograms>);
     Ok(Opened { receivers, guard: None, steer, info: state.info() })
 }
 
