@@ -30,3 +30,5 @@ pub mod rx;
 pub mod scatter;
 pub mod stats;
 pub mod sys;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -46,9 +46,7 @@ fn wrong_ones_are_dropped<R: Receiver>(pair: &Pair, opened: &mut Opened<R>) {
 
 #[test]
 fn rings_verify() {
-    if !rig::privileged("rings_verify") {
-        return;
-    }
+    rig::require_root!();
     for tpacket in [Tpacket::V3, Tpacket::V2] {
         let pair = Pair::new(1);
         let config = EngineConfig { tpacket, ..verified() };
@@ -67,9 +65,7 @@ fn rings_verify() {
 
 #[test]
 fn xdp_verifies() {
-    if !rig::privileged("xdp_verifies") {
-        return;
-    }
+    rig::require_root!();
     for xdp_mode in [XdpMode::Native, XdpMode::Generic] {
         let pair = Pair::new(1);
         let config = EngineConfig { xdp_mode, ..verified() };

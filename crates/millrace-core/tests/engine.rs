@@ -19,7 +19,7 @@ use millrace_core::{
     lane::{ARMED_OFFSET, HEAD_OFFSET, LanePlan, TAIL_OFFSET},
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a SharedArrayBuffer and a worker are to the engine: memory, a consumer, a count of wake-ups.
 struct Worker {
@@ -126,7 +126,7 @@ impl Service {
 fn until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(start.elapsed() < TIMEOUT, "{what}: not within {TIMEOUT:?}");
         thread::sleep(Duration::from_millis(1));
     }
 }

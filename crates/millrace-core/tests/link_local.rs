@@ -61,9 +61,7 @@ fn get_all<R: Receiver>(pair: &Pair, mut opened: Opened<R>, what: &str) {
 
 #[test]
 fn sockets_bind_to_it() {
-    if !rig::privileged("sockets_bind_to_it (link-local)") {
-        return;
-    }
+    rig::require_root!();
     let pair = pair();
     let number = pair.in_b(|| millrace_core::net::Interface::by_name("vb").unwrap().index).to_string();
     for (scope, interface) in [(Some("vb"), None), (Some(number.as_str()), None), (None, Some("vb"))] {
@@ -79,9 +77,7 @@ fn sockets_bind_to_it() {
 
 #[test]
 fn rings_and_xdp_take_it() {
-    if !rig::privileged("rings_and_xdp_take_it (link-local)") {
-        return;
-    }
+    rig::require_root!();
     let pair = pair();
     for scope in [Some("vb"), None] {
         let config = listening(scope, Some("vb"));
@@ -102,9 +98,7 @@ fn rings_and_xdp_take_it() {
 /// The ring has the frames, and leaves them: on its own interface this is another address.
 #[test]
 fn one_of_what_stands_on_the_rings_interface_comes_by_the_guard() {
-    if !rig::privileged("one_of_what_stands_on_the_rings_interface_comes_by_the_guard") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let b = &pair.b;
     rig::run(&format!("ip -n {b} link add br0 type bridge"));
@@ -122,9 +116,7 @@ fn one_of_what_stands_on_the_rings_interface_comes_by_the_guard() {
 
 #[test]
 fn rings_tell_a_vlan_from_its_interface() {
-    if !rig::privileged("rings_tell_a_vlan_from_its_interface") {
-        return;
-    }
+    rig::require_root!();
     let pair = pair();
     let any = config(ONE_PORT, "vb", 1);
     for tpacket in [Tpacket::V3, Tpacket::V2] {
@@ -149,9 +141,7 @@ fn rings_tell_a_vlan_from_its_interface() {
 
 #[test]
 fn refusals_name_the_cure() {
-    if !rig::privileged("refusals_name_the_cure (link-local)") {
-        return;
-    }
+    rig::require_root!();
     let pair = pair();
     let missing =
         open_in_b(&pair, &listening(Some("eth7"), None), socket::open).err().expect("no such interface");

@@ -74,9 +74,7 @@ fn exactly_once<R: millrace_core::rx::Receiver>(pair: &Pair, opened: &mut millra
 
 #[test]
 fn sockets_get_joined_groups_once() {
-    if !rig::privileged("sockets_get_joined_groups_once") {
-        return;
-    }
+    rig::require_root!();
     let pair = pair();
     let mut opened = open_in_b(&pair, &joining(both(), 3), socket::open).unwrap();
     // Somebody else's membership is none of ours.
@@ -97,9 +95,7 @@ fn joined<R: millrace_core::rx::Receiver>(opened: &millrace_core::rx::Opened<R>)
 /// there is none.
 #[test]
 fn a_group_without_an_interface_is_joined_on_the_one_that_is_set() {
-    if !rig::privileged("a_group_without_an_interface_is_joined_on_the_one_that_is_set") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     rig::run(&format!("ip -n {} route add 224.0.0.0/4 dev va", pair.a));
     rig::run(&format!("ip -n {} link add du type veth peer name dv", pair.b));
@@ -131,9 +127,7 @@ fn a_group_without_an_interface_is_joined_on_the_one_that_is_set() {
 
 #[test]
 fn rings_get_joined_groups_once() {
-    if !rig::privileged("rings_get_joined_groups_once") {
-        return;
-    }
+    rig::require_root!();
     let pair = pair();
     let mut opened = open_in_b(&pair, &joining(both(), 2), packet::open).unwrap();
     exactly_once(&pair, &mut opened);
@@ -149,9 +143,7 @@ fn rings_get_joined_groups_once() {
 
 #[test]
 fn a_group_on_two_interfaces_comes_once() {
-    if !rig::privileged("a_group_on_two_interfaces_comes_once") {
-        return;
-    }
+    rig::require_root!();
     let pair = pair();
     rig::run(&format!("ip -n {} link add du type veth peer name dv", pair.b));
     for dev in ["du", "dv"] {
@@ -167,9 +159,7 @@ fn a_group_on_two_interfaces_comes_once() {
 
 #[test]
 fn xdp_gets_joined_groups_once() {
-    if !rig::privileged("xdp_gets_joined_groups_once") {
-        return;
-    }
+    rig::require_root!();
     let pair = pair();
     let mut config = joining(both(), 1);
     config.backend = millrace_core::config::BackendChoice::Xdp;
@@ -180,9 +170,7 @@ fn xdp_gets_joined_groups_once() {
 
 #[test]
 fn a_source_is_held_to() {
-    if !rig::privileged("a_source_is_held_to") {
-        return;
-    }
+    rig::require_root!();
     let pair = pair();
     let groups =
         vec![group("232.1.1.1", Some("vb"), Some(V4.0)), group("232.1.1.2", Some("vb"), Some("192.0.2.77"))];
@@ -202,9 +190,7 @@ fn a_source_is_held_to() {
 
 #[test]
 fn groups_that_cannot_be_joined_are_explained() {
-    if !rig::privileged("groups_that_cannot_be_joined_are_explained") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let refused = |config: &EngineConfig| open_in_b(&pair, config, socket::open).err().expect("refused");
     // No route at all in this namespace for it.

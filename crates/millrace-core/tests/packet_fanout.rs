@@ -56,9 +56,7 @@ fn by_member(keep: &Keep, count: usize) -> [usize; 4] {
 
 #[test]
 fn hash_keeps_a_flow_together() {
-    if !rig::privileged("hash_keeps_a_flow_together") {
-        return;
-    }
+    rig::require_root!();
     let pair = quiet_pair(1);
     let mut opened = open(&pair, &with_mode(FanoutMode::Hash));
     let one = spread(&pair, &mut opened, 40, 1);
@@ -74,9 +72,7 @@ fn hash_keeps_a_flow_together() {
 
 #[test]
 fn lb_is_round_robin() {
-    if !rig::privileged("lb_is_round_robin") {
-        return;
-    }
+    rig::require_root!();
     let pair = quiet_pair(1);
     let mut opened = open(&pair, &with_mode(FanoutMode::Lb));
     for flows in [1, 7] {
@@ -86,9 +82,7 @@ fn lb_is_round_robin() {
 
 #[test]
 fn rnd_reaches_every_member() {
-    if !rig::privileged("rnd_reaches_every_member") {
-        return;
-    }
+    rig::require_root!();
     let pair = quiet_pair(1);
     let mut opened = open(&pair, &with_mode(FanoutMode::Rnd));
     let members = spread(&pair, &mut opened, 400, 1);
@@ -98,9 +92,7 @@ fn rnd_reaches_every_member() {
 
 #[test]
 fn cpu_and_qm_follow_the_cpu_and_the_rx_queue() {
-    if !rig::privileged("cpu_and_qm_follow_the_cpu_and_the_rx_queue") {
-        return;
-    }
+    rig::require_root!();
     for mode in [FanoutMode::Cpu, FanoutMode::Qm] {
         let pair = quiet_pair(4);
         let mut opened = open(&pair, &with_mode(mode));
@@ -139,9 +131,7 @@ fn overfill(pair: &Pair, opened: &mut Opened<packet::PacketReceiver>) -> [usize;
 
 #[test]
 fn rollover_fills_one_member_after_the_other() {
-    if !rig::privileged("rollover_fills_one_member_after_the_other") {
-        return;
-    }
+    rig::require_root!();
     let pair = quiet_pair(1);
     let mut opened = open(&pair, &small_rings(FanoutMode::Rollover));
     assert_eq!(spread(&pair, &mut opened, 40, 40), [40, 0, 0, 0], "not full: all at the first");
@@ -152,9 +142,7 @@ fn rollover_fills_one_member_after_the_other() {
 
 #[test]
 fn the_rollover_flag_sends_a_full_members_frames_elsewhere() {
-    if !rig::privileged("the_rollover_flag_sends_a_full_members_frames_elsewhere") {
-        return;
-    }
+    rig::require_root!();
     let pair = quiet_pair(1);
     let mut config = small_rings(FanoutMode::Hash);
     config.fanout_flags.push(FanoutFlag::Rollover);
@@ -173,9 +161,7 @@ fn the_rollover_flag_sends_a_full_members_frames_elsewhere() {
 
 #[test]
 fn cbpf_and_ebpf_run_the_rules() {
-    if !rig::privileged("cbpf_and_ebpf_run_the_rules") {
-        return;
-    }
+    rig::require_root!();
     let text = "src in {198.51.100.0/28, 2001:db8::/36} => mod(u16le[0] / 3)\nelse => hash(src, u8[0])";
     let rules = Arc::new(RuleSet::compile(text, 4).unwrap());
     for mode in [FanoutMode::Cbpf, FanoutMode::Ebpf] {
@@ -222,9 +208,7 @@ fn cbpf_and_ebpf_run_the_rules() {
 
 #[test]
 fn a_given_program_steers() {
-    if !rig::privileged("a_given_program_steers") {
-        return;
-    }
+    rig::require_root!();
     let pair = quiet_pair(1);
     let steering = by_payload();
     let config = with_mode(FanoutMode::Rules);
@@ -244,9 +228,7 @@ fn a_given_program_steers() {
 
 #[test]
 fn flags_do_what_they_say() {
-    if !rig::privileged("flags_do_what_they_say") {
-        return;
-    }
+    rig::require_root!();
     let pair = quiet_pair(1);
     let granted = |o: &Opened<packet::PacketReceiver>, what: &str| {
         o.info.granted.iter().find(|(k, _)| k == what).unwrap().1.clone()
@@ -269,18 +251,12 @@ fn flags_do_what_they_say() {
 
 #[test]
 fn without_cap_bpf_ebpf_becomes_cbpf_and_says_so() {
-    if !rig::privileged("without_cap_bpf_ebpf_becomes_cbpf_and_says_so") {
-        return;
-    }
+    rig::require_root!();
     let pair = quiet_pair(1);
     let config = with_mode(FanoutMode::Ebpf);
     // Unprivileged BPF would make it work.
     if std::fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").is_ok_and(|v| v.trim() == "0") {
-        rig::skip(
-            "without_cap_bpf_ebpf_becomes_cbpf_and_says_so",
-            "this host lets anybody load socket filters",
-        );
-        return;
+        return rig::skip("this host lets anybody load socket filters");
     }
     const CAP_NET_RAW: u32 = 13;
     let opened = pair.in_b(|| with_capabilities(1 << CAP_NET_RAW, || packet::open(&config))).unwrap();
@@ -290,9 +266,7 @@ fn without_cap_bpf_ebpf_becomes_cbpf_and_says_so() {
 
 #[test]
 fn a_link_flap_keeps_the_members_numbers() {
-    if !rig::privileged("a_link_flap_keeps_the_members_numbers") {
-        return;
-    }
+    rig::require_root!();
     let pair = quiet_pair(1);
     let mut opened =
         pair.in_b(|| packet::open_steered(&with_mode(FanoutMode::Rules), &by_payload())).unwrap();

@@ -18,9 +18,7 @@ use support::*;
 
 #[test]
 fn senders_get_no_port_unreachable_while_the_guard_is_open() {
-    if !rig::privileged("senders_get_no_port_unreachable_while_the_guard_is_open") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let refused = |v6| {
         pair.in_a(|| {
@@ -39,9 +37,7 @@ fn senders_get_no_port_unreachable_while_the_guard_is_open() {
 
 #[test]
 fn a_second_owner_of_the_port_is_refused() {
-    if !rig::privileged("a_second_owner_of_the_port_is_refused (packet)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let first = open_packet(&pair, ONE_PORT, 2);
     let again = open_in_b(&pair, &config(ONE_PORT, "vb", 2), packet::open).err().expect("second instance");
@@ -57,9 +53,7 @@ fn a_second_owner_of_the_port_is_refused() {
 
 #[test]
 fn refusals_name_the_cure() {
-    if !rig::privileged("refusals_name_the_cure (packet)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let missing = open_in_b(&pair, &config(ONE_PORT, "eth7", 1), packet::open).err().expect("no eth7");
     assert_eq!(missing.code, Code::Interface);
@@ -72,9 +66,7 @@ fn refusals_name_the_cure() {
 
 #[test]
 fn a_link_flap_is_survived_and_a_removed_interface_is_not() {
-    if !rig::privileged("a_link_flap_is_survived_and_a_removed_interface_is_not") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open_packet(&pair, ONE_PORT, 2);
     let b = pair.b.clone();
@@ -103,9 +95,7 @@ fn a_link_flap_is_survived_and_a_removed_interface_is_not() {
 
 #[test]
 fn a_waiting_receiver_notices_that_its_interface_is_removed() {
-    if !rig::privileged("a_waiting_receiver_notices_that_its_interface_is_removed (packet)") {
-        return;
-    }
+    rig::require_root!();
     // The kernel's only sign comes before the name is gone, so the moment matters: several tries.
     for round in 0..8 {
         let pair = Pair::new(1);
@@ -134,9 +124,7 @@ fn a_waiting_receiver_notices_that_its_interface_is_removed() {
 
 #[test]
 fn nothing_arrives_after_the_intake_is_closed() {
-    if !rig::privileged("nothing_arrives_after_the_intake_is_closed (packet)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open_packet(&pair, ONE_PORT, 2);
     let send = || {

@@ -55,7 +55,7 @@ fn until_moved(pair: &Pair, receivers: &mut [PacketReceiver], keep: &mut Keep, t
     let start = Instant::now();
     pair.in_b(|| {
         while receivers.iter_mut().any(|r| rebuilds(r) < times) {
-            assert!(start.elapsed() < PATIENCE, "no new group");
+            assert!(start.elapsed() < TIMEOUT, "no new group");
             for r in receivers.iter_mut() {
                 r.receive(keep).unwrap();
             }
@@ -71,9 +71,7 @@ fn in_order(keep: &Keep, alive: &[u16]) -> bool {
 
 #[test]
 fn a_dead_member_leaves_a_new_group_in_order() {
-    if !rig::privileged("a_dead_member_leaves_a_new_group_in_order") {
-        return;
-    }
+    rig::require_root!();
     let unique = vec![FanoutFlag::Defrag, FanoutFlag::IgnoreOutgoing, FanoutFlag::Uniqueid];
     // Without uniqueid the old group's id must not be that of the new one.
     let own = vec![FanoutFlag::Defrag, FanoutFlag::IgnoreOutgoing];
@@ -102,9 +100,7 @@ fn a_dead_member_leaves_a_new_group_in_order() {
 
 #[test]
 fn a_member_that_closes_before_it_moved_reads_both_rings() {
-    if !rig::privileged("a_member_that_closes_before_it_moved_reads_both_rings") {
-        return;
-    }
+    rig::require_root!();
     for tpacket in [Tpacket::V3, Tpacket::V2] {
         let pair = quiet_pair(1);
         let mut opened = open(&pair, &EngineConfig { tpacket, ..steered(3) });
@@ -127,9 +123,7 @@ fn a_member_that_closes_before_it_moved_reads_both_rings() {
 
 #[test]
 fn moving_takes_no_more_at_a_time_than_any_pass() {
-    if !rig::privileged("moving_takes_no_more_at_a_time_than_any_pass") {
-        return;
-    }
+    rig::require_root!();
     const COUNT: usize = 6000;
     let pair = quiet_pair(1);
     // Slots, so that a slow sender fills no more of the ring than a fast one.
@@ -145,7 +139,7 @@ fn moving_takes_no_more_at_a_time_than_any_pass() {
     thread::sleep(Duration::from_millis(300));
     let mut most = 0;
     let start = Instant::now();
-    while keep.got.len() < COUNT && start.elapsed() < PATIENCE {
+    while keep.got.len() < COUNT && start.elapsed() < TIMEOUT {
         for r in &mut opened.receivers {
             most = most.max(r.receive(&mut keep).unwrap());
         }
@@ -157,9 +151,7 @@ fn moving_takes_no_more_at_a_time_than_any_pass() {
 
 #[test]
 fn a_death_while_the_group_is_made_is_answered_too() {
-    if !rig::privileged("a_death_while_the_group_is_made_is_answered_too") {
-        return;
-    }
+    rig::require_root!();
     let pair = quiet_pair(1);
     let mut opened = open(&pair, &steered(5));
     drop(opened.receivers.remove(1));
@@ -176,7 +168,7 @@ fn a_death_while_the_group_is_made_is_answered_too() {
         if start.elapsed() > GRACE && in_order(&keep, &[0, 3, 4]) {
             break;
         }
-        assert!(start.elapsed() < PATIENCE, "never in order again");
+        assert!(start.elapsed() < TIMEOUT, "never in order again");
     }
     assert!(opened.receivers.iter_mut().all(|r| rebuilds(r) >= 1));
 }
@@ -200,12 +192,8 @@ fn policies(name: &str) -> Vec<u32> {
 
 #[test]
 fn the_thread_that_makes_a_group_has_no_real_time_priority() {
-    if !rig::privileged("the_thread_that_makes_a_group_has_no_real_time_priority") {
-        return;
-    }
-    if !rig::real_time("the_thread_that_makes_a_group_has_no_real_time_priority") {
-        return;
-    }
+    rig::require_root!();
+    rig::require_real_time!();
     let pair = quiet_pair(1);
     let mut opened = open(&pair, &steered(3));
     drop(opened.receivers.remove(1));
@@ -217,7 +205,7 @@ fn the_thread_that_makes_a_group_has_no_real_time_priority() {
         // The thread waits for stamped frames, of which there are none, 100 ms long.
         opened.receivers[0].receive(&mut Keep::default()).unwrap();
         let mut seen = Vec::new();
-        while start.elapsed() < PATIENCE {
+        while start.elapsed() < TIMEOUT {
             let now = policies("millrace-regrou");
             if now.is_empty() && !seen.is_empty() {
                 break;
@@ -234,9 +222,7 @@ fn the_thread_that_makes_a_group_has_no_real_time_priority() {
 /// Members 0 to 2 get everything, with four members as with three; the fourth dies.
 #[test]
 fn under_traffic_the_switch_loses_and_doubles_nothing() {
-    if !rig::privileged("under_traffic_the_switch_loses_and_doubles_nothing") {
-        return;
-    }
+    rig::require_root!();
     for round in 0..4 {
         let tpacket = if round % 2 == 0 { Tpacket::V3 } else { Tpacket::V2 };
         let pair = quiet_pair(1);
@@ -296,8 +282,7 @@ fn read_all(receivers: &mut [PacketReceiver], done: &AtomicBool, moved: &AtomicU
         let read = |r: &mut PacketReceiver| {
             let (start, mut keep) = (Instant::now(), Keep::default());
             let (mut counted, mut last) = (false, Instant::now());
-            while start.elapsed() < PATIENCE && !(done.load(Ordering::Relaxed) && last.elapsed() > 4 * QUIET)
-            {
+            while start.elapsed() < TIMEOUT && !(done.load(Ordering::Relaxed) && last.elapsed() > 4 * QUIET) {
                 if r.receive(&mut keep).unwrap() > 0 {
                     last = Instant::now();
                 } else {
@@ -313,7 +298,7 @@ fn read_all(receivers: &mut [PacketReceiver], done: &AtomicBool, moved: &AtomicU
         };
         let threads: Vec<_> = receivers.iter_mut().map(|r| s.spawn(move || read(r))).collect();
         let start = Instant::now();
-        while moved.load(Ordering::Relaxed) < members && start.elapsed() < PATIENCE {
+        while moved.load(Ordering::Relaxed) < members && start.elapsed() < TIMEOUT {
             thread::sleep(Duration::from_millis(1));
         }
         thread::sleep(QUIET);
@@ -351,8 +336,7 @@ fn overflow(
         let read = move |r: &mut PacketReceiver, before: u64| {
             let (start, mut keep, mut last) = (Instant::now(), Keep::default(), Instant::now());
             let (mut counted, mut looked) = (false, start);
-            while start.elapsed() < PATIENCE && !(done.load(Ordering::Relaxed) && last.elapsed() > 4 * QUIET)
-            {
+            while start.elapsed() < TIMEOUT && !(done.load(Ordering::Relaxed) && last.elapsed() > 4 * QUIET) {
                 if r.receive(&mut keep).unwrap() > 0 {
                     last = Instant::now();
                 }
@@ -381,7 +365,7 @@ fn overflow(
                     .map(|(r, n)| s.spawn(move || read(r, n)))
                     .collect();
                 let start = Instant::now();
-                while ready.load(Ordering::Relaxed) < members && start.elapsed() < PATIENCE {
+                while ready.load(Ordering::Relaxed) < members && start.elapsed() < TIMEOUT {
                     thread::sleep(Duration::from_millis(1));
                 }
                 done.store(true, Ordering::Relaxed);
@@ -396,9 +380,7 @@ fn overflow(
 /// afterwards.
 #[test]
 fn while_rings_overflow_the_switch_hides_no_loss_and_doubles_nothing() {
-    if !rig::privileged("while_rings_overflow_the_switch_hides_no_loss_and_doubles_nothing") {
-        return;
-    }
+    rig::require_root!();
     for tpacket in [Tpacket::V3, Tpacket::V2] {
         let pair = quiet_pair(1);
         let mut opened = open(&pair, &overloaded(tpacket));

@@ -10,9 +10,7 @@ use support::*;
 
 #[test]
 fn twenty_thousand_datagrams_arrive_exactly() {
-    if !rig::privileged("twenty_thousand_datagrams_arrive_exactly (packet)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(2);
     let mut opened = open_packet(&pair, r#"{"port":9000},{"port":9001},{"port":9002}"#, 4);
     assert!(opened.info.degraded.is_empty(), "{:?}", opened.info.degraded);
@@ -22,9 +20,7 @@ fn twenty_thousand_datagrams_arrive_exactly() {
 
 #[test]
 fn a_segmented_burst_is_split() {
-    if !rig::privileged("a_segmented_burst_is_split (packet)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open_packet(&pair, ONE_PORT, 2);
     for v6 in [false, true] {
@@ -40,9 +36,7 @@ fn a_segmented_burst_is_split() {
 /// The driver merges what arrives in one go (GRO) because the guard allows it for IPv4, and the ring splits it again.
 #[test]
 fn what_gro_merged_is_split() {
-    if !rig::privileged("what_gro_merged_is_split (packet)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     // The sender's kernel cuts the burst up before the wire, so that ten frames cross it; veth does GRO only for
     // frames of a device without TSO.
@@ -59,9 +53,7 @@ fn what_gro_merged_is_split() {
 
 #[test]
 fn fragments_are_one_datagram() {
-    if !rig::privileged("fragments_are_one_datagram (packet)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open_packet(&pair, ONE_PORT, 2);
     let v4 = fragmented(&pair, &mut opened, false);
@@ -83,9 +75,7 @@ fn fragments_are_one_datagram() {
 /// What the guard's filter lets pass without being a fragment is ignored there.
 #[test]
 fn large_ipv6_datagrams_and_atomic_fragments_arrive_once() {
-    if !rig::privileged("large_ipv6_datagrams_and_atomic_fragments_arrive_once") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open_packet(&pair, ONE_PORT, 1);
     pair.in_a(|| {
@@ -105,9 +95,7 @@ fn large_ipv6_datagrams_and_atomic_fragments_arrive_once() {
 /// Extension headers count for the MTU: what a conforming sender fragments may have a small payload then.
 #[test]
 fn fragments_with_extension_headers_arrive_once() {
-    if !rig::privileged("fragments_with_extension_headers_arrive_once") {
-        return;
-    }
+    rig::require_root!();
     // One option that nobody knows and everybody skips (RFC 8200 §4.2); the stack takes no padding of that length.
     let options = (60, [&[0, 2, 0x1e, 20][..], &[0; 20]].concat());
     let atomic = (44, vec![0, 0, 0, 0, 0, 0, 0, 9]);
@@ -168,9 +156,7 @@ fn fragments(frame: &[u8], unfragmented: usize, id: u8) -> Vec<Vec<u8>> {
 
 #[test]
 fn options_extension_headers_and_vlan_tags_are_read_by_the_ring() {
-    if !rig::privileged("options_extension_headers_and_vlan_tags_are_read_by_the_ring") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open_packet(&pair, ONE_PORT, 1);
     let mut frames = Vec::new();
@@ -205,9 +191,7 @@ fn rig_port(frame: &millrace_core::packet::build::Frame, port: u16) -> millrace_
 
 #[test]
 fn what_does_not_fit_is_counted_exactly() {
-    if !rig::privileged("what_does_not_fit_is_counted_exactly (packet)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut small = config(ONE_PORT, "vb", 2);
     (small.packet_block_bytes, small.packet_blocks) = (131_072, 4);
@@ -235,9 +219,7 @@ fn what_does_not_fit_is_counted_exactly() {
 
 #[test]
 fn a_frame_larger_than_a_block_is_counted_as_truncated() {
-    if !rig::privileged("a_frame_larger_than_a_block_is_counted_as_truncated") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut tiny = config(ONE_PORT, "vb", 1);
     // Below what the configuration allows, which is made so that this cannot happen.
@@ -253,9 +235,7 @@ fn a_frame_larger_than_a_block_is_counted_as_truncated() {
 
 #[test]
 fn outgoing_and_other_hosts_frames_are_not_seen() {
-    if !rig::privileged("outgoing_and_other_hosts_frames_are_not_seen") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open_packet(&pair, ONE_PORT, 2);
     pair.in_b(|| {
@@ -276,9 +256,7 @@ fn outgoing_and_other_hosts_frames_are_not_seen() {
 
 #[test]
 fn loopback_delivers_once() {
-    if !rig::privileged("loopback_delivers_once (packet)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open_in_b(&pair, &config(ONE_PORT, "lo", 2), packet::open).unwrap();
     pair.in_b(|| {
@@ -294,9 +272,7 @@ fn loopback_delivers_once() {
 /// The ring sees the frame before the stack checks it: delivered here, dropped by the socket backend.
 #[test]
 fn empty_datagrams_arrive_and_checksums_are_not_verified() {
-    if !rig::privileged("empty_datagrams_arrive_and_checksums_are_not_verified") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open_packet(&pair, ONE_PORT, 1);
     pair.in_a(|| {

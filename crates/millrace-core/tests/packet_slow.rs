@@ -75,15 +75,13 @@ impl Second {
 
 impl Drop for Second {
     fn drop(&mut self) {
-        rig::errands::run(&["ip", "netns", "del", &self.0]);
+        rig::shell::try_run(&["ip", "netns", "del", &self.0]);
     }
 }
 
 #[test]
 fn ipv4_fragments_come_by_the_guard_when_the_group_does_not_defragment() {
-    if !rig::privileged("ipv4_fragments_come_by_the_guard_when_the_group_does_not_defragment") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open(&pair, &without_defrag(9000, 2));
     let v4 = fragmented(&pair, &mut opened, false);
@@ -130,9 +128,7 @@ fn ipv4_fragments_come_by_the_guard_when_the_group_does_not_defragment() {
 
 #[test]
 fn super_packets_come_once_when_the_group_does_not_defragment() {
-    if !rig::privileged("super_packets_come_once_when_the_group_does_not_defragment") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open(&pair, &without_defrag(9000, 1));
     for v6 in [false, true] {
@@ -144,9 +140,7 @@ fn super_packets_come_once_when_the_group_does_not_defragment() {
 /// Sends `K` datagrams each by loopback (to four addresses), by the veth, and by the veth in a VLAN.
 #[test]
 fn datagrams_by_loopback_come_once_beside_those_of_the_ring() {
-    if !rig::privileged("datagrams_by_loopback_come_once_beside_those_of_the_ring") {
-        return;
-    }
+    rig::require_root!();
     const K: usize = 100;
     let defrag = vec![FanoutFlag::Uniqueid, FanoutFlag::Defrag];
     for fanout_flags in [defrag, vec![FanoutFlag::Uniqueid]] {
@@ -181,9 +175,7 @@ fn datagrams_by_loopback_come_once_beside_those_of_the_ring() {
 /// The kernel's control message names the bound device, not loopback, for such a sender.
 #[test]
 fn a_local_sender_bound_to_the_rings_interface_is_heard() {
-    if !rig::privileged("a_local_sender_bound_to_the_rings_interface_is_heard") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open(&pair, &config(ONE_PORT, "vb", 1));
     pair.in_b(|| {
@@ -207,9 +199,7 @@ fn a_local_sender_bound_to_the_rings_interface_is_heard() {
 /// A bridge; VLAN devices and their like are told from others by the same list.
 #[test]
 fn what_stands_on_the_rings_interface_is_not_delivered_twice() {
-    if !rig::privileged("what_stands_on_the_rings_interface_is_not_delivered_twice") {
-        return;
-    }
+    rig::require_root!();
     // Made before opening, and after it.
     for later in [false, true] {
         let pair = Pair::new(1);
@@ -245,9 +235,7 @@ fn what_stands_on_the_rings_interface_is_not_delivered_twice() {
 /// A frame for a MAC that is not the ring's is another host's to the ring, while the stack takes it.
 #[test]
 fn what_is_for_the_mac_of_something_on_the_rings_interface_comes_once() {
-    if !rig::privileged("what_is_for_the_mac_of_something_on_the_rings_interface_comes_once") {
-        return;
-    }
+    rig::require_root!();
     const OWN: [u8; 6] = [2, 0, 0, 0, 0x0c, 0x99];
     // With the ring on the bridge itself, which takes frames for its ports' addresses too, the ring has them all.
     for (kind, ring, by_guard) in [("bridge", "vb", 20), ("bridge", "up0", 0), ("macvlan", "vb", 20)] {
@@ -280,9 +268,7 @@ fn what_is_for_the_mac_of_something_on_the_rings_interface_comes_once() {
 /// The stack takes more for the host's than the addresses it had at the start: what came after, and local routes.
 #[test]
 fn what_is_for_an_address_the_ring_does_not_know_comes_by_the_guard() {
-    if !rig::privileged("what_is_for_an_address_the_ring_does_not_know_comes_by_the_guard") {
-        return;
-    }
+    rig::require_root!();
     for fanout_flags in [vec![FanoutFlag::Uniqueid, FanoutFlag::Defrag], vec![FanoutFlag::Uniqueid]] {
         let pair = Pair::new(1);
         let b = &pair.b;
@@ -316,9 +302,7 @@ fn what_is_for_an_address_the_ring_does_not_know_comes_by_the_guard() {
 /// The kernel bounds the program that sorts for the guard (net.core.optmem_max; this was its default before Linux 6.8).
 #[test]
 fn a_host_with_many_addresses_is_served_with_little_optmem() {
-    if !rig::privileged("a_host_with_many_addresses_is_served_with_little_optmem") {
-        return;
-    }
+    rig::require_root!();
     const LATER: &str = "2001:db8::77";
     for (addresses, fits) in [(300, true), (1500, false)] {
         let pair = Pair::new(1);
@@ -377,9 +361,7 @@ fn a_host_with_many_addresses_is_served_with_little_optmem() {
 /// Link-local addresses of other interfaces take no room: the stack takes nothing for them by the ring's.
 #[test]
 fn link_local_addresses_of_other_interfaces_need_no_optmem() {
-    if !rig::privileged("link_local_addresses_of_other_interfaces_need_no_optmem") {
-        return;
-    }
+    rig::require_root!();
     for (dev, fits) in [("vb", false), ("other", true)] {
         let pair = Pair::new(1);
         let b = &pair.b;
@@ -420,9 +402,7 @@ fn program_cut(opened: &mut Opened<PacketReceiver>) -> u64 {
 /// The ring has only the tunnel's own datagrams, for another port.
 #[test]
 fn what_comes_out_of_a_tunnel_over_the_rings_interface_is_delivered() {
-    if !rig::privileged("what_comes_out_of_a_tunnel_over_the_rings_interface_is_delivered") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let b = &pair.b;
     rig::run(&format!("ip -n {b} link add vx type vxlan id 3 dev vb remote {} dstport 4789", V4.0));
@@ -459,9 +439,7 @@ fn received_by_the_stack(pair: &Pair) -> u64 {
 
 #[test]
 fn datagrams_by_a_second_interface_come_once() {
-    if !rig::privileged("datagrams_by_a_second_interface_come_once") {
-        return;
-    }
+    rig::require_root!();
     for fanout_flags in [vec![FanoutFlag::Uniqueid, FanoutFlag::Defrag], vec![FanoutFlag::Uniqueid]] {
         let pair = Pair::new(1);
         let mut opened = open(&pair, &EngineConfig { fanout_flags, ..without_defrag(9000, 2) });
@@ -493,9 +471,7 @@ fn datagrams_by_a_second_interface_come_once() {
 
 #[test]
 fn groups_joined_on_a_second_interface_come_once() {
-    if !rig::privileged("groups_joined_on_a_second_interface_come_once") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let second = Second::new(&pair);
     let group = |interface: &str| Multicast {
@@ -523,9 +499,7 @@ fn groups_joined_on_a_second_interface_come_once() {
 /// The limit the README names: no ring is shown such a frame, and the guard cannot tell it from one that a ring has.
 #[test]
 fn multicast_of_a_local_sender_out_of_the_rings_interface_does_not_come_back() {
-    if !rig::privileged("multicast_of_a_local_sender_out_of_the_rings_interface_does_not_come_back") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let group = Multicast { group: "239.1.2.3".parse().unwrap(), interface: Some("vb".into()), source: None };
     let config = EngineConfig { multicast: vec![group], ..config(ONE_PORT, "vb", 1) };
@@ -549,9 +523,7 @@ fn multicast_of_a_local_sender_out_of_the_rings_interface_does_not_come_back() {
 /// A loss is in the books only where the datagram was surely nowhere else.
 #[test]
 fn what_the_guard_lost_is_a_loss_or_a_note() {
-    if !rig::privileged("what_the_guard_lost_is_a_loss_or_a_note") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let tiny = EngineConfig { socket_rcvbuf: 16_384, ..config(ONE_PORT, "vb", 1) };
     let mut opened = open(&pair, &tiny);
@@ -584,9 +556,7 @@ fn what_the_guard_lost_is_a_loss_or_a_note() {
 /// Fragments of one datagram for one port, read by two rings in one namespace: each has its own, whoever defragments.
 #[test]
 fn rings_beside_each_other_get_their_fragments() {
-    if !rig::privileged("rings_beside_each_other_get_their_fragments") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut older = open(&pair, &without_defrag(9000, 2));
     let mut newer = open(&pair, &without_defrag(9001, 2));
@@ -607,9 +577,7 @@ fn rings_beside_each_other_get_their_fragments() {
 
 #[test]
 fn a_ring_on_loopback_leaves_nothing_to_the_guard() {
-    if !rig::privileged("a_ring_on_loopback_leaves_nothing_to_the_guard") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     rig::run(&format!("ip -n {} addr add fe80::b:1/64 dev vb nodad", pair.b));
     let mut opened = open_in_b(&pair, &config(ONE_PORT, "lo", 1), packet::open).unwrap();
@@ -635,5 +603,5 @@ fn a_ring_on_loopback_leaves_nothing_to_the_guard() {
     let start = Instant::now();
     pair.in_a(|| sender(false).send_to(b"other", to(false, 9000)).unwrap());
     let keep = drain(&mut opened, 1);
-    assert!(start.elapsed() < PATIENCE && keep.sizes() == [5] && keep.got[0].flags & flags::SLOW_PATH != 0);
+    assert!(start.elapsed() < TIMEOUT && keep.sizes() == [5] && keep.got[0].flags & flags::SLOW_PATH != 0);
 }

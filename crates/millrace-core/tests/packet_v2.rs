@@ -29,9 +29,7 @@ fn open(pair: &Pair, config: &EngineConfig) -> Opened<packet::PacketReceiver> {
 
 #[test]
 fn twenty_thousand_datagrams_arrive_exactly() {
-    if !rig::privileged("twenty_thousand_datagrams_arrive_exactly (tpacket_v2)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(2);
     let mut opened = open(&pair, &v2(r#"{"port":9000},{"port":9001},{"port":9002}"#, 4));
     exact(&pair, &mut opened, true);
@@ -40,9 +38,7 @@ fn twenty_thousand_datagrams_arrive_exactly() {
 
 #[test]
 fn super_packets_are_split_and_fragments_joined() {
-    if !rig::privileged("super_packets_are_split_and_fragments_joined (tpacket_v2)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open(&pair, &v2(ONE_PORT, 2));
     for v6 in [false, true] {
@@ -63,9 +59,7 @@ fn super_packets_are_split_and_fragments_joined() {
 
 #[test]
 fn what_is_longer_than_a_slot_is_counted_as_truncated() {
-    if !rig::privileged("what_is_longer_than_a_slot_is_counted_as_truncated") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open(&pair, &EngineConfig { packet_slot_bytes: 2048, ..v2(ONE_PORT, 1) });
     pair.in_a(|| {
@@ -79,9 +73,7 @@ fn what_is_longer_than_a_slot_is_counted_as_truncated() {
 
 #[test]
 fn a_full_ring_is_counted_exactly_and_goes_round() {
-    if !rig::privileged("a_full_ring_is_counted_exactly_and_goes_round (tpacket_v2)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     // 4 blocks of 62 slots each (2112 does not divide a block).
     let small = EngineConfig { packet_slot_bytes: 2112, packet_blocks: 4, ..v2(ONE_PORT, 1) };
@@ -104,9 +96,7 @@ fn a_full_ring_is_counted_exactly_and_goes_round() {
 
 #[test]
 fn a_lone_frame_wakes_the_reader_and_closing_leaves_nothing() {
-    if !rig::privileged("a_lone_frame_wakes_the_reader_and_closing_leaves_nothing (tpacket_v2)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open(&pair, &v2(ONE_PORT, 1));
     let mut keep = Keep::default();

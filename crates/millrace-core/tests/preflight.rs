@@ -34,9 +34,7 @@ fn why(report: &Report, name: &str) -> String {
 
 #[test]
 fn with_everything_auto_takes_xdp_and_nothing_stays() {
-    if !rig::privileged("with_everything_auto_takes_xdp_and_nothing_stays") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(2);
     let config = config(ONE_PORT, "vb", 2);
     for _ in 0..2 {
@@ -66,9 +64,7 @@ fn with_everything_auto_takes_xdp_and_nothing_stays() {
 
 #[test]
 fn capabilities_decide_the_rung_and_are_named() {
-    if !rig::privileged("capabilities_decide_the_rung_and_are_named") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let config = config(ONE_PORT, "vb", 1);
     let report = pair.in_b(|| with_capabilities(NET_RAW, || preflight::run(&config)));
@@ -85,9 +81,7 @@ fn capabilities_decide_the_rung_and_are_named() {
 
 #[test]
 fn a_taken_port_a_missing_interface_and_a_foreign_program_are_seen() {
-    if !rig::privileged("a_taken_port_a_missing_interface_and_a_foreign_program_are_seen") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let wrong = EngineConfig { rules: "else => queue(9)".into(), ..config(ONE_PORT, "vb", 1) };
     let report = pair.in_b(|| preflight::run(&wrong));
@@ -116,9 +110,7 @@ fn a_taken_port_a_missing_interface_and_a_foreign_program_are_seen() {
 
 #[test]
 fn what_is_asked_for_beyond_a_backend_gets_a_verdict_each() {
-    if !rig::privileged("what_is_asked_for_beyond_a_backend_gets_a_verdict_each") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let plain = config(ONE_PORT, "vb", 1);
     let report = pair.in_b(|| preflight::run(&plain));
@@ -161,9 +153,7 @@ fn what_is_asked_for_beyond_a_backend_gets_a_verdict_each() {
 
 #[test]
 fn settings_are_tried_without_changing_them() {
-    if !rig::privileged("settings_are_tried_without_changing_them") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let asked = EngineConfig { gro_flush_timeout: Some(20_000), ..config(ONE_PORT, "vb", 1) };
     for (flags, verdict, says) in [
@@ -171,7 +161,7 @@ fn settings_are_tried_without_changing_them() {
         (libc::MS_RDONLY, State::Degraded, "/sys is read-only"),
     ] {
         pair.in_b(|| {
-            rig::own_sys(flags);
+            rig::mount_own_sysfs(flags);
             let report = preflight::run(&asked);
             assert_eq!(state(&report, "gro_flush_timeout"), verdict, "{report:#?}");
             assert!(why(&report, "gro_flush_timeout").contains(says), "{report:#?}");
@@ -183,9 +173,7 @@ fn settings_are_tried_without_changing_them() {
 
 #[test]
 fn source_specific_groups_leave_the_socket_backend() {
-    if !rig::privileged("source_specific_groups_leave_the_socket_backend") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let group = |source: Option<&str>| Multicast {
         group: "232.1.1.1".parse().unwrap(),

@@ -8,9 +8,7 @@ use rig::{Pair, RawSender, V4, V6};
 
 #[test]
 fn a_raw_frame_reaches_a_udp_socket() {
-    if !rig::privileged("a_raw_frame_reaches_a_udp_socket") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(2);
     for (address, frame) in [(V4.1, Pair::v4(1000, 9000)), (V6.1, Pair::v6(1000, 9000))] {
         let socket = pair.in_b(|| UdpSocket::bind((address, 9000)).unwrap());
@@ -24,13 +22,11 @@ fn a_raw_frame_reaches_a_udp_socket() {
 
 #[test]
 fn commands_report_how_they_ended() {
-    if !rig::privileged("commands_report_how_they_ended") {
-        return;
-    }
+    rig::require_root!();
     let said = |(done, said): (bool, String)| (done, said.trim_end().to_owned());
-    assert_eq!(said(rig::errands::run(&["printf", "%s", "it's; exit 3"])), (true, "it's; exit 3".into()));
+    assert_eq!(said(rig::shell::try_run(&["printf", "%s", "it's; exit 3"])), (true, "it's; exit 3".into()));
     assert_eq!(
-        said(rig::errands::run(&["sh", "-c", "echo out; echo err >&2; false"])),
+        said(rig::shell::try_run(&["sh", "-c", "echo out; echo err >&2; false"])),
         (false, "out\nerr".into())
     );
 }

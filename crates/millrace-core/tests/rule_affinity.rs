@@ -18,7 +18,7 @@ use millrace_core::{
     config::{BackendChoice, EngineConfig, FanoutMode},
     rule::{Facts, RuleSet, Verdict},
 };
-use support::{ONE_PORT, PATIENCE, config, quiet_pair};
+use support::{ONE_PORT, TIMEOUT, config, quiet_pair};
 
 const DATAGRAMS: u32 = 1_000_000;
 const KEYS: u32 = 10_000;
@@ -89,7 +89,7 @@ fn take(running: &Running, taken: &AtomicU32) -> Vec<u32> {
             taken.fetch_add(fresh, Ordering::Relaxed);
             quiet = Instant::now();
         } else {
-            assert!(quiet.elapsed() < PATIENCE, "only {counts:?} came: {:?}", running.engine.stats().threads);
+            assert!(quiet.elapsed() < TIMEOUT, "only {counts:?} came: {:?}", running.engine.stats().threads);
             thread::sleep(Duration::from_micros(100));
         }
     }
@@ -122,9 +122,7 @@ fn books(mut running: Running, counts: &[u32]) -> f64 {
 
 #[test]
 fn a_million_datagrams_through_a_fanout_group() {
-    if !rig::privileged("a_million_datagrams_through_a_fanout_group") {
-        return;
-    }
+    rig::require_root!();
     let pair = quiet_pair(1);
     pair.in_b(|| {
         let running = Running::start(engine(BackendChoice::Packet, ONE_PORT, "hash(u32[4])"));

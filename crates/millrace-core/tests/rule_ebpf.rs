@@ -45,9 +45,7 @@ fn a_program_too_long_for_its_jumps_is_refused() {
 
 #[test]
 fn random_rules_give_the_same_queue() {
-    if !rig::privileged("rule_ebpf: random_rules_give_the_same_queue") {
-        return;
-    }
+    rig::require_root!();
     let mut random = Random(0x5eed_0002);
     let (mut compared, mut unsupported, mut sets) = (0u32, 0u32, 0u32);
     while compared < 20_000 {
@@ -78,9 +76,7 @@ fn random_rules_give_the_same_queue() {
 
 #[test]
 fn a_large_rule_set_passes_the_verifier() {
-    if !rig::privileged("rule_ebpf: a_large_rule_set_passes_the_verifier") {
-        return;
-    }
+    rig::require_root!();
     let rules: Vec<String> = (0..600)
         .map(|i| format!("u8[{}] == {} and u16[{}] < 7 => queue({})", i % 60, i % 250, i % 90, i % 5))
         .collect();
@@ -131,9 +127,7 @@ fn only_leading_drops_are_early() {
 
 #[test]
 fn early_drop_takes_what_the_rules_would_drop_and_counts_it() {
-    if !rig::privileged("rule_ebpf: early_drop_takes_what_the_rules_would_drop_and_counts_it") {
-        return;
-    }
+    rig::require_root!();
     let mut random = Random(0x5eed_0003);
     let (mut dropped, mut kept, mut lied) = (0u32, 0u32, 0u32);
     for _ in 0..300 {

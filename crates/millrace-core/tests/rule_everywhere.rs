@@ -171,9 +171,7 @@ impl Rig {
 
 #[test]
 fn one_meaning_everywhere() {
-    if !rig::privileged("one_meaning_everywhere") {
-        return;
-    }
+    rig::require_root!();
     let triples: u32 =
         std::env::var("MILLRACE_RULE_TRIPLES").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000);
     let started = std::time::Instant::now();

@@ -25,9 +25,7 @@ const THREE_PORTS: &str = r#"{"port":9000},{"port":9001},{"port":9002}"#;
 
 #[test]
 fn twenty_thousand_datagrams_arrive_exactly() {
-    if !rig::privileged("twenty_thousand_datagrams_arrive_exactly (socket)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(2);
     let mut opened = open_in_b(&pair, &config(THREE_PORTS, "vb", 4), socket::open).unwrap();
     assert!(opened.info.degraded.is_empty(), "{:?}", opened.info.degraded);
@@ -36,9 +34,7 @@ fn twenty_thousand_datagrams_arrive_exactly() {
 
 #[test]
 fn kernel_times_are_there_when_asked_for() {
-    if !rig::privileged("kernel_times_are_there_when_asked_for (socket)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut config = config(r#"{"port":9000}"#, "vb", 1);
     config.socket_timestamps = Timestamps::Kernel;
@@ -58,9 +54,7 @@ fn kernel_times_are_there_when_asked_for() {
 
 #[test]
 fn a_segmented_burst_is_split() {
-    if !rig::privileged("a_segmented_burst_is_split (socket)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 2), socket::open).unwrap();
     for v6 in [false, true] {
@@ -74,9 +68,7 @@ fn a_segmented_burst_is_split() {
 
 #[test]
 fn fragments_are_one_datagram() {
-    if !rig::privileged("fragments_are_one_datagram (socket)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 2), socket::open).unwrap();
     for v6 in [false, true] {
@@ -86,9 +78,7 @@ fn fragments_are_one_datagram() {
 
 #[test]
 fn what_does_not_fit_is_counted_exactly() {
-    if !rig::privileged("what_does_not_fit_is_counted_exactly (socket)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut config = config(r#"{"port":9000},{"address":"192.0.2.2","port":9001}"#, "vb", 2);
     config.socket_rcvbuf = 16_384;
@@ -114,9 +104,7 @@ fn what_does_not_fit_is_counted_exactly() {
 
 #[test]
 fn empty_and_largest_datagrams_arrive() {
-    if !rig::privileged("empty_and_largest_datagrams_arrive (socket)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 1), socket::open).unwrap();
     pair.in_a(|| {
@@ -133,9 +121,7 @@ fn empty_and_largest_datagrams_arrive() {
 /// The stack drops it; the namespace's counter is the only one that always has it (see `SocketReceiver`).
 #[test]
 fn a_wrong_checksum_is_dropped_and_noted() {
-    if !rig::privileged("a_wrong_checksum_is_dropped_and_noted (socket)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 1), socket::open).unwrap();
     pair.in_a(|| {
@@ -158,9 +144,7 @@ fn a_wrong_checksum_is_dropped_and_noted() {
 
 #[test]
 fn listen_entries_open_what_they_say() {
-    if !rig::privileged("listen_entries_open_what_they_say (socket)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let listen = r#"{"address":"192.0.2.2","port":9000},{"address":"2001:db8::2","port":9001},
         {"address":"0.0.0.0","port":9002},{"address":"::","port":9003}"#;
@@ -185,9 +169,7 @@ type Open = dyn Fn(&EngineConfig) -> Result<SocketReceiver> + Sync;
 
 #[test]
 fn a_taken_port_names_its_owner() {
-    if !rig::privileged("a_taken_port_names_its_owner (socket)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let config = config(r#"{"port":9000}"#, "vb", 2);
     let holder = pair.in_b(|| UdpSocket::bind((V4.1, 9000)).unwrap());
@@ -215,9 +197,7 @@ fn a_taken_port_names_its_owner() {
 
 #[test]
 fn refusals_name_the_cure() {
-    if !rig::privileged("refusals_name_the_cure (socket)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let low = config(r#"{"port":53}"#, "vb", 1);
     let error = pair.in_b(|| without_capabilities(|| socket::open(&low))).err().expect("no capability");
@@ -236,9 +216,7 @@ fn refusals_name_the_cure() {
 
 #[test]
 fn nothing_arrives_after_the_intake_is_closed() {
-    if !rig::privileged("nothing_arrives_after_the_intake_is_closed (socket)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 2), socket::open).unwrap();
     let send =
@@ -256,9 +234,7 @@ fn nothing_arrives_after_the_intake_is_closed() {
 
 #[test]
 fn loopback_delivers_once() {
-    if !rig::privileged("loopback_delivers_once (socket)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "lo", 2), socket::open).unwrap();
     pair.in_b(|| {
@@ -273,9 +249,7 @@ fn loopback_delivers_once() {
 /// The guard for xdp: everything the stack gets, fragments and options included, marked.
 #[test]
 fn the_delivering_guard_delivers_all() {
-    if !rig::privileged("the_delivering_guard_delivers_all") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let config = config(r#"{"port":9000}"#, "vb", 2);
     let mut guard = pair.in_b(|| open_for_xdp(&config)).unwrap();
@@ -296,9 +270,7 @@ fn the_delivering_guard_delivers_all() {
 
 #[test]
 fn a_program_steers_between_the_sockets() {
-    if !rig::privileged("a_program_steers_between_the_sockets") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut config = config(r#"{"port":9000}"#, "vb", 3);
     config.fanout = FanoutMode::Rules;
@@ -330,9 +302,7 @@ fn a_program_steers_between_the_sockets() {
 
 #[test]
 fn a_broadcast_datagram_comes_once() {
-    if !rig::privileged("a_broadcast_datagram_comes_once (socket)") {
-        return;
-    }
+    rig::require_root!();
     // A dual-stack socket, one of IPv4 only, and one bound to the address.
     for listen in [
         ONE_PORT,
@@ -370,9 +340,7 @@ fn a_broadcast_datagram_comes_once() {
 /// Whatever net.ipv6.bindv6only says, and for addresses that are not the interface's first.
 #[test]
 fn a_dual_stack_socket_names_each_destination() {
-    if !rig::privileged("a_dual_stack_socket_names_each_destination (socket)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     rig::run(&format!("ip netns exec {} sysctl -qw net.ipv6.bindv6only=1", pair.b));
     let more = ["192.0.2.77", "2001:db8::77"];
@@ -397,9 +365,7 @@ fn a_dual_stack_socket_names_each_destination() {
 /// A burst of one full segment and of one byte more: neither is split wrongly, nor lost.
 #[test]
 fn bursts_of_one_segment_and_a_byte_more_are_told_apart() {
-    if !rig::privileged("bursts_of_one_segment_and_a_byte_more_are_told_apart (socket)") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open_in_b(&pair, &config(ONE_PORT, "vb", 1), socket::open).unwrap();
     for v6 in [false, true] {

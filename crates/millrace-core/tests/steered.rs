@@ -98,7 +98,7 @@ impl Running {
             if seen >= count {
                 return assert_eq!(seen, count);
             }
-            assert!(start.elapsed() < PATIENCE, "{seen} of {count}: {stats:#?}");
+            assert!(start.elapsed() < TIMEOUT, "{seen} of {count}: {stats:#?}");
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -120,9 +120,7 @@ fn local(stats: &EngineStats) -> (u64, u64) {
 
 #[test]
 fn every_datagram_comes_by_the_thread_that_owns_its_queue() {
-    if !rig::privileged("every_datagram_comes_by_the_thread_that_owns_its_queue") {
-        return;
-    }
+    rig::require_root!();
     for (backend, mode) in
         [(BackendChoice::Packet, "tpacket_v3 fanout rules"), (BackendChoice::Socket, "reuseport")]
     {
@@ -134,9 +132,7 @@ fn every_datagram_comes_by_the_thread_that_owns_its_queue() {
 
 #[test]
 fn without_steering_only_some_do() {
-    if !rig::privileged("without_steering_only_some_do") {
-        return;
-    }
+    rig::require_root!();
     let stats = books(BackendChoice::Packet, FanoutMode::Hash);
     let (all, local) = local(&stats);
     assert!(all == SENT && local < SENT, "{local} of {all}");
@@ -148,9 +144,7 @@ fn granted(stats: &EngineStats, what: &str) -> String {
 
 #[test]
 fn programs_in_the_kernel_follow_a_reload() {
-    if !rig::privileged("programs_in_the_kernel_follow_a_reload") {
-        return;
-    }
+    rig::require_root!();
     // Drops and spills are no obstacle, nor are more queues than threads.
     let sets =
         ["u8[0] < 3 => queue(2)\nelse => mod(u8[0])", "u8[0] == 3 => drop\nelse => mod(u8[1] + 1) spill"];
@@ -189,9 +183,7 @@ fn programs_in_the_kernel_follow_a_reload() {
 
 #[test]
 fn where_classic_bpf_cannot_ebpf_steers() {
-    if !rig::privileged("where_classic_bpf_cannot_ebpf_steers") {
-        return;
-    }
+    rig::require_root!();
     // A sum may need more than 32 bits, which only eBPF has.
     let pair = Pair::new(1);
     let rules = "u32[0] * 2 > 0x0601_0000 => mod(u8[1])\nelse => mod(u8[0])";
@@ -214,9 +206,7 @@ fn with_first(count: u64, byte: u64) -> u64 {
 
 #[test]
 fn leading_drops_happen_in_the_xdp_program_and_are_counted() {
-    if !rig::privileged("leading_drops_happen_in_the_xdp_program_and_are_counted") {
-        return;
-    }
+    rig::require_root!();
     for xdp_mode in [XdpMode::Native, XdpMode::Generic] {
         let pair = Pair::new(1);
         let first = "noise: u8[0] == 7 => drop\nshort: len < 4 => drop\nelse => mod(u8[1])";
@@ -264,9 +254,7 @@ fn leading_drops_happen_in_the_xdp_program_and_are_counted() {
 
 #[test]
 fn with_checksums_to_verify_nothing_is_dropped_early() {
-    if !rig::privileged("with_checksums_to_verify_nothing_is_dropped_early") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let rules = "noise: u8[0] == 7 => drop\nelse => mod(u8[1])";
     let config =
@@ -280,9 +268,7 @@ fn with_checksums_to_verify_nothing_is_dropped_early() {
 
 #[test]
 fn a_hundred_reloads_under_traffic_lose_nothing() {
-    if !rig::privileged("a_hundred_reloads_under_traffic_lose_nothing") {
-        return;
-    }
+    rig::require_root!();
     let sets = [
         "one: u8[0] == 1 => drop\nelse => mod(u8[1])",
         "two: u8[0] == 2 => drop\nthree: u8[0] == 3 => queue(1)\nelse => mod(u8[1] + 1)",

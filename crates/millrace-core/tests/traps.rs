@@ -38,9 +38,7 @@ fn to_port(pair: &Pair, port: u16, count: usize) {
 
 #[test]
 fn rings_beside_each_other_do_not_mix() {
-    if !rig::privileged("rings_beside_each_other_do_not_mix") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     // The same interface, process and mode, other ports: only the group id keeps them apart.
     let mut first = open_packet(&pair, r#"{"port":9000}"#, 2);
@@ -57,9 +55,7 @@ fn rings_beside_each_other_do_not_mix() {
 /// newer one alone, each gets its own.
 #[test]
 fn groups_that_defragment_share_the_fragments() {
-    if !rig::privileged("groups_that_defragment_share_the_fragments") {
-        return;
-    }
+    rig::require_root!();
     let (defrag, bare) = (vec![FanoutFlag::Uniqueid, FanoutFlag::Defrag], vec![FanoutFlag::Uniqueid]);
     for (flags, arrive) in
         [([&defrag, &defrag], 0), ([&defrag, &bare], 5), ([&bare, &defrag], 5), ([&bare, &bare], 5)]
@@ -83,9 +79,7 @@ fn groups_that_defragment_share_the_fragments() {
 
 #[test]
 fn a_foreign_group_with_our_id_is_an_error() {
-    if !rig::privileged("a_foreign_group_with_our_id_is_an_error") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     // Without uniqueid both take the id of process and interface. Modes differ, so the kernel refuses the second; and
     // hash, which would be the fall-back, is not the first one's mode either.
@@ -104,9 +98,7 @@ fn a_foreign_group_with_our_id_is_an_error() {
 /// Since Linux 6.13; before, joining is refused with a message that asks whether the interface is up.
 #[test]
 fn a_link_that_is_down_can_be_opened() {
-    if !rig::privileged("a_link_that_is_down_can_be_opened") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let address = rig::V4.1;
     rig::run(&format!("ip -n {} link set vb down", pair.b));

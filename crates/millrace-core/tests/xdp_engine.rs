@@ -14,7 +14,7 @@ use millrace_core::{
     engine::{Engine, EngineStats},
 };
 use rig::{Pair, RawSender};
-use support::{ONE_PORT, PATIENCE};
+use support::{ONE_PORT, TIMEOUT};
 
 /// An engine and its queue's memory, which outlives it: nobody reads the lanes, and what does not fit is counted.
 struct Running {
@@ -47,7 +47,7 @@ fn await_stats(running: &Running, what: &str, done: impl Fn(&EngineStats) -> boo
         if done(&stats) {
             return stats;
         }
-        assert!(start.elapsed() < PATIENCE, "{what}: {stats:#?}");
+        assert!(start.elapsed() < TIMEOUT, "{what}: {stats:#?}");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -76,15 +76,13 @@ fn send(pair: &Pair, count: u16) {
 
 #[test]
 fn an_interface_that_goes_and_comes_is_received_from_again() {
-    if !rig::privileged("an_interface_that_goes_and_comes_is_received_from_again") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(2);
     let mut running = start(&pair, support::config(ONE_PORT, "vb", 1));
     send(&pair, 1000);
     await_stats(&running, "datagrams", |s| received(s, "receive") == 1000);
 
-    pair.unplug();
+    pair.delete_link();
     let stats = await_stats(&running, "the loss", |s| {
         s.threads.iter().filter(|t| t.kind == "receive").all(|t| t.away.is_some())
     });
@@ -92,7 +90,7 @@ fn an_interface_that_goes_and_comes_is_received_from_again() {
     assert!(stats.threads.iter().all(|t| t.error.is_none()) && sockets(&stats) == 0, "{stats:#?}");
     assert_eq!(stats.threads[2].away, None, "the guard stays");
 
-    pair.plug(4, [2, 0, 0, 0, 0x0b, 9]);
+    pair.create_link(4, [2, 0, 0, 0, 0x0b, 9]);
     let stats = await_stats(&running, "four sockets", |s| sockets(s) == 4);
     assert!(stats.threads.iter().all(|t| t.away.is_none()), "{stats:#?}");
     assert_eq!(stats.backend.mode, "native copy");
@@ -110,9 +108,7 @@ fn an_interface_that_goes_and_comes_is_received_from_again() {
 /// Rules that change while there is no program, and a program that is installed again.
 #[test]
 fn early_drops_follow_the_rules_over_a_removed_interface_and_are_counted_once() {
-    if !rig::privileged("early_drops_follow_the_rules_over_a_removed_interface_and_are_counted_once") {
-        return;
-    }
+    rig::require_root!();
     // Three times that fits a ring.
     const EACH: u64 = 60;
     let pair = Pair::new(2);
@@ -144,10 +140,10 @@ fn early_drops_follow_the_rules_over_a_removed_interface_and_are_counted_once() 
     await_stats(&running, "two sockets", |s| sockets(s) == 2);
     assert_eq!(sent(&running, 2, 4), [2, 0]);
     let replug = |running: &mut Running, rules: Option<&str>| {
-        pair.unplug();
+        pair.delete_link();
         await_stats(running, "the loss", |s| s.threads[0].away.is_some());
         rules.map(|rules| running.engine.reload(rules).unwrap());
-        pair.plug(2, rig::MAC_B);
+        pair.create_link(2, rig::MAC_B);
         await_stats(running, "two sockets", |s| sockets(s) == 2);
     };
     replug(&mut running, Some(two));
@@ -166,9 +162,7 @@ fn early_drops_follow_the_rules_over_a_removed_interface_and_are_counted_once() 
 
 #[test]
 fn multicast_groups_are_joined_on_the_new_interface() {
-    if !rig::privileged("multicast_groups_are_joined_on_the_new_interface") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let routes = || {
         for (ns, dev) in [(&pair.a, "va"), (&pair.b, "vb")] {
@@ -198,9 +192,9 @@ fn multicast_groups_are_joined_on_the_new_interface() {
     let both = |n: u64| move |s: &EngineStats| received(s, "receive") == n && received(s, "guard") == n;
     await_stats(&running, "the groups", both(2));
     for round in 2..4u64 {
-        pair.unplug();
+        pair.delete_link();
         await_stats(&running, "the loss", |s| s.threads[0].away.is_some());
-        pair.plug(1, rig::MAC_B);
+        pair.create_link(1, rig::MAC_B);
         routes();
         await_stats(&running, "the interface and its groups", |s| {
             s.threads[1].kernel_notes["multicast_rejoined"] == 3 * (round - 1) && s.threads[0].away.is_none()
@@ -217,9 +211,7 @@ fn multicast_groups_are_joined_on_the_new_interface() {
 
 #[test]
 fn new_rx_queues_are_taken_over_while_the_threads_run() {
-    if !rig::privileged("new_rx_queues_are_taken_over_while_the_threads_run") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(2);
     let channels = |ns: &str, change: &str| rig::run(&format!("ip netns exec {ns} ethtool -L {change}"));
     channels(&pair.a, "va tx 1");

@@ -60,9 +60,7 @@ fn netlink_set(fd: i32) -> i32 {
 
 #[test]
 fn a_program_attached_by_netlink_is_left_alone_and_cannot_replace_ours() {
-    if !rig::privileged("a_program_attached_by_netlink_is_left_alone_and_cannot_replace_ours") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let theirs = constant(action::PASS);
     assert_eq!(pair.in_b(|| netlink_set(theirs.as_fd().as_raw_fd())), 0);
@@ -83,9 +81,7 @@ fn a_program_attached_by_netlink_is_left_alone_and_cannot_replace_ours() {
 
 #[test]
 fn a_second_open_is_refused_and_the_first_goes_on() {
-    if !rig::privileged("a_second_open_is_refused_and_the_first_goes_on") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(2);
     let mut first = pair.in_b(|| open("auto", 512)).unwrap().receivers;
     let id = first[0].program_id();
@@ -108,9 +104,7 @@ fn a_second_open_is_refused_and_the_first_goes_on() {
 
 #[test]
 fn a_foreign_program_is_never_touched() {
-    if !rig::privileged("a_foreign_program_is_never_touched") {
-        return;
-    }
+    rig::require_root!();
     for theirs in [AttachMode::Native, AttachMode::Generic] {
         let pair = Pair::new(1);
         let (link, id) = foreign(&pair, theirs);
@@ -128,9 +122,7 @@ fn a_foreign_program_is_never_touched() {
 
 #[test]
 fn a_link_update_swaps_the_program_in_place() {
-    if !rig::privileged("a_link_update_swaps_the_program_in_place") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let (link, old) = foreign(&pair, AttachMode::Native);
     let new = constant(action::DROP);

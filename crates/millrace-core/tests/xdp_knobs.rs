@@ -10,8 +10,8 @@ use millrace_core::{
     engine::Engine,
     rx::{Opened, Receiver, xdp},
 };
-use rig::{Pair, own_sys};
-use xdp_support::{PATIENCE, assert_detached, config};
+use rig::{Pair, mount_own_sysfs};
+use xdp_support::{TIMEOUT, assert_detached, config};
 
 fn value(name: &str) -> String {
     fs::read_to_string(format!("/sys/class/net/vb/{name}")).unwrap().trim().to_owned()
@@ -40,12 +40,10 @@ fn granted<R>(opened: &Opened<R>, what: &str) -> Option<String> {
 
 #[test]
 fn settings_are_made_and_put_back() {
-    if !rig::privileged("settings_are_made_and_put_back") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     pair.in_b(|| {
-        own_sys(0);
+        mount_own_sysfs(0);
         fs::write("/sys/class/net/vb/gro_flush_timeout", "1234").unwrap();
         let opened = xdp::open(&asking(Some(7), Some(20_000))).unwrap();
         assert_eq!(values(), pair_of("7", "20000"));
@@ -75,25 +73,23 @@ fn settings_are_made_and_put_back() {
 
 #[test]
 fn an_interface_that_comes_again_gets_the_settings_too() {
-    if !rig::privileged("an_interface_that_comes_again_gets_the_settings_too") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     pair.in_b(|| {
-        own_sys(0);
+        mount_own_sysfs(0);
         let mut receivers = xdp::open(&asking(Some(7), None)).unwrap().receivers;
-        pair.unplug();
+        pair.delete_link();
         let start = std::time::Instant::now();
         let mut until = |done: &dyn Fn(&xdp::XdpReceiver) -> bool| {
             while !done(&receivers[0]) {
-                assert!(start.elapsed() < PATIENCE, "{:?}", receivers[0].away());
+                assert!(start.elapsed() < TIMEOUT, "{:?}", receivers[0].away());
                 receivers[0].wait(std::time::Duration::from_millis(5)).unwrap();
                 receivers[0].receive(&mut xdp_support::Collector::default()).unwrap();
                 receivers[0].counters();
             }
         };
         until(&|r| r.away().is_some());
-        pair.plug(1, rig::MAC_B);
+        pair.create_link(1, rig::MAC_B);
         assert_eq!(value("napi_defer_hard_irqs"), "0");
         until(&|r| r.serves() == [0]);
         assert_eq!(value("napi_defer_hard_irqs"), "7");
@@ -104,12 +100,10 @@ fn an_interface_that_comes_again_gets_the_settings_too() {
 
 #[test]
 fn a_read_only_sys_is_said_and_harmless() {
-    if !rig::privileged("a_read_only_sys_is_said_and_harmless") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     pair.in_b(|| {
-        own_sys(libc::MS_RDONLY);
+        mount_own_sysfs(libc::MS_RDONLY);
         let opened = xdp::open(&asking(Some(7), Some(20_000))).unwrap();
         let said = &opened.info.degraded;
         assert_eq!(said.len(), 2, "{said:?}");
@@ -130,12 +124,10 @@ fn a_read_only_sys_is_said_and_harmless() {
 
 #[test]
 fn other_backends_say_that_they_have_no_use_for_them() {
-    if !rig::privileged("other_backends_say_that_they_have_no_use_for_them") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     pair.in_b(|| {
-        own_sys(0);
+        mount_own_sysfs(0);
         for backend in [BackendChoice::Packet, BackendChoice::Socket] {
             let engine = Engine::open(EngineConfig { backend, ..asking(Some(7), Some(20_000)) });
             let degraded = engine.unwrap().stats().backend.degraded;

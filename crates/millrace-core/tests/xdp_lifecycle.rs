@@ -21,15 +21,13 @@ use millrace_core::{
 };
 use rig::{Pair, RawSender, V4, run};
 use xdp_support::{
-    Collector, PATIENCE, assert_detached, config, counter, drain, drain_until, lost, open, program_on,
-    report, send, udp_socket,
+    Collector, TIMEOUT, assert_detached, config, counter, drain, drain_until, lost, open, program_on, report,
+    send, udp_socket,
 };
 
 #[test]
 fn interface_facts_come_from_the_threads_namespace() {
-    if !rig::privileged("interface_facts_come_from_the_threads_namespace") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(4);
     run(&format!("ip -n {} route add default via {} dev vb", pair.b, V4.0));
     pair.in_b(|| {
@@ -48,9 +46,7 @@ fn interface_facts_come_from_the_threads_namespace() {
 
 #[test]
 fn an_unknown_interface_is_an_error_that_names_the_known_ones() {
-    if !rig::privileged("an_unknown_interface_is_an_error_that_names_the_known_ones") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let wrong = EngineConfig { interface: Some("eth77".into()), ..config("auto", 512, r#"{"port":9000}"#) };
     let e = pair.in_b(|| xdp::open(&wrong)).err().unwrap();
@@ -60,9 +56,7 @@ fn an_unknown_interface_is_an_error_that_names_the_known_ones() {
 
 #[test]
 fn after_close_intake_datagrams_go_up_the_stack() {
-    if !rig::privileged("after_close_intake_datagrams_go_up_the_stack") {
-        return;
-    }
+    rig::require_root!();
     for mode in ["native", "generic"] {
         let pair = Pair::new(2);
         let socket = udp_socket(&pair);
@@ -73,7 +67,7 @@ fn after_close_intake_datagrams_go_up_the_stack() {
         let waiting = |r: &[XdpReceiver]| r.iter().map(|r| r.frames().rx).sum::<u32>();
         let start = Instant::now();
         while waiting(&receivers) < 200 {
-            assert!(start.elapsed() < PATIENCE, "{} of 200", waiting(&receivers));
+            assert!(start.elapsed() < TIMEOUT, "{} of 200", waiting(&receivers));
             thread::sleep(Duration::from_millis(1));
         }
         receivers.iter_mut().for_each(Receiver::close_intake);
@@ -95,9 +89,7 @@ fn after_close_intake_datagrams_go_up_the_stack() {
 
 #[test]
 fn wait_wakes_up_for_a_frame_and_gives_up_in_time() {
-    if !rig::privileged("wait_wakes_up_for_a_frame_and_gives_up_in_time") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut receivers = pair.in_b(|| open("native", 512)).unwrap().receivers;
     let mut sink = Collector::default();
@@ -106,16 +98,14 @@ fn wait_wakes_up_for_a_frame_and_gives_up_in_time() {
     assert!(start.elapsed() >= Duration::from_millis(30), "{:?}", start.elapsed());
     send(&pair, 0..1);
     let start = Instant::now();
-    receivers[0].wait(PATIENCE).unwrap();
-    assert!(start.elapsed() < PATIENCE, "poll(2) did not wake up");
+    receivers[0].wait(TIMEOUT).unwrap();
+    assert!(start.elapsed() < TIMEOUT, "poll(2) did not wake up");
     drain_until(&mut receivers, &mut sink, |_, s| s.datagrams == 1);
 }
 
 #[test]
 fn a_link_that_flaps_is_no_error() {
-    if !rig::privileged("a_link_that_flaps_is_no_error") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut receivers = pair.in_b(|| open("native", 512)).unwrap().receivers;
     let mut sink = Collector::default();
@@ -130,9 +120,7 @@ fn a_link_that_flaps_is_no_error() {
 
 #[test]
 fn jumbo_frames_arrive_whole() {
-    if !rig::privileged("jumbo_frames_arrive_whole") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     run(&format!("ip -n {} link set va mtu 9000", pair.a));
     run(&format!("ip -n {} link set vb mtu 9000", pair.b));
@@ -165,9 +153,7 @@ fn jumbo_frames_arrive_whole() {
 /// Payloads are the senders', and a switch may add a trailer: neither makes a frame of several descriptors another one.
 #[test]
 fn jumbo_frames_arrive_whatever_is_in_them() {
-    if !rig::privileged("jumbo_frames_arrive_whatever_is_in_them") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     run(&format!("ip -n {} link set va mtu 9000", pair.a));
     run(&format!("ip -n {} link set vb mtu 9000", pair.b));
@@ -211,9 +197,7 @@ fn jumbo_frames_arrive_whatever_is_in_them() {
 
 #[test]
 fn zero_copy_that_the_driver_lacks_is_refused_or_not_tried() {
-    if !rig::privileged("zero_copy_that_the_driver_lacks_is_refused_or_not_tried") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let asked = |xdp_zerocopy| EngineConfig { xdp_zerocopy, ..config("native", 512, r#"{"port":9000}"#) };
     let e = pair.in_b(|| xdp::open(&asked(ZeroCopy::On))).err().expect("veth has no zero-copy");
@@ -229,9 +213,7 @@ fn zero_copy_that_the_driver_lacks_is_refused_or_not_tried() {
 
 #[test]
 fn generic_mode_passes_frames_longer_than_a_umem_frame() {
-    if !rig::privileged("generic_mode_passes_frames_longer_than_a_umem_frame") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     run(&format!("ip -n {} link set va mtu 9000", pair.a));
     run(&format!("ip -n {} link set vb mtu 9000", pair.b));
@@ -254,9 +236,7 @@ fn generic_mode_passes_frames_longer_than_a_umem_frame() {
 
 #[test]
 fn closing_under_traffic_loses_nothing() {
-    if !rig::privileged("closing_under_traffic_loses_nothing") {
-        return;
-    }
+    rig::require_root!();
     const SENT: u16 = 6000;
     for mode in ["native", "generic"] {
         let pair = Pair::new(2);
@@ -270,9 +250,7 @@ fn closing_under_traffic_loses_nothing() {
                     let sender = RawSender::new("va");
                     let start = Instant::now();
                     for i in 0..SENT {
-                        while i > SENT / 3 * 2
-                            && !closed.load(Ordering::Relaxed)
-                            && start.elapsed() < PATIENCE
+                        while i > SENT / 3 * 2 && !closed.load(Ordering::Relaxed) && start.elapsed() < TIMEOUT
                         {
                             thread::sleep(Duration::from_millis(1));
                         }
@@ -322,13 +300,11 @@ fn closing_under_traffic_loses_nothing() {
 
 #[test]
 fn the_number_of_rx_queues_changes() {
-    if !rig::privileged("the_number_of_rx_queues_changes") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(4);
     let channels = |namespace: &str, change: &str| {
         let words: Vec<&str> = change.split(' ').collect();
-        rig::errands::run(&[&["ip", "netns", "exec", namespace, "ethtool", "-L"], &words[..]].concat()).0
+        rig::shell::try_run(&[&["ip", "netns", "exec", namespace, "ethtool", "-L"], &words[..]].concat()).0
     };
     // veth's own rule: native XDP wants as many rx queues as the peer has tx queues.
     assert!(channels(&pair.b, "vb rx 2"));
@@ -348,7 +324,7 @@ fn the_number_of_rx_queues_changes() {
     send(&pair, 0..400);
     let (mut by_stack, start) = (0, Instant::now());
     while sink.datagrams + by_stack < 400 {
-        assert!(start.elapsed() < PATIENCE, "{} by us, {by_stack} by the stack", sink.datagrams);
+        assert!(start.elapsed() < TIMEOUT, "{} by us, {by_stack} by the stack", sink.datagrams);
         drain(&mut receivers, &mut sink);
         by_stack += usize::from(socket.recv(&mut [0; 8]).is_ok());
     }
@@ -375,7 +351,7 @@ fn the_number_of_rx_queues_changes() {
     assert!(channels(&pair.a, "va tx 1"));
     let start = Instant::now();
     while !channels(&pair.b, "vb rx 1") {
-        assert!(start.elapsed() < PATIENCE, "the queues are still held");
+        assert!(start.elapsed() < TIMEOUT, "the queues are still held");
         thread::sleep(Duration::from_millis(20));
     }
     look_until(&pair, &mut receivers, &[&[0], &[]]);
@@ -396,7 +372,7 @@ fn look_until(pair: &Pair, receivers: &mut [XdpReceiver], want: &[&[u32]]) {
         if receivers.iter().map(XdpReceiver::serves).eq(want.iter().map(|w| w.to_vec())) {
             return;
         }
-        assert!(start.elapsed() < PATIENCE, "{}", report(receivers));
+        assert!(start.elapsed() < TIMEOUT, "{}", report(receivers));
         receivers.iter_mut().for_each(|r| _ = r.receive(&mut Collector::default()).unwrap());
         thread::sleep(Duration::from_millis(20));
     }
@@ -417,7 +393,7 @@ fn each_receives_its_own(
         sum += 100;
         while sinks.iter().map(|s| s.datagrams).sum::<usize>() < sum {
             let got: Vec<_> = sinks.iter().map(|s| (s.datagrams, s.queues.clone())).collect();
-            assert!(start.elapsed() < PATIENCE, "{got:?} of {sum}: {}", report(receivers));
+            assert!(start.elapsed() < TIMEOUT, "{got:?} of {sum}: {}", report(receivers));
             receivers.iter_mut().zip(&mut sinks).for_each(|(r, s)| _ = r.receive(s).unwrap());
         }
     }
@@ -431,9 +407,7 @@ fn each_receives_its_own(
 
 #[test]
 fn a_new_rx_queue_that_another_socket_has_is_named_and_taken_when_it_is_free() {
-    if !rig::privileged("a_new_rx_queue_that_another_socket_has_is_named_and_taken_when_it_is_free") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(2);
     rig::run(&format!("ip netns exec {} ethtool -L va tx 1", pair.a));
     rig::run(&format!("ip netns exec {} ethtool -L vb rx 1", pair.b));
@@ -442,13 +416,13 @@ fn a_new_rx_queue_that_another_socket_has_is_named_and_taken_when_it_is_free() {
     let umem = Umem::new(64, None).unwrap();
     let foreign = pair.in_b(|| {
         let socket = XskSocket::new(&umem, 32).unwrap();
-        socket.bind(&Interface::by_name("vb").unwrap(), 1, false, false, PATIENCE).unwrap();
+        socket.bind(&Interface::by_name("vb").unwrap(), 1, false, false, TIMEOUT).unwrap();
         socket
     });
     let degraded = |r: &XdpReceiver| r.host().info().degraded;
     let start = Instant::now();
     while degraded(&receivers[0]).is_empty() {
-        assert!(start.elapsed() < PATIENCE, "{}", report(&mut receivers));
+        assert!(start.elapsed() < TIMEOUT, "{}", report(&mut receivers));
         pair.in_b(|| drop(receivers[0].counters()));
     }
     let said = degraded(&receivers[0]);
@@ -463,9 +437,7 @@ fn a_new_rx_queue_that_another_socket_has_is_named_and_taken_when_it_is_free() {
 
 #[test]
 fn a_removed_interface_is_waited_for_and_taken_again() {
-    if !rig::privileged("a_removed_interface_is_waited_for_and_taken_again") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(2);
     let opened = pair.in_b(|| open("native", 2048)).unwrap();
     let (host, mut receivers) = (opened.receivers[0].host(), opened.receivers);
@@ -476,14 +448,14 @@ fn a_removed_interface_is_waited_for_and_taken_again() {
         send(&pair, round * 1000..round * 1000 + 500);
         let start = Instant::now();
         while receivers.iter().map(|r| r.frames().rx).sum::<u32>() < 500 {
-            assert!(start.elapsed() < PATIENCE, "{}", report(&mut receivers));
+            assert!(start.elapsed() < TIMEOUT, "{}", report(&mut receivers));
             thread::sleep(Duration::from_millis(1));
         }
         // What the rings hold is not lost with the interface.
-        pair.unplug();
+        pair.delete_link();
         let start = Instant::now();
         while !receivers.iter().all(|r| r.away().is_some() && r.serves().is_empty()) {
-            assert!(start.elapsed() < PATIENCE, "{}", report(&mut receivers));
+            assert!(start.elapsed() < TIMEOUT, "{}", report(&mut receivers));
             receivers.iter_mut().for_each(|r| r.wait(Duration::from_millis(5)).unwrap());
             // One without rx queues hears of it when it looks.
             receivers.iter_mut().for_each(|r| drop(r.counters()));
@@ -496,7 +468,7 @@ fn a_removed_interface_is_waited_for_and_taken_again() {
 
         // Back with another MAC, index and number of queues: fewer than there are receivers, then more.
         let queues = [1, 4, 2][usize::from(round)];
-        pair.plug(queues, [2, 0, 0, 0, 0x0b, 7]);
+        pair.create_link(queues, [2, 0, 0, 0, 0x0b, 7]);
         let want: [[&[u32]; 2]; 3] = [[&[0], &[]], [&[0, 2], &[1, 3]], [&[0], &[1]]];
         look_until(&pair, &mut receivers, &want[usize::from(round)]);
         assert_ne!(pair.in_b(|| Interface::by_name("vb").unwrap().index), index);
@@ -519,16 +491,14 @@ fn a_removed_interface_is_waited_for_and_taken_again() {
 fn await_degraded(host: &Host, done: impl Fn(&[String]) -> bool) {
     let start = Instant::now();
     while !done(&host.info().degraded) {
-        assert!(start.elapsed() < PATIENCE, "{:?}", host.info().degraded);
+        assert!(start.elapsed() < TIMEOUT, "{:?}", host.info().degraded);
         thread::sleep(Duration::from_millis(20));
     }
 }
 
 #[test]
 fn a_link_that_is_down_is_said_for_as_long_as_it_is() {
-    if !rig::privileged("a_link_that_is_down_is_said_for_as_long_as_it_is") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     run(&format!("ip -n {} link set va down", pair.a));
     let opened = pair.in_b(|| open("native", 512)).unwrap();
@@ -544,24 +514,22 @@ fn a_link_that_is_down_is_said_for_as_long_as_it_is() {
 /// No socket of the thread could report it.
 #[test]
 fn a_thread_without_sockets_hears_of_a_removed_interface() {
-    if !rig::privileged("a_thread_without_sockets_hears_of_a_removed_interface") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut receivers = pair.in_b(|| open("native", 512)).unwrap().receivers;
     // As when the kernel refuses every socket.
     receivers[0].follow(0);
     drain(&mut receivers, &mut Collector::default());
     assert_eq!((receivers[0].serves(), receivers[0].frames().total), (vec![], 0));
-    pair.unplug();
+    pair.delete_link();
     let start = Instant::now();
     while receivers[0].away().is_none() {
-        assert!(start.elapsed() < PATIENCE, "{}", report(&mut receivers));
+        assert!(start.elapsed() < TIMEOUT, "{}", report(&mut receivers));
         drop(receivers[0].counters());
         thread::sleep(Duration::from_millis(5));
     }
     assert!(receivers[0].away().unwrap().contains("vb was removed"));
-    pair.plug(1, [2, 0, 0, 0, 0x0b, 7]);
+    pair.create_link(1, [2, 0, 0, 0, 0x0b, 7]);
     look_until(&pair, &mut receivers, &[&[0]]);
     each_receives_its_own(&pair, &mut receivers, 0..100, &[0]);
     assert_eq!((counter(&mut receivers, "xdp_reattached"), lost(&mut receivers)), (1, 0));
@@ -603,9 +571,7 @@ fn forbid_slow_calls() {
 /// Any veth deleted on the host may hold the RTNL for longer than rings last.
 #[test]
 fn receive_threads_ask_the_interface_nothing() {
-    if !rig::privileged("receive_threads_ask_the_interface_nothing") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(2);
     run(&format!("ip netns exec {} ethtool -L va tx 1", pair.a));
     run(&format!("ip netns exec {} ethtool -L vb rx 1", pair.b));
@@ -613,7 +579,7 @@ fn receive_threads_ask_the_interface_nothing() {
     let look_until = |receivers: &mut [XdpReceiver], done: &(dyn Fn(&XdpReceiver) -> bool + Sync)| {
         let start = Instant::now();
         while !done(&receivers[0]) {
-            assert!(start.elapsed() < PATIENCE, "{}", report(receivers));
+            assert!(start.elapsed() < TIMEOUT, "{}", report(receivers));
             pair.in_b(|| {
                 forbid_slow_calls();
                 drop(receivers[0].counters());
@@ -628,9 +594,9 @@ fn receive_threads_ask_the_interface_nothing() {
     look_until(&mut receivers, &|r| r.serves() == [0, 1]);
     each_receives_its_own(&pair, &mut receivers, 0..500, &[0, 1]);
     // And an interface that goes and comes.
-    pair.unplug();
+    pair.delete_link();
     look_until(&mut receivers, &|r| r.away().is_some() && r.frames().total == 0);
-    pair.plug(2, [2, 0, 0, 0, 0x0b, 7]);
+    pair.create_link(2, [2, 0, 0, 0, 0x0b, 7]);
     look_until(&mut receivers, &|r| r.serves() == [0, 1]);
     each_receives_its_own(&pair, &mut receivers, 1000..1500, &[0, 1]);
     assert_eq!(lost(&mut receivers), 0);
@@ -639,20 +605,18 @@ fn receive_threads_ask_the_interface_nothing() {
 /// Attaching may take the driver seconds and bounce the link.
 #[test]
 fn nothing_is_attached_any_more_when_the_service_stops() {
-    if !rig::privileged("nothing_is_attached_any_more_when_the_service_stops") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let mut receivers = pair.in_b(|| open("native", 512)).unwrap().receivers;
     let host = receivers[0].host();
-    pair.unplug();
+    pair.delete_link();
     let start = Instant::now();
     while receivers[0].away().is_none() {
-        assert!(start.elapsed() < PATIENCE, "{}", report(&mut receivers));
+        assert!(start.elapsed() < TIMEOUT, "{}", report(&mut receivers));
         drop(receivers[0].counters());
     }
     host.stop();
-    pair.plug(1, [2, 0, 0, 0, 0x0b, 7]);
+    pair.create_link(1, [2, 0, 0, 0, 0x0b, 7]);
     // Two looks of the helper thread, if there still were any.
     thread::sleep(Duration::from_secs(2));
     drop(receivers[0].counters());
@@ -667,9 +631,7 @@ fn granted(opened: &millrace_core::rx::Opened<XdpReceiver>, what: &str) -> Strin
 
 #[test]
 fn busy_polling_is_called_active_only_when_the_kernel_knows_the_queue() {
-    if !rig::privileged("busy_polling_is_called_active_only_when_the_kernel_knows_the_queue") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let asked = EngineConfig { xdp_prefer_busy_poll: true, ..config("native", 512, r#"{"port":9000}"#) };
     let mut opened = pair.in_b(|| xdp::open(&asked)).unwrap();
@@ -688,19 +650,13 @@ fn busy_polling_is_called_active_only_when_the_kernel_knows_the_queue() {
 
 #[test]
 fn packet_memory_is_on_huge_pages_when_the_host_has_some() {
-    if !rig::privileged("packet_memory_is_on_huge_pages_when_the_host_has_some") {
-        return;
-    }
+    rig::require_root!();
     let knob = "/proc/sys/vm/nr_hugepages";
     let pair = Pair::new(1);
     let before = std::fs::read_to_string(knob).unwrap_or_default();
     let pages = |n: &str| std::fs::write(knob, n).is_ok();
     if before.trim() != "0" || !pages("8") {
-        rig::skip(
-            "packet_memory_is_on_huge_pages_when_the_host_has_some",
-            "huge pages of this host are in use, or cannot be reserved",
-        );
-        return;
+        return rig::skip("huge pages of this host are in use, or cannot be reserved");
     }
     let free = std::fs::read_to_string("/proc/meminfo").unwrap();
     let enough = free.lines().any(|l| l.starts_with("HugePages_Free") && l.trim().ends_with(" 8"));

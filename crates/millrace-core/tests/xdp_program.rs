@@ -126,9 +126,7 @@ fn frames() -> Vec<Frame> {
 
 #[test]
 fn redirects_exactly_what_the_parser_takes_without_options() {
-    if !rig::privileged("redirects_exactly_what_the_parser_takes_without_options") {
-        return;
-    }
+    rig::require_root!();
     let frames = frames();
     for case in cases() {
         let (mut ours, mut passed) = (0, 0);
@@ -144,9 +142,7 @@ fn redirects_exactly_what_the_parser_takes_without_options() {
 
 #[test]
 fn every_truncation_and_fragment_passes_or_is_malformed() {
-    if !rig::privileged("every_truncation_and_fragment_passes_or_is_malformed") {
-        return;
-    }
+    rig::require_root!();
     let case = case(&[("", 9000)]);
     for (frame, shortest) in [
         (Frame::new((ip("192.0.2.1"), 1), (ip("192.0.2.2"), 9000)), 14 + 28),
@@ -191,9 +187,7 @@ impl Random {
 
 #[test]
 fn mutated_frames_never_disagree() {
-    if !rig::privileged("mutated_frames_never_disagree") {
-        return;
-    }
+    rig::require_root!();
     let (cases, frames) = (cases(), frames());
     let mut random = Random(0x4d69_6c6c_7261_6365);
     let (mut ours, mut passed) = (0, 0);
@@ -220,9 +214,7 @@ fn mutated_frames_never_disagree() {
 
 #[test]
 fn long_listen_lists_load_and_a_refused_program_shows_the_verifiers_words() {
-    if !rig::privileged("long_listen_lists_load_and_a_refused_program_shows_the_verifiers_words") {
-        return;
-    }
+    rig::require_root!();
     let map = XskMap::new(1).unwrap();
     // Every port there is, then thousands of exact addresses on one port.
     let ports: Vec<Listen> = (1..=4096).map(|p| Listen { port: p * 15, ..Listen::default() }).collect();

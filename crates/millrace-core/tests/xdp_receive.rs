@@ -21,7 +21,7 @@ use millrace_core::{
     },
 };
 use rig::{Pair, RawSender, V4};
-use xdp_support::{Collector, PATIENCE, config, counter, drain, drain_until, lost, open, report};
+use xdp_support::{Collector, TIMEOUT, config, counter, drain, drain_until, lost, open, report};
 
 const NUMBERED: u16 = 20_000;
 /// Numbers start here: source ports below could be anything.
@@ -117,16 +117,14 @@ fn every_datagram_arrives(mode: &str) {
 
 #[test]
 fn native_every_datagram_arrives() {
-    if rig::privileged("native_every_datagram_arrives") {
-        every_datagram_arrives("native");
-    }
+    rig::require_root!();
+    every_datagram_arrives("native");
 }
 
 #[test]
 fn generic_every_datagram_arrives() {
-    if rig::privileged("generic_every_datagram_arrives") {
-        every_datagram_arrives("generic");
-    }
+    rig::require_root!();
+    every_datagram_arrives("generic");
 }
 
 fn send_numbers(pair: &Pair, numbers: std::ops::Range<u16>) {
@@ -146,7 +144,7 @@ fn overflow_is_counted_exactly(mode: &str) {
     let settle = |receivers: &mut [XdpReceiver], want: u64| {
         let start = Instant::now();
         while lost(receivers) + u64::from(receivers[0].frames().rx) < want {
-            assert!(start.elapsed() < PATIENCE, "{}", report(receivers));
+            assert!(start.elapsed() < TIMEOUT, "{}", report(receivers));
             thread::sleep(Duration::from_millis(1));
         }
     };
@@ -183,23 +181,19 @@ fn overflow_is_counted_exactly(mode: &str) {
 
 #[test]
 fn native_overflow_is_counted_exactly() {
-    if rig::privileged("native_overflow_is_counted_exactly") {
-        overflow_is_counted_exactly("native");
-    }
+    rig::require_root!();
+    overflow_is_counted_exactly("native");
 }
 
 #[test]
 fn generic_overflow_is_counted_exactly() {
-    if rig::privileged("generic_overflow_is_counted_exactly") {
-        overflow_is_counted_exactly("generic");
-    }
+    rig::require_root!();
+    overflow_is_counted_exactly("generic");
 }
 
 #[test]
 fn frames_for_us_whose_lengths_lie_are_counted_and_harmless() {
-    if !rig::privileged("frames_for_us_whose_lengths_lie_are_counted_and_harmless") {
-        return;
-    }
+    rig::require_root!();
     for mode in ["native", "generic"] {
         let pair = Pair::new(1);
         let mut receivers = pair.in_b(|| open(mode, 512)).unwrap().receivers;
@@ -244,9 +238,7 @@ impl Sink for Sizes {
 
 #[test]
 fn super_packets_are_split_natively_and_left_to_the_stack_in_generic_mode() {
-    if !rig::privileged("super_packets_are_split_natively_and_left_to_the_stack_in_generic_mode") {
-        return;
-    }
+    rig::require_root!();
     for (mode, mtu) in [("native", 1500), ("native", 9000), ("generic", 1500)] {
         let pair = Pair::new(1);
         rig::run(&format!("ip -n {} link set va mtu {mtu}", pair.a));
@@ -268,7 +260,7 @@ fn super_packets_are_split_natively_and_left_to_the_stack_in_generic_mode() {
             });
             let (mut ours, mut by_stack, start) = (Sizes::default(), Vec::new(), Instant::now());
             while ours.0.len() + by_stack.len() < total / segment {
-                assert!(start.elapsed() < PATIENCE, "{:?} {by_stack:?}", ours.0);
+                assert!(start.elapsed() < TIMEOUT, "{:?} {by_stack:?}", ours.0);
                 receivers[0].receive(&mut ours).unwrap();
                 by_stack.extend(guard.recv(&mut [0; 2000]));
             }

@@ -23,7 +23,7 @@ use millrace_core::{
     },
 };
 
-pub use crate::rig::PATIENCE;
+pub use crate::rig::TIMEOUT;
 use crate::rig::{self, Pair, RawSender, V4, V6};
 
 /// Nothing for this long means that nothing more comes.
@@ -110,7 +110,7 @@ impl Keep {
 pub fn drain<R: Receiver>(opened: &mut Opened<R>, expected: usize) -> Keep {
     let mut keep = Keep::default();
     let (start, mut last) = (Instant::now(), Instant::now());
-    while (keep.got.len() < expected || last.elapsed() < QUIET) && start.elapsed() < PATIENCE {
+    while (keep.got.len() < expected || last.elapsed() < QUIET) && start.elapsed() < TIMEOUT {
         let mut seen = 0;
         for r in &mut opened.receivers {
             seen += r.receive(&mut keep).unwrap();
@@ -165,7 +165,7 @@ pub fn exact<R: Receiver>(pair: &Pair, opened: &mut Opened<R>, kernel_time: bool
         let guard = opened.guard.as_mut().map(|g| s.spawn(move || read_until(g, done, arrived)));
         sent = pair.in_a(|| send_numbered(COUNT, arrived));
         let start = Instant::now();
-        while arrived.load(Ordering::Relaxed) < COUNT && start.elapsed() < PATIENCE {
+        while arrived.load(Ordering::Relaxed) < COUNT && start.elapsed() < TIMEOUT {
             thread::sleep(Duration::from_millis(5));
         }
         thread::sleep(QUIET);
@@ -227,7 +227,7 @@ fn send_numbered(count: usize, arrived: &AtomicUsize) -> HashMap<Key, usize> {
             _ => {}
         }
         let start = Instant::now();
-        while i - arrived.load(Ordering::Relaxed).min(i) > 100 && start.elapsed() < PATIENCE {
+        while i - arrived.load(Ordering::Relaxed).min(i) > 100 && start.elapsed() < TIMEOUT {
             thread::sleep(Duration::from_micros(200));
         }
     }

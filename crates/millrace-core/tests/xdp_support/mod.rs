@@ -19,7 +19,7 @@ use millrace_core::{
     },
 };
 
-pub use crate::rig::PATIENCE;
+pub use crate::rig::TIMEOUT;
 use crate::rig::{Pair, RawSender, V4, run};
 
 /// A configuration for `vb`. `listen` is JSON, e.g. `{"port":9000}`.
@@ -84,7 +84,7 @@ pub fn drain(receivers: &mut [XdpReceiver], sink: &mut Collector) -> usize {
     }
 }
 
-/// Drains until `done`, or panics after [`PATIENCE`].
+/// Drains until `done`, or panics after [`TIMEOUT`].
 pub fn drain_until(
     receivers: &mut [XdpReceiver],
     sink: &mut Collector,
@@ -96,7 +96,7 @@ pub fn drain_until(
         if done(receivers, sink) {
             return;
         }
-        assert!(start.elapsed() < PATIENCE, "{} datagrams, {}", sink.datagrams, report(receivers));
+        assert!(start.elapsed() < TIMEOUT, "{} datagrams, {}", sink.datagrams, report(receivers));
         std::thread::sleep(Duration::from_millis(1));
     }
 }

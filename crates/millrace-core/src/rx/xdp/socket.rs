@@ -378,8 +378,7 @@ mod tests {
     #[test]
     fn flags_are_looked_at_before_the_interface() {
         let Ok(known) = knows_segments() else {
-            eprintln!("SKIP: no AF_XDP socket: needs CAP_NET_RAW");
-            return;
+            return crate::testing::skip("needs CAP_NET_RAW to make an AF_XDP socket");
         };
         // Distributions bring it to older kernels, none takes it away.
         let (major, minor) = crate::rx::xdp::zerocopy::kernel();
