@@ -2,7 +2,7 @@
 //! and every refusal names what is missing.
 
 mod rig;
-#[path = "socket_support/mod.rs"]
+#[path = "support/receive.rs"]
 mod support;
 
 use std::process::Command;

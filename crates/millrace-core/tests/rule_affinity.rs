@@ -1,9 +1,10 @@
 //! Keys stay together and in order: a million datagrams of ten thousand keys through real sockets and rings, four receive
 //! threads, eight queues, none lost. And how evenly `hash` spreads the keys that occur.
 
+#[path = "support/lanes.rs"]
 mod lanes_support;
 mod rig;
-#[path = "socket_support/mod.rs"]
+#[path = "support/receive.rs"]
 mod support;
 
 use std::{

@@ -1,6 +1,7 @@
 //! AF_XDP seen from outside the process: what a kill leaves behind (nothing) and what missing capabilities are called.
 
 mod rig;
+#[path = "support/xdp.rs"]
 mod xdp_support;
 
 use std::{
