@@ -229,11 +229,11 @@ fn under_traffic_the_switch_loses_and_doubles_nothing() {
         // V3 uses up a block each millisecond: two seconds for a reader that gets no CPU.
         let rings = EngineConfig { packet_block_bytes: 1 << 14, packet_blocks: 2048, ..steered(4) };
         let mut opened = open(&pair, &EngineConfig { tpacket, packet_slot_bytes: 2048, ..rings });
-        let (done, moved) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let (enough, all_sent, moved) = Default::default();
         let (sent, keeps) = thread::scope(|s| {
-            let sender = s.spawn(|| pair.in_a(|| send_until(&done)));
+            let sender = s.spawn(|| pair.in_a(|| send_until(&enough, &all_sent)));
             drop(opened.receivers.remove(3));
-            let keeps = pair.in_b(|| read_all(&mut opened.receivers, &done, &moved));
+            let keeps = pair.in_b(|| read_all(&mut opened.receivers, &enough, &all_sent, &moved));
             (sender.join().unwrap(), keeps)
         });
         assert_eq!(lost(&mut opened), 0, "{tpacket:?}");
@@ -254,16 +254,16 @@ fn number(payload: &[u8]) -> usize {
     u32::from_be_bytes(payload[1..5].try_into().unwrap()) as usize
 }
 
-/// Numbered datagrams at a steady pace; returns how many.
-fn send_until(done: &AtomicBool) -> usize {
-    send_from(0, done)
+/// Sends numbered datagrams at a steady pace until there are `enough`, and says when all are sent; returns how many.
+fn send_until(enough: &AtomicBool, all_sent: &AtomicBool) -> usize {
+    send_from(0, enough, all_sent)
 }
 
-/// As [`send_until`], beginning with a number; returns the number behind the last.
-fn send_from(first: usize, done: &AtomicBool) -> usize {
+/// Like [`send_until`], beginning with a number; returns the number behind the last.
+fn send_from(first: usize, enough: &AtomicBool, all_sent: &AtomicBool) -> usize {
     let raw = RawSender::new("va");
     let mut sent = first;
-    while !done.load(Ordering::Relaxed) {
+    while !enough.load(Ordering::Relaxed) {
         for _ in 0..10 {
             let mut payload = vec![(sent % 3) as u8];
             payload.extend((sent as u32).to_be_bytes());
@@ -272,20 +272,48 @@ fn send_from(first: usize, done: &AtomicBool) -> usize {
         }
         thread::sleep(Duration::from_micros(300));
     }
+    all_sent.store(true, Ordering::Relaxed);
     sent
 }
 
+/// Tells a reader when it has read all: everything is sent, and nothing came for a while since then. A busy machine may
+/// stop the sender for longer than that while.
+struct End<'a> {
+    all_sent: &'a AtomicBool,
+    start: Instant,
+    /// Since when nothing came, once everything is sent.
+    quiet_since: Option<Instant>,
+}
+
+impl<'a> End<'a> {
+    fn new(all_sent: &'a AtomicBool) -> Self {
+        End { all_sent, start: Instant::now(), quiet_since: None }
+    }
+
+    /// `came`: datagrams came since the last call.
+    fn is_reached(&mut self, came: bool) -> bool {
+        if came || self.quiet_since.is_none() {
+            self.quiet_since = self.all_sent.load(Ordering::Relaxed).then(Instant::now);
+        }
+        self.quiet_since.is_some_and(|since| since.elapsed() > 4 * QUIET) || self.start.elapsed() >= TIMEOUT
+    }
+}
+
 /// Every receiver on a thread of its own, until all have moved, a little more was sent, and all of it was read.
-fn read_all(receivers: &mut [PacketReceiver], done: &AtomicBool, moved: &AtomicUsize) -> Vec<Keep> {
+fn read_all(
+    receivers: &mut [PacketReceiver],
+    enough: &AtomicBool,
+    all_sent: &AtomicBool,
+    moved: &AtomicUsize,
+) -> Vec<Keep> {
     let members = receivers.len();
     thread::scope(|s| {
         let read = |r: &mut PacketReceiver| {
-            let (start, mut keep) = (Instant::now(), Keep::default());
-            let (mut counted, mut last) = (false, Instant::now());
-            while start.elapsed() < TIMEOUT && !(done.load(Ordering::Relaxed) && last.elapsed() > 4 * QUIET) {
-                if r.receive(&mut keep).unwrap() > 0 {
-                    last = Instant::now();
-                } else {
+            let (mut end, mut keep, mut counted) = (End::new(all_sent), Keep::default(), false);
+            let mut came = true;
+            while !end.is_reached(came) {
+                came = r.receive(&mut keep).unwrap() > 0;
+                if !came {
                     r.wait(Duration::from_millis(1)).unwrap();
                 }
                 if !counted && rebuilds(r) > 0 {
@@ -302,7 +330,7 @@ fn read_all(receivers: &mut [PacketReceiver], done: &AtomicBool, moved: &AtomicU
             thread::sleep(Duration::from_millis(1));
         }
         thread::sleep(QUIET);
-        done.store(true, Ordering::Relaxed);
+        enough.store(true, Ordering::Relaxed);
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     })
 }
@@ -327,19 +355,17 @@ fn overflow(
 ) -> (usize, Vec<Keep>) {
     const ENOUGH: u64 = 500;
     const LOOK_EVERY: Duration = Duration::from_millis(300);
-    let (done, ready) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (enough, all_sent, ready): (AtomicBool, AtomicBool, AtomicUsize) = Default::default();
     let before = opened.receivers.iter_mut().map(|r| r.counters().lost[0].1).collect::<Vec<_>>();
     let members = opened.receivers.len();
-    let (done, ready) = (&done, &ready);
+    let (enough, all_sent, ready) = (&enough, &all_sent, &ready);
     thread::scope(|s| {
-        let sender = s.spawn(move || pair.in_a(|| send_from(first, done)));
+        let sender = s.spawn(move || pair.in_a(|| send_from(first, enough, all_sent)));
         let read = move |r: &mut PacketReceiver, before: u64| {
-            let (start, mut keep, mut last) = (Instant::now(), Keep::default(), Instant::now());
-            let (mut counted, mut looked) = (false, start);
-            while start.elapsed() < TIMEOUT && !(done.load(Ordering::Relaxed) && last.elapsed() > 4 * QUIET) {
-                if r.receive(&mut keep).unwrap() > 0 {
-                    last = Instant::now();
-                }
+            let (mut end, mut keep, mut came) = (End::new(all_sent), Keep::default(), true);
+            let (mut counted, mut looked) = (false, Instant::now());
+            while !end.is_reached(came) {
+                came = r.receive(&mut keep).unwrap() > 0;
                 thread::sleep(Duration::from_millis(3));
                 // Seldom, because looking takes the kernel's counters from the ring that is left.
                 if counted || looked.elapsed() < LOOK_EVERY {
@@ -368,7 +394,7 @@ fn overflow(
                 while ready.load(Ordering::Relaxed) < members && start.elapsed() < TIMEOUT {
                     thread::sleep(Duration::from_millis(1));
                 }
-                done.store(true, Ordering::Relaxed);
+                enough.store(true, Ordering::Relaxed);
                 threads.into_iter().map(|t| t.join().unwrap()).collect()
             })
         });

@@ -19,18 +19,19 @@ use crate::{
 fn senders_get_no_port_unreachable_while_the_guard_is_open() {
     rig::require_root!();
     let pair = Pair::new(1);
-    let refused = |v6| {
+    let refused = |v6, wait| {
         pair.in_a(|| {
             let socket = sender(v6);
-            socket.set_read_timeout(Some(Duration::from_millis(150))).unwrap();
+            socket.set_read_timeout(Some(wait)).unwrap();
             socket.connect(to(v6, 9000)).unwrap();
             socket.send(b"?").unwrap();
             socket.recv(&mut [0]).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
         })
     };
-    assert!(refused(false) && refused(true), "without anybody the stack says so");
+    assert!(refused(false, TIMEOUT) && refused(true, TIMEOUT), "without anybody the stack says so");
     let opened = open_packet(&pair, ONE_PORT, 1);
-    assert!(!refused(false) && !refused(true));
+    const QUIET: Duration = Duration::from_millis(150);
+    assert!(!refused(false, QUIET) && !refused(true, QUIET));
     drop(opened);
 }
 
@@ -88,7 +89,7 @@ fn a_link_flap_is_survived_and_a_removed_interface_is_not() {
         assert_eq!(drain(&mut opened, 20).got.len(), 20, "round {round}");
     }
     rig::run(&format!("ip -n {b} link del vb"));
-    let error = pair.in_b(|| opened.receivers[0].wait(Duration::from_secs(1))).expect_err("removed");
+    let error = pair.in_b(|| opened.receivers[0].wait(TIMEOUT)).expect_err("removed");
     assert_eq!(error.code, Code::Interface);
 }
 
@@ -104,7 +105,7 @@ fn a_waiting_receiver_notices_that_its_interface_is_removed() {
             let waiting = s.spawn(move || {
                 pair.in_b(|| {
                     let start = Instant::now();
-                    while start.elapsed() < Duration::from_secs(5) {
+                    while start.elapsed() < TIMEOUT {
                         receiver.wait(Duration::from_millis(100))?;
                         receiver.receive(&mut Keep::default())?;
                     }

@@ -1,6 +1,6 @@
 //! TPACKET_V2: the same datagrams, losses and counters as V3, one frame at a time.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use millrace_core::{
     config::{EngineConfig, Tpacket},
@@ -102,8 +102,8 @@ fn a_lone_frame_wakes_the_reader_and_closing_leaves_nothing() {
     for i in 0..20 {
         pair.in_a(|| RawSender::new("va").send(&Pair::v4(1000, 9000).bytes(&payload(i, 20))));
         let start = Instant::now();
-        opened.receivers[0].wait(Duration::from_secs(5)).unwrap();
-        assert!(start.elapsed() < Duration::from_secs(1), "woken by the frame, not by the timeout");
+        opened.receivers[0].wait(TIMEOUT).unwrap();
+        assert!(start.elapsed() < TIMEOUT, "woken by the frame, not by the timeout");
         // In its slot before the reader was woken: no second look.
         assert_eq!(opened.receivers[0].receive(&mut keep).unwrap(), 1);
     }

@@ -1,8 +1,8 @@
 //! The rig itself: what is sent raw in one namespace arrives at a UDP socket in the other.
 
-use std::{net::UdpSocket, time::Duration};
+use std::net::UdpSocket;
 
-use crate::rig::{self, Pair, RawSender, V4, V6};
+use crate::rig::{self, Pair, RawSender, TIMEOUT, V4, V6};
 
 #[test]
 fn a_raw_frame_reaches_a_udp_socket() {
@@ -10,7 +10,7 @@ fn a_raw_frame_reaches_a_udp_socket() {
     let pair = Pair::new(2);
     for (address, frame) in [(V4.1, Pair::v4(1000, 9000)), (V6.1, Pair::v6(1000, 9000))] {
         let socket = pair.in_b(|| UdpSocket::bind((address, 9000)).unwrap());
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         pair.in_a(|| RawSender::new("va").send(&frame.bytes(b"ping")));
         let mut buffer = [0; 16];
         let (n, from) = socket.recv_from(&mut buffer).unwrap();
@@ -21,10 +21,13 @@ fn a_raw_frame_reaches_a_udp_socket() {
 #[test]
 fn commands_report_how_they_ended() {
     rig::require_root!();
-    let said = |(done, said): (bool, String)| (done, said.trim_end().to_owned());
-    assert_eq!(said(rig::shell::try_run(&["printf", "%s", "it's; exit 3"])), (true, "it's; exit 3".into()));
+    let trimmed = |(succeeded, output): (bool, String)| (succeeded, output.trim_end().to_owned());
     assert_eq!(
-        said(rig::shell::try_run(&["sh", "-c", "echo out; echo err >&2; false"])),
+        trimmed(rig::shell::try_run(&["printf", "%s", "it's; exit 3"])),
+        (true, "it's; exit 3".into())
+    );
+    assert_eq!(
+        trimmed(rig::shell::try_run(&["sh", "-c", "echo out; echo err >&2; false"])),
         (false, "out\nerr".into())
     );
 }

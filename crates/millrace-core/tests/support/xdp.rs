@@ -137,7 +137,7 @@ pub fn send(pair: &Pair, range: std::ops::Range<u16>) {
 /// A socket of the host's stack for port 9000, with room for all a test sends.
 pub fn udp_socket(pair: &Pair) -> UdpSocket {
     let socket = pair.in_b(|| UdpSocket::bind((V4.1, 9000)).unwrap());
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     let bytes: libc::c_int = 32 << 20;
     // SAFETY: pointer and length describe `bytes`, which outlives the call.
     let rc = unsafe {

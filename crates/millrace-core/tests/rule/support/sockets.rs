@@ -108,16 +108,18 @@ impl Group {
 
     /// The index of the socket that got `want`, which is looked for at `expected` first.
     pub fn find(&self, want: &[u8], expected: Option<u16>) -> Option<usize> {
-        let end = Instant::now() + Duration::from_secs(2);
+        const LATE: Duration = Duration::from_secs(2);
+        const LOST: Duration = Duration::from_secs(60);
+        let start = Instant::now();
         let has = |index: &usize| self.take(*index).iter().any(|got| got == want);
         loop {
-            let late = Instant::now() > end;
-            // The other ones only when it is late: each look is a call.
+            let late = start.elapsed() > LATE;
+            // The other ones only when it is late: each look is a system call.
             let found = match expected {
                 Some(index) if !late => Some(usize::from(index)).filter(has),
                 _ => (0..self.sockets.len()).find(has),
             };
-            if found.is_some() || late {
+            if found.is_some() || start.elapsed() > LOST {
                 return found;
             }
             std::thread::yield_now();
