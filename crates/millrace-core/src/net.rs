@@ -16,7 +16,7 @@ use crate::error::{Code, Error, Result};
 mod rtnetlink;
 mod stack;
 
-pub use rtnetlink::{Link, Statistics, XdpAttachment};
+pub use rtnetlink::{Link, Statistics};
 pub(crate) use stack::Stack;
 
 /// A network interface that existed when we looked.

@@ -90,10 +90,6 @@ const ATOMIC_64: u8 = 0xdb;
 const SOURCE_REG: u8 = 0x08;
 const OP_ADD: u8 = 0x00;
 const OP_MOV: u8 = 0xb0;
-const OP_XOR: u8 = 0xa0;
-const OP_MUL: u8 = 0x20;
-const OP_RSH: u8 = 0x70;
-const CLASS_ALU: u8 = 0x04;
 const JA: u8 = 0x05;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
@@ -168,26 +164,6 @@ impl Assembler {
     /// `dst += imm`
     pub fn add_imm(&mut self, dst: Reg, imm: i32) -> &mut Self {
         self.push(CLASS_ALU64 | OP_ADD, dst, 0, 0, imm)
-    }
-
-    /// `dst ^= src`
-    pub fn xor(&mut self, dst: Reg, src: Reg) -> &mut Self {
-        self.push(CLASS_ALU64 | OP_XOR | SOURCE_REG, dst, src as u8, 0, 0)
-    }
-
-    /// `dst *= imm`, in 32 bits; clears the high half.
-    pub fn mul32(&mut self, dst: Reg, imm: u32) -> &mut Self {
-        self.push(CLASS_ALU | OP_MUL, dst, 0, 0, imm as i32)
-    }
-
-    /// `dst >>= bits`, in 32 bits; clears the high half.
-    pub fn shift_right32(&mut self, dst: Reg, bits: u8) -> &mut Self {
-        self.push(CLASS_ALU | OP_RSH, dst, 0, 0, bits.into())
-    }
-
-    /// Swaps the low 32 bits between host and network order and clears the rest.
-    pub fn be32(&mut self, dst: Reg) -> &mut Self {
-        self.push(TO_BE, dst, 0, 0, 32)
     }
 
     /// Swaps the low 16 bits between host and network order and clears the rest.
@@ -286,13 +262,8 @@ impl Assembler {
     }
 
     /// Number of 8-byte slots so far.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.code.len()
-    }
-
-    /// True before the first instruction.
-    pub fn is_empty(&self) -> bool {
-        self.code.is_empty()
     }
 
     /// Patches the jumps and returns the program.

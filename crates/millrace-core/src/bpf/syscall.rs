@@ -16,6 +16,7 @@ const BPF_MAP_LOOKUP_ELEM: i32 = 1;
 const BPF_MAP_UPDATE_ELEM: i32 = 2;
 const BPF_MAP_DELETE_ELEM: i32 = 3;
 const BPF_PROG_LOAD: i32 = 5;
+#[cfg(any(test, feature = "testing"))]
 const BPF_PROG_TEST_RUN: i32 = 10;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_MAP_TYPE_PERCPU_ARRAY: u32 = 6;
@@ -46,11 +47,10 @@ const LOG_LINES: usize = 24;
 /// What `XDP_PASS` and friends are called in results and in the flags of `bpf_redirect_map`.
 pub mod action {
     /// Dropped.
+    #[cfg(any(test, feature = "testing"))]
     pub const DROP: u32 = 1;
     /// Up the network stack.
     pub const PASS: u32 = 2;
-    /// To where `bpf_redirect_map` said.
-    pub const REDIRECT: u32 = 4;
 }
 
 /// bpf(2). Returns its non-negative result.
@@ -291,6 +291,7 @@ struct ProgLoad {
     expected_attach_type: u32,
 }
 
+#[cfg(any(test, feature = "testing"))]
 #[repr(C)]
 struct TestRun {
     prog_fd: u32,
@@ -388,6 +389,7 @@ impl Program {
     ///
     /// # Errors
     /// [`Code::Permission`], [`Code::Unsupported`], [`Code::Kernel`].
+    #[cfg(any(test, feature = "testing"))]
     pub fn test_run(&self, frame: &[u8]) -> Result<u32> {
         let mut attr = TestRun {
             prog_fd: self.raw_fd(),

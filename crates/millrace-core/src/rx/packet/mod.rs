@@ -86,6 +86,7 @@ fn full_ring(config: &EngineConfig) -> (usize, &'static str, u32) {
 /// # Errors
 /// [`Code::Permission`] without CAP_NET_RAW; [`Code::Interface`] when it does not exist or cannot be used;
 /// [`Code::Port`] when a port is taken, by a second Millrace too.
+#[cfg(any(test, feature = "testing"))]
 pub fn open(config: &EngineConfig) -> Result<Opened<PacketReceiver>> {
     open_steered(config, &Steering::default())
 }

@@ -30,6 +30,7 @@ use crate::{
 /// # Errors
 /// [`Code::Port`] when a port is taken, by a second Millrace too; [`Code::Permission`] for a privileged port;
 /// [`Code::Config`] for an address this host does not have.
+#[cfg(any(test, feature = "testing"))]
 pub fn open(config: &EngineConfig) -> Result<Opened<SocketReceiver>> {
     open_steered(config, &Steering::default())
 }

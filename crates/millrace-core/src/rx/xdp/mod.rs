@@ -55,6 +55,7 @@ const LINK_HEADER: u32 = 14 + 2 * 4;
 /// # Errors
 /// [`Code::Interface`], [`Code::Busy`] (a foreign program or socket, left untouched), [`Code::Permission`],
 /// [`Code::Unsupported`], [`Code::Kernel`]. On an error nothing stays behind.
+#[cfg(any(test, feature = "testing"))]
 pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
     open_steered(config, &Steering::default())
 }

@@ -17,7 +17,6 @@ use super::{
     host::{Attached, Host},
     queue::{RxQueue, Wanted},
     socket::{self, XskStatistics},
-    umem::FrameCensus,
     watch::Watch,
 };
 use crate::{
@@ -100,8 +99,9 @@ impl XdpReceiver {
     }
 
     /// Where the frames of all queues are, as far as both sides have published. For tests and diagnosis.
-    pub fn frames(&self) -> FrameCensus {
-        self.queues.iter().map(RxQueue::frames).fold(FrameCensus::default(), |a, b| a + b)
+    #[cfg(any(test, feature = "testing"))]
+    pub fn frames(&self) -> super::umem::FrameCensus {
+        self.queues.iter().map(RxQueue::frames).fold(Default::default(), |a, b| a + b)
     }
 
     /// All six kernel counters, over all sockets there were.
@@ -110,6 +110,7 @@ impl XdpReceiver {
     }
 
     /// The kernel's id of the XDP program; 0 while the interface is away.
+    #[cfg(any(test, feature = "testing"))]
     pub fn program_id(&self) -> u32 {
         self.attached.as_ref().map_or(0, |a| a.attachment.program_id())
     }

@@ -122,11 +122,6 @@ impl<T: Copy> ProducerRing<T> {
         ProducerRing { ring, produced, consumed }
     }
 
-    /// Entries in all.
-    pub fn size(&self) -> u32 {
-        self.ring.size
-    }
-
     /// Entries the kernel has not taken yet.
     pub fn occupied(&self) -> u32 {
         self.ring.occupied()
@@ -187,11 +182,6 @@ impl<T: Copy> ConsumerRing<T> {
         let ring = Ring::new(memory, offsets, size);
         let consumed = ring.consumer().load(Ordering::Relaxed);
         ConsumerRing { ring, consumed, produced: consumed }
-    }
-
-    /// Entries in all.
-    pub fn size(&self) -> u32 {
-        self.ring.size
     }
 
     /// Entries waiting for us.

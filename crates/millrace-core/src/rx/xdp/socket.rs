@@ -226,6 +226,7 @@ impl XskSocket {
     ///
     /// # Errors
     /// [`Code::Kernel`].
+    #[cfg(feature = "bench")]
     pub fn wait(&self, timeout: Duration) -> Result<bool> {
         wait_any(&mut [pollin(self.fd.as_raw_fd())], timeout)
     }
