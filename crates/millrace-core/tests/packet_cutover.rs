@@ -51,13 +51,13 @@ fn rebuilds(r: &mut PacketReceiver) -> u64 {
 }
 
 /// Reads these receivers until each has moved `times` times.
-fn until_moved(pair: &Pair, receivers: &mut [PacketReceiver], keep: &mut Keep, times: u64) {
+fn until_moved(pair: &Pair, receivers: &mut [PacketReceiver], collector: &mut Collector, times: u64) {
     let start = Instant::now();
     pair.in_b(|| {
         while receivers.iter_mut().any(|r| rebuilds(r) < times) {
             assert!(start.elapsed() < TIMEOUT, "no new group");
             for r in receivers.iter_mut() {
-                r.receive(keep).unwrap();
+                r.receive(collector).unwrap();
             }
             thread::sleep(Duration::from_millis(1));
         }
@@ -65,8 +65,8 @@ fn until_moved(pair: &Pair, receivers: &mut [PacketReceiver], keep: &mut Keep, t
 }
 
 /// Each datagram came by the member that its first byte says, of those alive.
-fn in_order(keep: &Keep, alive: &[u16]) -> bool {
-    keep.got.iter().all(|g| g.rx_queue == alive[usize::from(g.payload[0]) % alive.len()])
+fn in_order(collector: &Collector, alive: &[u16]) -> bool {
+    collector.got.iter().all(|g| g.rx_queue == alive[usize::from(g.payload[0]) % alive.len()])
 }
 
 #[test]
@@ -86,14 +86,14 @@ fn a_dead_member_leaves_a_new_group_in_order() {
         // The kernel has put the last member into the gap: 0, 3, 2. What is in the rings now must not get lost.
         send(&pair, 30);
         thread::sleep(GRACE);
-        let mut keep = Keep::default();
-        until_moved(&pair, &mut opened.receivers, &mut keep, 1);
-        assert_eq!(keep.got.len(), 30);
-        assert!(in_order(&keep, &[0, 3, 2]));
+        let mut collector = Collector::default();
+        until_moved(&pair, &mut opened.receivers, &mut collector, 1);
+        assert_eq!(collector.got.len(), 30);
+        assert!(in_order(&collector, &[0, 3, 2]));
         send(&pair, 30);
-        let keep = drain(&mut opened, 30);
-        assert_eq!(keep.got.len(), 30);
-        assert!(in_order(&keep, &[0, 2, 3]), "{flags:?}");
+        let collector = drain(&mut opened, 30);
+        assert_eq!(collector.got.len(), 30);
+        assert!(in_order(&collector, &[0, 2, 3]), "{flags:?}");
         assert_eq!(lost(&mut opened), 0);
     }
 }
@@ -108,16 +108,16 @@ fn a_member_that_closes_before_it_moved_reads_both_rings() {
         assert_members(&pair, 2);
         send(&pair, 40);
         thread::sleep(GRACE);
-        let mut keep = Keep::default();
-        until_moved(&pair, &mut opened.receivers[..1], &mut keep, 1);
+        let mut collector = Collector::default();
+        until_moved(&pair, &mut opened.receivers[..1], &mut collector, 1);
         // The other one has 20 in its old ring, and a new one.
         send(&pair, 40);
         opened.receivers.iter_mut().for_each(Receiver::close_intake);
         send(&pair, 40);
         for r in &mut opened.receivers {
-            while r.receive(&mut keep).unwrap() > 0 {}
+            while r.receive(&mut collector).unwrap() > 0 {}
         }
-        assert_eq!((keep.got.len(), lost(&mut opened)), (80, 0), "{tpacket:?}");
+        assert_eq!((collector.got.len(), lost(&mut opened)), (80, 0), "{tpacket:?}");
     }
 }
 
@@ -133,19 +133,19 @@ fn moving_takes_no_more_at_a_time_than_any_pass() {
     assert_members(&pair, 2);
     send(&pair, COUNT);
     thread::sleep(GRACE);
-    let mut keep = Keep::default();
+    let mut collector = Collector::default();
     // Starts the thread that makes the group, and lets it finish before the rings are empty.
-    pair.in_b(|| opened.receivers[0].receive(&mut keep).unwrap());
+    pair.in_b(|| opened.receivers[0].receive(&mut collector).unwrap());
     thread::sleep(Duration::from_millis(300));
     let mut most = 0;
     let start = Instant::now();
-    while keep.got.len() < COUNT && start.elapsed() < TIMEOUT {
+    while collector.got.len() < COUNT && start.elapsed() < TIMEOUT {
         for r in &mut opened.receivers {
-            most = most.max(r.receive(&mut keep).unwrap());
+            most = most.max(r.receive(&mut collector).unwrap());
         }
     }
-    until_moved(&pair, &mut opened.receivers, &mut keep, 1);
-    assert_eq!((keep.got.len(), lost(&mut opened)), (COUNT, 0));
+    until_moved(&pair, &mut opened.receivers, &mut collector, 1);
+    assert_eq!((collector.got.len(), lost(&mut opened)), (COUNT, 0));
     assert!(most <= 256, "{most} frames in one call");
 }
 
@@ -156,16 +156,16 @@ fn a_death_while_the_group_is_made_is_answered_too() {
     let mut opened = open(&pair, &steered(5));
     drop(opened.receivers.remove(1));
     thread::sleep(GRACE);
-    let mut keep = Keep::default();
-    pair.in_b(|| opened.receivers[0].receive(&mut keep).unwrap());
+    let mut collector = Collector::default();
+    pair.in_b(|| opened.receivers[0].receive(&mut collector).unwrap());
     // Members 0, 2, 3, 4 are being made.
     drop(opened.receivers.remove(1));
     let start = Instant::now();
     loop {
         send(&pair, 30);
-        let keep = pair.in_b(|| drain(&mut opened, 30));
-        assert_eq!(keep.got.len(), 30);
-        if start.elapsed() > GRACE && in_order(&keep, &[0, 3, 4]) {
+        let collector = pair.in_b(|| drain(&mut opened, 30));
+        assert_eq!(collector.got.len(), 30);
+        if start.elapsed() > GRACE && in_order(&collector, &[0, 3, 4]) {
             break;
         }
         assert!(start.elapsed() < TIMEOUT, "never in order again");
@@ -203,7 +203,7 @@ fn the_thread_that_makes_a_group_has_no_real_time_priority() {
         scheduling::fifo(1).unwrap();
         let start = Instant::now();
         // The thread waits for stamped frames, of which there are none, 100 ms long.
-        opened.receivers[0].receive(&mut Keep::default()).unwrap();
+        opened.receivers[0].receive(&mut Collector::default()).unwrap();
         let mut seen = Vec::new();
         while start.elapsed() < TIMEOUT {
             let now = policies("millrace-regrou");
@@ -230,20 +230,21 @@ fn under_traffic_the_switch_loses_and_doubles_nothing() {
         let rings = EngineConfig { packet_block_bytes: 1 << 14, packet_blocks: 2048, ..steered(4) };
         let mut opened = open(&pair, &EngineConfig { tpacket, packet_slot_bytes: 2048, ..rings });
         let (enough, all_sent, moved) = Default::default();
-        let (sent, keeps) = thread::scope(|s| {
+        let (sent, collectors) = thread::scope(|s| {
             let sender = s.spawn(|| pair.in_a(|| send_until(&enough, &all_sent)));
             drop(opened.receivers.remove(3));
-            let keeps = pair.in_b(|| read_all(&mut opened.receivers, &enough, &all_sent, &moved));
-            (sender.join().unwrap(), keeps)
+            let collectors = pair.in_b(|| read_all(&mut opened.receivers, &enough, &all_sent, &moved));
+            (sender.join().unwrap(), collectors)
         });
         assert_eq!(lost(&mut opened), 0, "{tpacket:?}");
-        let mut got: Vec<usize> = keeps.iter().flat_map(|k| &k.got).map(|g| number(&g.payload)).collect();
+        let mut got: Vec<usize> =
+            collectors.iter().flat_map(|k| &k.got).map(|g| number(&g.payload)).collect();
         got.sort_unstable();
         let twice = got.windows(2).filter(|w| w[0] == w[1]).count();
         got.dedup();
         assert_eq!((got.len(), twice), (sent, 0), "{tpacket:?}: of {sent} sent");
-        for keep in &keeps {
-            let order: Vec<usize> = keep.got.iter().map(|g| number(&g.payload)).collect();
+        for collector in &collectors {
+            let order: Vec<usize> = collector.got.iter().map(|g| number(&g.payload)).collect();
             assert!(order.is_sorted(), "{tpacket:?}: a flow comes in order");
         }
     }
@@ -305,14 +306,14 @@ fn read_all(
     enough: &AtomicBool,
     all_sent: &AtomicBool,
     moved: &AtomicUsize,
-) -> Vec<Keep> {
+) -> Vec<Collector> {
     let members = receivers.len();
     thread::scope(|s| {
         let read = |r: &mut PacketReceiver| {
-            let (mut end, mut keep, mut counted) = (End::new(all_sent), Keep::default(), false);
+            let (mut end, mut collector, mut counted) = (End::new(all_sent), Collector::default(), false);
             let mut came = true;
             while !end.is_reached(came) {
-                came = r.receive(&mut keep).unwrap() > 0;
+                came = r.receive(&mut collector).unwrap() > 0;
                 if !came {
                     r.wait(Duration::from_millis(1)).unwrap();
                 }
@@ -322,7 +323,7 @@ fn read_all(
                 }
             }
             assert!(counted, "no new group");
-            keep
+            collector
         };
         let threads: Vec<_> = receivers.iter_mut().map(|r| s.spawn(move || read(r))).collect();
         let start = Instant::now();
@@ -352,7 +353,7 @@ fn overflow(
     opened: &mut Opened<PacketReceiver>,
     first: usize,
     groups: u64,
-) -> (usize, Vec<Keep>) {
+) -> (usize, Vec<Collector>) {
     const ENOUGH: u64 = 500;
     const LOOK_EVERY: Duration = Duration::from_millis(300);
     let (enough, all_sent, ready): (AtomicBool, AtomicBool, AtomicUsize) = Default::default();
@@ -362,10 +363,10 @@ fn overflow(
     thread::scope(|s| {
         let sender = s.spawn(move || pair.in_a(|| send_from(first, enough, all_sent)));
         let read = move |r: &mut PacketReceiver, before: u64| {
-            let (mut end, mut keep, mut came) = (End::new(all_sent), Keep::default(), true);
+            let (mut end, mut collector, mut came) = (End::new(all_sent), Collector::default(), true);
             let (mut counted, mut looked) = (false, Instant::now());
             while !end.is_reached(came) {
-                came = r.receive(&mut keep).unwrap() > 0;
+                came = r.receive(&mut collector).unwrap() > 0;
                 thread::sleep(Duration::from_millis(3));
                 // Seldom, because looking takes the kernel's counters from the ring that is left.
                 if counted || looked.elapsed() < LOOK_EVERY {
@@ -380,9 +381,9 @@ fn overflow(
                 }
             }
             assert!(counted, "no new group, or no loss");
-            keep
+            collector
         };
-        let keeps: Vec<Keep> = pair.in_b(|| {
+        let collectors: Vec<Collector> = pair.in_b(|| {
             thread::scope(|s| {
                 let threads: Vec<_> = opened
                     .receivers
@@ -398,7 +399,7 @@ fn overflow(
                 threads.into_iter().map(|t| t.join().unwrap()).collect()
             })
         });
-        (sender.join().unwrap(), keeps)
+        (sender.join().unwrap(), collectors)
     })
 }
 
@@ -417,15 +418,16 @@ fn while_rings_overflow_the_switch_hides_no_loss_and_doubles_nothing() {
                 drop(opened.receivers.remove(3));
             }
             let first = sent;
-            let (next, keeps) = overflow(&pair, &mut opened, first, groups);
+            let (next, collectors) = overflow(&pair, &mut opened, first, groups);
             sent = next;
-            let mut got: Vec<usize> = keeps.iter().flat_map(|k| &k.got).map(|g| number(&g.payload)).collect();
-            for keep in &keeps {
-                let order: Vec<usize> = keep.got.iter().map(|g| number(&g.payload)).collect();
+            let mut got: Vec<usize> =
+                collectors.iter().flat_map(|k| &k.got).map(|g| number(&g.payload)).collect();
+            for collector in &collectors {
+                let order: Vec<usize> = collector.got.iter().map(|g| number(&g.payload)).collect();
                 assert!(order.is_sorted(), "{tpacket:?} {phase}: a flow comes in order");
             }
             let alive: &[u16] = if phase == "before" { &[0, 1, 2, 3] } else { &[0, 1, 2] };
-            assert!(keeps.iter().all(|k| in_order(k, alive)), "{tpacket:?} {phase}");
+            assert!(collectors.iter().all(|k| in_order(k, alive)), "{tpacket:?} {phase}");
             got.sort_unstable();
             let twice = got.windows(2).filter(|w| w[0] == w[1]).count();
             assert_eq!(twice, 0, "{tpacket:?} {phase}");

@@ -45,9 +45,9 @@ fn kernel_times_are_there_when_asked_for() {
     pair.in_a(|| [false, true].map(|v6| sender(v6).send_to(b"x", to(v6, 9000)).unwrap()));
     let after = Timestamp::now();
     std::thread::sleep(QUIET);
-    let keep = drain(&mut opened, 2);
-    assert_eq!(keep.got.len(), 2);
-    for got in keep.got {
+    let collector = drain(&mut opened, 2);
+    assert_eq!(collector.got.len(), 2);
+    for got in collector.got {
         assert_eq!(got.flags, flags::KERNEL_TIME);
         let key = |t: Timestamp| (t.secs, t.nanos);
         assert!(key(before) <= key(got.time) && key(got.time) <= key(after), "{before:?} {got:?} {after:?}");
@@ -60,9 +60,9 @@ fn a_segmented_burst_is_split() {
     let pair = Pair::new(1);
     let mut opened = open_in_b(&pair, &config(r#"{"port":9000}"#, "vb", 2), socket::open).unwrap();
     for v6 in [false, true] {
-        let keep = segmented(&pair, &mut opened, v6);
+        let collector = segmented(&pair, &mut opened, v6);
         assert!(
-            keep.got.iter().all(|g| g.flags & flags::SPLIT != 0),
+            collector.got.iter().all(|g| g.flags & flags::SPLIT != 0),
             "veth hands the super-packet over whole"
         );
     }
@@ -94,9 +94,9 @@ fn what_does_not_fit_is_counted_exactly() {
         }
     });
     std::thread::sleep(QUIET);
-    let keep = drain(&mut opened, 1);
-    let missing = 4000 - keep.got.len() as u64;
-    assert!(missing > 0 && !keep.got.is_empty());
+    let collector = drain(&mut opened, 1);
+    let missing = 4000 - collector.got.len() as u64;
+    assert!(missing > 0 && !collector.got.is_empty());
     assert_eq!(lost(&mut opened), missing);
     assert_eq!(lost(&mut opened), missing, "reading the counter does not change it");
     pair.in_a(|| sender(false).send_to(b"again", to(false, 9001)).unwrap());
@@ -114,8 +114,8 @@ fn empty_and_largest_datagrams_arrive() {
             assert_eq!(sender(v6).send_to(&vec![3; size], to(v6, 9000)).unwrap(), size);
         }
     });
-    let keep = drain(&mut opened, 4);
-    let mut sizes = keep.sizes();
+    let collector = drain(&mut opened, 4);
+    let mut sizes = collector.sizes();
     sizes.sort_unstable();
     assert_eq!(sizes, [0, 0, 65_507, 65_527]);
 }
@@ -138,9 +138,9 @@ fn a_wrong_checksum_is_dropped_and_noted() {
             raw.send(&frame.bytes(b"sound!"));
         }
     });
-    let keep = drain(&mut opened, 2);
-    assert_eq!(keep.got.iter().filter(|g| g.payload == b"sound!").count(), 2);
-    assert_eq!(keep.got.len(), 2);
+    let collector = drain(&mut opened, 2);
+    assert_eq!(collector.got.iter().filter(|g| g.payload == b"sound!").count(), 2);
+    assert_eq!(collector.got.len(), 2);
     assert_eq!(opened.receivers[0].counters().notes, [("netns_udp_checksum_errors", 4)]);
 }
 
@@ -158,8 +158,8 @@ fn listen_entries_open_what_they_say() {
             }
         }
     });
-    let keep = drain(&mut opened, 5);
-    let mut got: Vec<_> = keep.got.iter().map(|g| (g.dst_port, g.dst.to_ip().to_string())).collect();
+    let collector = drain(&mut opened, 5);
+    let mut got: Vec<_> = collector.got.iter().map(|g| (g.dst_port, g.dst.to_ip().to_string())).collect();
     got.sort();
     let expected: Vec<_> = [(9000, V4.1), (9001, V6.1), (9002, V4.1), (9003, V4.1), (9003, V6.1)]
         .map(|(p, a)| (p, a.to_owned()))
@@ -228,9 +228,9 @@ fn nothing_arrives_after_the_intake_is_closed() {
     opened.receivers.iter_mut().for_each(Receiver::close_intake);
     send();
     std::thread::sleep(QUIET);
-    let keep = drain(&mut opened, 10);
-    assert_eq!((keep.got.len(), lost(&mut opened)), (10, 0));
-    assert_eq!(keep.dropped(FrameDrop::Truncated), 0);
+    let collector = drain(&mut opened, 10);
+    assert_eq!((collector.got.len(), lost(&mut opened)), (10, 0));
+    assert_eq!(collector.dropped(FrameDrop::Truncated), 0);
     opened.receivers[0].wait(Duration::from_millis(1)).unwrap();
 }
 
@@ -263,10 +263,10 @@ fn the_delivering_guard_delivers_all() {
         }
     });
     std::thread::sleep(QUIET);
-    let mut keep = Keep::default();
-    while guard.receive(&mut keep).unwrap() > 0 {}
-    assert_eq!(keep.sizes(), [0, 100, 1400, 4000, 0, 100, 1400, 4000]);
-    assert!(keep.got.iter().all(|g| g.flags & flags::SLOW_PATH != 0));
+    let mut collector = Collector::default();
+    while guard.receive(&mut collector).unwrap() > 0 {}
+    assert_eq!(collector.sizes(), [0, 100, 1400, 4000, 0, 100, 1400, 4000]);
+    assert!(collector.got.iter().all(|g| g.flags & flags::SLOW_PATH != 0));
     assert_eq!(guard.counters().lost, [("guard_rcvbuf", 0)]);
 }
 
@@ -293,9 +293,9 @@ fn a_program_steers_between_the_sockets() {
         }
         sockets[0].send_to(&[200], to(false, 9000)).unwrap();
     });
-    let keep = drain(&mut opened, 61);
-    assert_eq!(keep.got.len(), 61);
-    let steered = keep.got.iter().filter(|g| g.payload[0] < 3);
+    let collector = drain(&mut opened, 61);
+    assert_eq!(collector.got.len(), 61);
+    let steered = collector.got.iter().filter(|g| g.payload[0] < 3);
     assert_eq!(steered.filter(|g| u16::from(g.payload[0]) == g.rx_queue).count(), 60);
     drop(opened);
     let opened = pair.in_b(|| socket::open(&config)).unwrap();
@@ -330,8 +330,8 @@ fn a_broadcast_datagram_comes_once() {
                 (0..10).for_each(|_| raw.send(&frame.bytes(b"to all")));
             }
         });
-        let keep = drain(&mut opened, 10 * to.len());
-        let mut got: Vec<String> = keep.got.iter().map(|g| g.dst.to_ip().to_string()).collect();
+        let collector = drain(&mut opened, 10 * to.len());
+        let mut got: Vec<String> = collector.got.iter().map(|g| g.dst.to_ip().to_string()).collect();
         got.sort();
         let mut sent: Vec<&str> = to.iter().flat_map(|dst| [*dst; 10]).collect();
         sent.sort_unstable();
@@ -379,9 +379,9 @@ fn bursts_of_one_segment_and_a_byte_more_are_told_apart() {
                 segment(&socket, 1000);
                 assert_eq!(socket.send_to(&payload(size, size), to(v6, 9000)).unwrap(), size);
             });
-            let keep = drain(&mut opened, expected.len());
-            assert_eq!(keep.sizes(), expected, "v6 {v6}");
-            let bytes: Vec<u8> = keep.got.into_iter().flat_map(|g| g.payload).collect();
+            let collector = drain(&mut opened, expected.len());
+            assert_eq!(collector.sizes(), expected, "v6 {v6}");
+            let bytes: Vec<u8> = collector.got.into_iter().flat_map(|g| g.payload).collect();
             assert_eq!(bytes, payload(size, size));
         }
     }

@@ -34,13 +34,13 @@ fn wrong_ones_are_dropped<R: Receiver>(pair: &Pair, opened: &mut Opened<R>) {
             }
         }
     });
-    let keep = drain(opened, 9);
-    let mut sizes = keep.sizes();
+    let collector = drain(opened, 9);
+    let mut sizes = collector.sizes();
     sizes.sort_unstable();
     // "none" for IPv4 only.
     assert_eq!(sizes, [0, 0, 1, 1, 4, 5, 5, 1400, 1400]);
-    assert_eq!(keep.dropped(FrameDrop::BadChecksum), 3, "two wrong ones, and none at all for IPv6");
-    assert!(keep.got.iter().all(|g| g.payload != b"wrong"));
+    assert_eq!(collector.dropped(FrameDrop::BadChecksum), 3, "two wrong ones, and none at all for IPv6");
+    assert!(collector.got.iter().all(|g| g.payload != b"wrong"));
 }
 
 #[test]

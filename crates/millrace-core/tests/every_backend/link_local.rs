@@ -52,10 +52,10 @@ fn listening(scope: Option<&str>, interface: Option<&str>) -> EngineConfig {
 
 fn get_all<R: Receiver>(pair: &Pair, mut opened: Opened<R>, what: &str) {
     send(pair);
-    let keep = drain(&mut opened, 10);
-    let numbers: Vec<u8> = keep.got.iter().map(|g| g.payload[0]).collect();
+    let collector = drain(&mut opened, 10);
+    let numbers: Vec<u8> = collector.got.iter().map(|g| g.payload[0]).collect();
     assert_eq!(numbers, (0..10).collect::<Vec<_>>(), "{what}");
-    assert!(keep.got.iter().all(|g| g.dst.to_ip().to_string() == NEAR), "{what}");
+    assert!(collector.got.iter().all(|g| g.dst.to_ip().to_string() == NEAR), "{what}");
 }
 
 #[test]
@@ -132,8 +132,11 @@ fn rings_tell_a_vlan_from_its_interface() {
                     (0..10).for_each(|i| raw.send(&frame.bytes(&payload(i, 40))));
                 }
             });
-            let keep = drain(&mut opened, expected);
-            assert_eq!((keep.got.len(), keep.dropped(FrameDrop::Foreign)), (expected, 40 - expected));
+            let collector = drain(&mut opened, expected);
+            assert_eq!(
+                (collector.got.len(), collector.dropped(FrameDrop::Foreign)),
+                (expected, 40 - expected)
+            );
         }
     }
 }

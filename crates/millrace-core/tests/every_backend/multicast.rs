@@ -58,9 +58,9 @@ fn exactly_once<R: millrace_core::rx::Receiver>(pair: &Pair, opened: &mut millra
     for to in [GROUP4, OTHER4, GROUP6, OTHER6, V4.1] {
         send(pair, to);
     }
-    let keep = drain(opened, 30);
+    let collector = drain(opened, 30);
     for to in [GROUP4, GROUP6, V4.1] {
-        let of: Vec<u8> = keep
+        let of: Vec<u8> = collector
             .got
             .iter()
             .filter(|g| g.dst.to_ip() == to.parse::<IpAddr>().unwrap())
@@ -68,7 +68,7 @@ fn exactly_once<R: millrace_core::rx::Receiver>(pair: &Pair, opened: &mut millra
             .collect();
         assert_eq!(of, (0..10).collect::<Vec<u8>>(), "to {to}");
     }
-    assert_eq!(keep.got.len(), 30);
+    assert_eq!(collector.got.len(), 30);
 }
 
 #[test]
@@ -177,9 +177,9 @@ fn a_source_is_held_to() {
     let mut opened = open_in_b(&pair, &config, socket::open).unwrap();
     send(&pair, "232.1.1.1");
     send(&pair, "232.1.1.2");
-    let keep = drain(&mut opened, 10);
-    assert_eq!(keep.got.len(), 10);
-    assert!(keep.got.iter().all(|g| g.dst.to_ip() == IpAddr::from([232, 1, 1, 1])));
+    let collector = drain(&mut opened, 10);
+    assert_eq!(collector.got.len(), 10);
+    assert!(collector.got.iter().all(|g| g.dst.to_ip() == IpAddr::from([232, 1, 1, 1])));
     drop(opened);
     let refused =
         open_in_b(&pair, &config, packet::open).err().expect("below the stack nobody checks the source");

@@ -42,9 +42,9 @@ fn what_is_for_an_address_the_ring_does_not_know_comes_by_the_guard() {
                 (k * 10..k * 10 + 10).for_each(|i| raw.send(&frame.bytes(&payload(i, 1400))));
             }
         });
-        let keep = drain(&mut opened, 60);
-        assert_eq!(numbers(&keep), (0..60).collect::<Vec<_>>());
-        assert!(keep.got.iter().all(|g| (g.flags & flags::SLOW_PATH == 0) == (g.payload[0] < 20)));
+        let collector = drain(&mut opened, 60);
+        assert_eq!(numbers(&collector), (0..60).collect::<Vec<_>>());
+        assert!(collector.got.iter().all(|g| (g.flags & flags::SLOW_PATH == 0) == (g.payload[0] < 20)));
         assert_eq!(lost(&mut opened), 0);
     }
 }
@@ -86,9 +86,9 @@ fn a_host_with_many_addresses_is_served_with_little_optmem() {
         });
         // The ring's once each, whatever was left out; the guard's where it knows what the ring has.
         let expected = if fits { 50 } else { 40 };
-        let keep = drain(&mut opened, expected);
-        assert_eq!(numbers(&keep), (0..expected).collect::<Vec<_>>(), "{addresses}");
-        assert!(keep.got.iter().all(|g| (g.flags & flags::SLOW_PATH == 0) == (g.payload[0] < 40)));
+        let collector = drain(&mut opened, expected);
+        assert_eq!(numbers(&collector), (0..expected).collect::<Vec<_>>(), "{addresses}");
+        assert!(collector.got.iter().all(|g| (g.flags & flags::SLOW_PATH == 0) == (g.payload[0] < 40)));
         // What came by loopback the ring never has.
         pair.in_b(|| sender(true).send_to(&payload(1, 30), (V6.1, 9000)).unwrap());
         assert_eq!(numbers(&drain(&mut opened, 1)), [1]);
@@ -137,9 +137,9 @@ fn link_local_addresses_of_other_interfaces_need_no_optmem() {
                 (k * 10..k * 10 + 10).for_each(|i| raw.send(&frame.bytes(&payload(i, 60))));
             }
         });
-        let keep = drain(&mut opened, 20);
-        assert_eq!(numbers(&keep), (0..20).collect::<Vec<_>>(), "{dev}");
-        assert!(keep.got.iter().all(|g| g.flags & flags::SLOW_PATH == 0), "{dev}");
+        let collector = drain(&mut opened, 20);
+        assert_eq!(numbers(&collector), (0..20).collect::<Vec<_>>(), "{dev}");
+        assert!(collector.got.iter().all(|g| g.flags & flags::SLOW_PATH == 0), "{dev}");
     }
 }
 

@@ -25,12 +25,12 @@ fn ipv4_fragments_come_by_the_guard_when_the_group_does_not_defragment() {
             assert_eq!(sender(false).send_to(&payload(i, size), to(false, 9000)).unwrap(), size);
         }
     });
-    let keep = drain(&mut opened, sizes.len());
+    let collector = drain(&mut opened, sizes.len());
     let mut got: Vec<_> =
-        keep.got.iter().map(|g| (g.payload.len(), g.flags & flags::SLOW_PATH != 0)).collect();
+        collector.got.iter().map(|g| (g.payload.len(), g.flags & flags::SLOW_PATH != 0)).collect();
     got.sort_unstable();
     assert_eq!(got, sizes.map(|s| (s, s > 1472)));
-    for g in &keep.got {
+    for g in &collector.got {
         let i = sizes.iter().position(|s| *s == g.payload.len()).unwrap();
         assert_eq!(g.payload, payload(i, g.payload.len()));
     }
@@ -52,8 +52,8 @@ fn ipv4_fragments_come_by_the_guard_when_the_group_does_not_defragment() {
             RawSender::new("va").send(&part);
         }
     });
-    let keep = drain(&mut opened, 1);
-    assert_eq!(keep.got.iter().map(|g| g.payload.as_slice()).collect::<Vec<_>>(), [b"!"]);
+    let collector = drain(&mut opened, 1);
+    assert_eq!(collector.got.iter().map(|g| g.payload.as_slice()).collect::<Vec<_>>(), [b"!"]);
     assert_eq!(lost(&mut opened), 0);
 }
 
@@ -63,8 +63,8 @@ fn super_packets_come_once_when_the_group_does_not_defragment() {
     let pair = Pair::new(1);
     let mut opened = open(&pair, &without_defrag(9000, 1));
     for v6 in [false, true] {
-        let keep = segmented(&pair, &mut opened, v6);
-        assert!(keep.got.iter().all(|g| g.flags & flags::SLOW_PATH == 0));
+        let collector = segmented(&pair, &mut opened, v6);
+        assert!(collector.got.iter().all(|g| g.flags & flags::SLOW_PATH == 0));
     }
 }
 
@@ -84,8 +84,8 @@ fn rings_beside_each_other_get_their_fragments() {
         }
     });
     for (opened, first) in [(&mut older, 0), (&mut newer, 1)] {
-        let keep = drain(opened, 20);
-        assert_eq!(numbers(&keep), (first..40).step_by(2).collect::<Vec<_>>());
+        let collector = drain(opened, 20);
+        assert_eq!(numbers(&collector), (first..40).step_by(2).collect::<Vec<_>>());
         assert_eq!(lost(opened), 0);
     }
 }

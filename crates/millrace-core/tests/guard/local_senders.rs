@@ -34,9 +34,9 @@ fn datagrams_by_loopback_come_once_beside_those_of_the_ring() {
                 sender(to.is_ipv6()).send_to(&payload(i, 20 + i * 40), (to, 9000)).unwrap();
             }
         });
-        let keep = drain(&mut opened, K);
-        assert_eq!(numbers(&keep), (0..K).collect::<Vec<_>>(), "{fanout_flags:?}");
-        assert!(keep.got.iter().all(|g| g.flags & flags::SLOW_PATH != 0 && g.dst_port == 9000));
+        let collector = drain(&mut opened, K);
+        assert_eq!(numbers(&collector), (0..K).collect::<Vec<_>>(), "{fanout_flags:?}");
+        assert!(collector.got.iter().all(|g| g.flags & flags::SLOW_PATH != 0 && g.dst_port == 9000));
         pair.in_a(|| {
             let raw = RawSender::new("va");
             for i in 0..K {
@@ -46,9 +46,9 @@ fn datagrams_by_loopback_come_once_beside_those_of_the_ring() {
                 raw.send(&Frame { vlan: vec![(0x8100, 5)], ..frame }.bytes(&payload(K + i, 30)));
             }
         });
-        let keep = drain(&mut opened, 2 * K);
-        assert_eq!(numbers(&keep), (0..2 * K).collect::<Vec<_>>(), "{fanout_flags:?}");
-        assert_eq!(keep.got.iter().filter(|g| g.flags & flags::SLOW_PATH != 0).count(), 0);
+        let collector = drain(&mut opened, 2 * K);
+        assert_eq!(numbers(&collector), (0..2 * K).collect::<Vec<_>>(), "{fanout_flags:?}");
+        assert_eq!(collector.got.iter().filter(|g| g.flags & flags::SLOW_PATH != 0).count(), 0);
         assert_eq!(lost(&mut opened), 0);
     }
 }
@@ -122,12 +122,16 @@ fn a_ring_on_loopback_leaves_nothing_to_the_guard() {
         );
         (50..60).for_each(|i| assert!(sender(true).send_to(&payload(i, 30), to).unwrap() > 0));
     });
-    let keep = drain(&mut opened, 60);
-    assert_eq!(numbers(&keep), (0..60).collect::<Vec<_>>());
-    assert!(keep.got.iter().all(|g| g.flags & flags::SLOW_PATH == 0));
+    let collector = drain(&mut opened, 60);
+    assert_eq!(numbers(&collector), (0..60).collect::<Vec<_>>());
+    assert!(collector.got.iter().all(|g| g.flags & flags::SLOW_PATH == 0));
     // While the veth's are the guard's.
     let start = Instant::now();
     pair.in_a(|| sender(false).send_to(b"other", to(false, 9000)).unwrap());
-    let keep = drain(&mut opened, 1);
-    assert!(start.elapsed() < TIMEOUT && keep.sizes() == [5] && keep.got[0].flags & flags::SLOW_PATH != 0);
+    let collector = drain(&mut opened, 1);
+    assert!(
+        start.elapsed() < TIMEOUT
+            && collector.sizes() == [5]
+            && collector.got[0].flags & flags::SLOW_PATH != 0
+    );
 }

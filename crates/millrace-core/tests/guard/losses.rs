@@ -32,16 +32,16 @@ fn what_the_guard_lost_is_a_loss_or_a_note() {
     thread::sleep(QUIET);
     let maybe = unsure(&mut opened);
     assert!(maybe > 0 && maybe < count as u64);
-    let keep = drain(&mut opened, count);
-    assert_eq!(numbers(&keep), (0..count).collect::<Vec<_>>());
+    let collector = drain(&mut opened, count);
+    assert_eq!(numbers(&collector), (0..count).collect::<Vec<_>>());
     assert_eq!(lost(&mut opened), 0);
     // By loopback: what is not read is lost.
     pair.in_b(|| {
         (0..count)
             .for_each(|i| assert!(sender(false).send_to(&payload(i, 1300), ("127.0.0.1", 9000)).unwrap() > 0))
     });
-    let keep = drain(&mut opened, 1);
-    assert!(!keep.got.is_empty() && keep.got.len() < count);
-    assert_eq!(lost(&mut opened), (count - keep.got.len()) as u64);
+    let collector = drain(&mut opened, 1);
+    assert!(!collector.got.is_empty() && collector.got.len() < count);
+    assert_eq!(lost(&mut opened), (count - collector.got.len()) as u64);
     assert_eq!(unsure(&mut opened), maybe);
 }

@@ -81,9 +81,9 @@ fn datagrams_by_a_second_interface_come_once() {
                 raw.send(&to_all.bytes(&payload(i, 60)));
             }
         });
-        let keep = drain(&mut opened, 90);
-        assert_eq!(numbers(&keep), (0..90).collect::<Vec<_>>());
-        for g in &keep.got {
+        let collector = drain(&mut opened, 90);
+        assert_eq!(numbers(&collector), (0..90).collect::<Vec<_>>());
+        for g in &collector.got {
             assert_eq!(g.flags & flags::SLOW_PATH != 0, g.payload[0] < 60, "{}", g.payload[0]);
         }
         assert_eq!(lost(&mut opened), 0);
@@ -112,7 +112,7 @@ fn groups_joined_on_a_second_interface_come_once() {
         };
         (20..40).for_each(|i| raw.send(&frame.bytes(&payload(i, 60))));
     });
-    let keep = drain(&mut opened, 40);
-    assert_eq!(numbers(&keep), (0..40).collect::<Vec<_>>());
-    assert!(keep.got.iter().all(|g| (g.flags & flags::SLOW_PATH != 0) == (g.payload[0] < 20)));
+    let collector = drain(&mut opened, 40);
+    assert_eq!(numbers(&collector), (0..40).collect::<Vec<_>>());
+    assert!(collector.got.iter().all(|g| (g.flags & flags::SLOW_PATH != 0) == (g.payload[0] < 20)));
 }

@@ -17,9 +17,9 @@ pub(crate) fn open(pair: &Pair, config: &EngineConfig) -> Opened<PacketReceiver>
 }
 
 /// The numbers in the first two bytes, sorted.
-pub(crate) fn numbers(keep: &Keep) -> Vec<usize> {
+pub(crate) fn numbers(collector: &Collector) -> Vec<usize> {
     let mut all: Vec<usize> =
-        keep.got.iter().map(|g| usize::from(g.payload[0]) | usize::from(g.payload[1]) << 8).collect();
+        collector.got.iter().map(|g| usize::from(g.payload[0]) | usize::from(g.payload[1]) << 8).collect();
     all.sort_unstable();
     all
 }

@@ -39,8 +39,8 @@ fn what_stands_on_the_rings_interface_is_not_delivered_twice() {
             let raw = RawSender::new("va");
             (0..50).for_each(|i| raw.send(&Pair::v4(1, 9000).bytes(&payload(i, 40))));
         });
-        let keep = drain(&mut opened, 50);
-        assert_eq!(numbers(&keep), (0..50).collect::<Vec<_>>(), "later {later}");
+        let collector = drain(&mut opened, 50);
+        assert_eq!(numbers(&collector), (0..50).collect::<Vec<_>>(), "later {later}");
         assert_eq!(received_by_the_stack(&pair), 50, "later {later}: a second copy went up");
         assert_eq!(lost(&mut opened), 0);
     }
@@ -81,10 +81,10 @@ fn what_is_for_the_mac_of_something_on_the_rings_interface_comes_once() {
                 raw.send(&Frame { dst_mac, ..Pair::v4(1, 9000) }.bytes(&payload(i, 40)));
             }
         });
-        let keep = drain(&mut opened, 60);
-        assert_eq!(numbers(&keep), (0..60).collect::<Vec<_>>(), "{kind} {ring}");
-        let slow = |g: &Got| g.flags & flags::SLOW_PATH != 0;
-        assert!(keep.got.iter().all(|g| slow(g) == (g.payload[0] < by_guard)), "{kind} {ring}");
+        let collector = drain(&mut opened, 60);
+        assert_eq!(numbers(&collector), (0..60).collect::<Vec<_>>(), "{kind} {ring}");
+        let slow = |g: &Collected| g.flags & flags::SLOW_PATH != 0;
+        assert!(collector.got.iter().all(|g| slow(g) == (g.payload[0] < by_guard)), "{kind} {ring}");
         assert_eq!(lost(&mut opened), 0);
     }
 }
@@ -112,7 +112,7 @@ fn what_comes_out_of_a_tunnel_over_the_rings_interface_is_delivered() {
             raw.send(&Pair::v4(4000, 4789).bytes(&tunnelled));
         }
     });
-    let keep = drain(&mut opened, 20);
-    assert_eq!(numbers(&keep), (0..20).collect::<Vec<_>>());
-    assert!(keep.got.iter().all(|g| g.flags & flags::SLOW_PATH != 0));
+    let collector = drain(&mut opened, 20);
+    assert_eq!(numbers(&collector), (0..20).collect::<Vec<_>>());
+    assert!(collector.got.iter().all(|g| g.flags & flags::SLOW_PATH != 0));
 }

@@ -46,10 +46,10 @@ fn send(count: usize, flows: usize) {
     (0..count).for_each(|i| raw.send(&Pair::v4(1000 + (i % flows) as u16, 9000).bytes(&payload(i, 100))));
 }
 
-fn by_member(keep: &Keep, count: usize) -> [usize; 4] {
-    assert_eq!((keep.got.len(), keep.dropped.len()), (count, 0));
+fn by_member(collector: &Collector, count: usize) -> [usize; 4] {
+    assert_eq!((collector.got.len(), collector.dropped.len()), (count, 0));
     let mut members = [0; 4];
-    keep.got.iter().for_each(|g| members[usize::from(g.rx_queue)] += 1);
+    collector.got.iter().for_each(|g| members[usize::from(g.rx_queue)] += 1);
     members
 }
 
@@ -61,10 +61,10 @@ fn hash_keeps_a_flow_together() {
     let one = spread(&pair, &mut opened, 40, 1);
     assert_eq!(one.iter().filter(|n| **n > 0).count(), 1, "{one:?}");
     pair.in_a(|| send(400, 100));
-    let keep = drain(&mut opened, 400);
-    assert!(by_member(&keep, 400).iter().all(|n| *n > 0));
+    let collector = drain(&mut opened, 400);
+    assert!(by_member(&collector, 400).iter().all(|n| *n > 0));
     let mut member_of: HashMap<u16, u16> = HashMap::new();
-    for g in &keep.got {
+    for g in &collector.got {
         assert_eq!(*member_of.entry(g.src_port).or_insert(g.rx_queue), g.rx_queue, "flow {}", g.src_port);
     }
 }
@@ -122,10 +122,10 @@ fn overfill(pair: &Pair, opened: &mut Opened<packet::PacketReceiver>) -> [usize;
         (0..1000).for_each(|i| raw.send(&Pair::v4(1000, 9000).bytes(&payload(i, 800))));
     });
     std::thread::sleep(QUIET);
-    let keep = drain(opened, 1);
+    let collector = drain(opened, 1);
     let backlog = pair.in_b(|| Interface::by_name("vb").unwrap().link().unwrap().statistics.rx_dropped);
-    assert_eq!(keep.got.len() as u64 + lost(opened) + backlog, 1000);
-    by_member(&keep, keep.got.len())
+    assert_eq!(collector.got.len() as u64 + lost(opened) + backlog, 1000);
+    by_member(&collector, collector.got.len())
 }
 
 #[test]
@@ -187,9 +187,9 @@ fn cbpf_and_ebpf_run_the_rules() {
             let raw = RawSender::new("va");
             frames.iter().enumerate().for_each(|(i, f)| raw.send(&f.bytes(&payload(i, 50))));
         });
-        let keep = drain(&mut opened, frames.len());
-        assert_eq!(keep.got.len(), frames.len());
-        for g in &keep.got {
+        let collector = drain(&mut opened, frames.len());
+        assert_eq!(collector.got.len(), frames.len());
+        for g in &collector.got {
             let facts = Facts {
                 payload: &g.payload,
                 src: g.src.0,
@@ -214,9 +214,9 @@ fn a_given_program_steers() {
     let mut opened = pair.in_b(|| packet::open_steered(&config, &steering)).unwrap();
     assert_eq!(opened.info.mode, "tpacket_v3 fanout rules");
     pair.in_a(|| send(200, 3));
-    let keep = drain(&mut opened, 200);
-    assert_eq!(by_member(&keep, 200), [50; 4]);
-    assert!(keep.got.iter().all(|g| u16::from(g.payload[0]) % 4 == g.rx_queue));
+    let collector = drain(&mut opened, 200);
+    assert_eq!(by_member(&collector, 200), [50; 4]);
+    assert!(collector.got.iter().all(|g| u16::from(g.payload[0]) % 4 == g.rx_queue));
     drop(opened);
     // Without one: the flow's hash, and the reason.
     let opened = pair.in_b(|| packet::open(&config)).unwrap();
@@ -243,9 +243,9 @@ fn flags_do_what_they_say() {
     // same.
     pair.in_a(|| assert_eq!(sender(false).send_to(&payload(1, 4000), to(false, 9000)).unwrap(), 4000));
     pair.in_b(|| assert_eq!(sender(false).send_to(b"out", (rig::V4.0, 9000)).unwrap(), 3));
-    let keep = drain(&mut opened, 1);
-    assert!(keep.sizes() == [4000] && keep.got[0].flags & flags::SLOW_PATH != 0, "{keep:?}");
-    assert_eq!(keep.dropped(FrameDrop::Fragment), 1, "the filter drops the two without ports");
+    let collector = drain(&mut opened, 1);
+    assert!(collector.sizes() == [4000] && collector.got[0].flags & flags::SLOW_PATH != 0, "{collector:?}");
+    assert_eq!(collector.dropped(FrameDrop::Fragment), 1, "the filter drops the two without ports");
 }
 
 #[test]
@@ -274,8 +274,8 @@ fn a_link_flap_keeps_the_members_numbers() {
         opened.receivers.iter_mut().for_each(|r| r.wait(Duration::from_millis(5)).unwrap());
         pair.link_up();
         pair.in_a(|| send(80, 1));
-        let keep = drain(&mut opened, 80);
-        assert_eq!(by_member(&keep, 80), [20; 4]);
-        assert!(keep.got.iter().all(|g| u16::from(g.payload[0]) % 4 == g.rx_queue));
+        let collector = drain(&mut opened, 80);
+        assert_eq!(by_member(&collector, 80), [20; 4]);
+        assert!(collector.got.iter().all(|g| u16::from(g.payload[0]) % 4 == g.rx_queue));
     }
 }

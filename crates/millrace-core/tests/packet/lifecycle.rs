@@ -74,7 +74,7 @@ fn a_link_flap_is_survived_and_a_removed_interface_is_not() {
         rig::run(&format!("ip -n {b} link set vb down"));
         for r in &mut opened.receivers {
             r.wait(Duration::from_millis(10)).unwrap();
-            assert_eq!(r.receive(&mut Keep::default()).unwrap(), 0);
+            assert_eq!(r.receive(&mut Collector::default()).unwrap(), 0);
         }
         // Cleared: the next wait sleeps.
         let start = Instant::now();
@@ -107,7 +107,7 @@ fn a_waiting_receiver_notices_that_its_interface_is_removed() {
                     let start = Instant::now();
                     while start.elapsed() < TIMEOUT {
                         receiver.wait(Duration::from_millis(100))?;
-                        receiver.receive(&mut Keep::default())?;
+                        receiver.receive(&mut Collector::default())?;
                     }
                     Ok(())
                 })
@@ -140,13 +140,13 @@ fn nothing_arrives_after_the_intake_is_closed() {
     opened.receivers.iter_mut().for_each(Receiver::close_intake);
     opened.guard.iter_mut().for_each(Receiver::close_intake);
     send();
-    let mut keep = Keep::default();
+    let mut collector = Collector::default();
     for r in &mut opened.receivers {
-        while r.receive(&mut keep).unwrap() > 0 {}
+        while r.receive(&mut collector).unwrap() > 0 {}
     }
     let guard = opened.guard.as_mut().unwrap();
-    while guard.receive(&mut keep).unwrap() > 0 {}
-    assert_eq!(keep.got.len(), 20);
+    while guard.receive(&mut collector).unwrap() > 0 {}
+    assert_eq!(collector.got.len(), 20);
     std::thread::sleep(QUIET);
     assert_eq!(drain(&mut opened, 0).got.len(), 0);
     assert_eq!(lost(&mut opened), 0);

@@ -23,9 +23,9 @@ fn a_segmented_burst_is_split() {
     let pair = Pair::new(1);
     let mut opened = open_packet(&pair, ONE_PORT, 2);
     for v6 in [false, true] {
-        let keep = segmented(&pair, &mut opened, v6);
+        let collector = segmented(&pair, &mut opened, v6);
         assert!(
-            keep.got.iter().all(|g| g.flags & flags::SPLIT != 0),
+            collector.got.iter().all(|g| g.flags & flags::SPLIT != 0),
             "veth hands the super-packet over whole"
         );
     }
@@ -86,9 +86,9 @@ fn large_ipv6_datagrams_and_atomic_fragments_arrive_once() {
         RawSender::new("va").send(&atomic.bytes(&[9; 1300]));
         RawSender::new("va").send(&atomic.bytes(&[9; 20]));
     });
-    let keep = drain(&mut opened, 7);
-    assert_eq!(keep.sizes(), [1231, 1232, 1233, 1400, 1452, 1300, 20]);
-    assert!(keep.got.iter().all(|g| g.flags & flags::SLOW_PATH == 0));
+    let collector = drain(&mut opened, 7);
+    assert_eq!(collector.sizes(), [1231, 1232, 1233, 1400, 1452, 1300, 20]);
+    assert!(collector.got.iter().all(|g| g.flags & flags::SLOW_PATH == 0));
 }
 
 /// Extension headers count for the MTU: what a conforming sender fragments may have a small payload then.
@@ -124,16 +124,16 @@ fn fragments_with_extension_headers_arrive_once() {
         let raw = RawSender::new("va");
         frames.iter().for_each(|frame| raw.send(frame));
     });
-    let keep = drain(&mut opened, in_ring + 6);
-    let slow = |g: &&Got| g.flags & flags::SLOW_PATH != 0;
-    let mut sizes: Vec<usize> = keep.got.iter().filter(slow).map(|g| g.payload.len()).collect();
+    let collector = drain(&mut opened, in_ring + 6);
+    let slow = |g: &&Collected| g.flags & flags::SLOW_PATH != 0;
+    let mut sizes: Vec<usize> = collector.got.iter().filter(slow).map(|g| g.payload.len()).collect();
     sizes.sort_unstable();
     assert_eq!(sizes, [1216, 1216, 1217, 1217, 2400, 2400]);
-    for g in keep.got.iter().filter(slow) {
+    for g in collector.got.iter().filter(slow) {
         let i = 3 + [1216, 1217, 2400].iter().position(|size| *size == g.payload.len()).unwrap();
         assert_eq!(g.payload, payload(i, g.payload.len()));
     }
-    assert_eq!(keep.got.len(), in_ring + 6);
+    assert_eq!(collector.got.len(), in_ring + 6);
 }
 
 /// An IPv6 frame in fragments of 1280 bytes, behind `unfragmented` bytes of extension headers, which must be one header.
@@ -177,11 +177,11 @@ fn options_extension_headers_and_vlan_tags_are_read_by_the_ring() {
             raw.send(&other.bytes(b"foreign"));
         }
     });
-    let keep = drain(&mut opened, 12);
+    let collector = drain(&mut opened, 12);
     let expected: Vec<_> = (0..12).map(|i| payload(i, 64)).collect();
-    assert_eq!(keep.got.into_iter().map(|g| g.payload).collect::<Vec<_>>(), expected);
+    assert_eq!(collector.got.into_iter().map(|g| g.payload).collect::<Vec<_>>(), expected);
     // The filter cannot look behind an extension header, so these three come in and are refused here.
-    assert_eq!(keep.dropped.get(&FrameDrop::Foreign), Some(&3));
+    assert_eq!(collector.dropped.get(&FrameDrop::Foreign), Some(&3));
 }
 
 fn rig_port(frame: &millrace_core::packet::build::Frame, port: u16) -> millrace_core::packet::build::Frame {
@@ -202,12 +202,12 @@ fn what_does_not_fit_is_counted_exactly() {
         }
     });
     std::thread::sleep(QUIET);
-    let keep = drain(&mut opened, 1);
+    let collector = drain(&mut opened, 1);
     // On a busy machine the per-CPU backlog (net.core.netdev_max_backlog) can overflow before any tap sees the frame;
     // the interface counts that.
     let backlog = pair.in_b(|| Interface::by_name("vb").unwrap().link().unwrap().statistics.rx_dropped);
-    let missing = 6000 - backlog - keep.got.len() as u64;
-    assert!(missing > 0 && !keep.got.is_empty());
+    let missing = 6000 - backlog - collector.got.len() as u64;
+    assert!(missing > 0 && !collector.got.is_empty());
     assert_eq!(lost(&mut opened), missing);
     assert_eq!(lost(&mut opened), missing, "the kernel clears its counter, we do not");
     assert_eq!(packets(&mut opened), 6000 - backlog);
@@ -228,8 +228,8 @@ fn a_frame_larger_than_a_block_is_counted_as_truncated() {
         sender(false).send_to(&[1; 20_000], to(false, 9000)).unwrap();
         sender(false).send_to(&[1; 1000], to(false, 9000)).unwrap();
     });
-    let keep = drain(&mut opened, 1);
-    assert_eq!((keep.sizes(), keep.dropped(FrameDrop::Truncated)), (vec![1000], 1));
+    let collector = drain(&mut opened, 1);
+    assert_eq!((collector.sizes(), collector.dropped(FrameDrop::Truncated)), (vec![1000], 1));
 }
 
 #[test]
@@ -248,8 +248,8 @@ fn outgoing_and_other_hosts_frames_are_not_seen() {
         other.dst_mac = [2, 9, 9, 9, 9, 9];
         RawSender::new("va").send(&other.bytes(b"not for this host"));
     });
-    let keep = drain(&mut opened, 0);
-    assert!(keep.got.is_empty() && keep.dropped.is_empty(), "{keep:?}");
+    let collector = drain(&mut opened, 0);
+    assert!(collector.got.is_empty() && collector.dropped.is_empty(), "{collector:?}");
     assert_eq!(packets(&mut opened), 0);
 }
 

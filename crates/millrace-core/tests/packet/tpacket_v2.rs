@@ -41,8 +41,8 @@ fn super_packets_are_split_and_fragments_joined() {
     let pair = Pair::new(1);
     let mut opened = open(&pair, &v2(ONE_PORT, 2));
     for v6 in [false, true] {
-        let keep = segmented(&pair, &mut opened, v6);
-        assert!(keep.got.iter().all(|g| g.flags & flags::SPLIT != 0));
+        let collector = segmented(&pair, &mut opened, v6);
+        assert!(collector.got.iter().all(|g| g.flags & flags::SPLIT != 0));
         let whole = fragmented(&pair, &mut opened, v6);
         assert_eq!(whole.flags & flags::SLOW_PATH != 0, v6);
     }
@@ -66,8 +66,8 @@ fn what_is_longer_than_a_slot_is_counted_as_truncated() {
         sender(false).send_to(&[1; 4000], to(false, 9000)).unwrap();
         sender(false).send_to(&[1; 1472], to(false, 9000)).unwrap();
     });
-    let keep = drain(&mut opened, 1);
-    assert_eq!((keep.sizes(), keep.dropped(FrameDrop::Truncated)), (vec![1472], 1));
+    let collector = drain(&mut opened, 1);
+    assert_eq!((collector.sizes(), collector.dropped(FrameDrop::Truncated)), (vec![1472], 1));
 }
 
 #[test]
@@ -83,10 +83,10 @@ fn a_full_ring_is_counted_exactly_and_goes_round() {
             let raw = RawSender::new("va");
             (0..400).for_each(|i| raw.send(&Pair::v4(1000, 9000).bytes(&payload(i, 300))));
         });
-        let keep = drain(&mut opened, 1);
+        let collector = drain(&mut opened, 1);
         let backlog = pair.in_b(|| Interface::by_name("vb").unwrap().link().unwrap().statistics.rx_dropped);
-        assert_eq!(keep.got.len(), 4 * 62, "round {round}");
-        assert_eq!(keep.got[0].payload, payload(0, 300), "the oldest are kept, in order");
+        assert_eq!(collector.got.len(), 4 * 62, "round {round}");
+        assert_eq!(collector.got[0].payload, payload(0, 300), "the oldest are kept, in order");
         expected_loss += 400 - 4 * 62;
         assert_eq!(lost(&mut opened) + backlog, expected_loss);
         assert_eq!(packets(&mut opened) + backlog, 400 * (round + 1));
@@ -98,20 +98,20 @@ fn a_lone_frame_wakes_the_reader_and_closing_leaves_nothing() {
     rig::require_root!();
     let pair = Pair::new(1);
     let mut opened = open(&pair, &v2(ONE_PORT, 1));
-    let mut keep = Keep::default();
+    let mut collector = Collector::default();
     for i in 0..20 {
         pair.in_a(|| RawSender::new("va").send(&Pair::v4(1000, 9000).bytes(&payload(i, 20))));
         let start = Instant::now();
         opened.receivers[0].wait(TIMEOUT).unwrap();
         assert!(start.elapsed() < TIMEOUT, "woken by the frame, not by the timeout");
         // In its slot before the reader was woken: no second look.
-        assert_eq!(opened.receivers[0].receive(&mut keep).unwrap(), 1);
+        assert_eq!(opened.receivers[0].receive(&mut collector).unwrap(), 1);
     }
     let send = || pair.in_a(|| RawSender::new("va").send(&Pair::v4(1000, 9000).bytes(b"x")));
     send();
     opened.receivers[0].close_intake();
     send();
-    assert_eq!(opened.receivers[0].receive(&mut keep).unwrap(), 1);
-    assert_eq!(opened.receivers[0].receive(&mut keep).unwrap(), 0);
-    assert_eq!((keep.got.len(), lost(&mut opened)), (21, 0));
+    assert_eq!(opened.receivers[0].receive(&mut collector).unwrap(), 1);
+    assert_eq!(opened.receivers[0].receive(&mut collector).unwrap(), 0);
+    assert_eq!((collector.got.len(), lost(&mut opened)), (21, 0));
 }

@@ -59,7 +59,7 @@ pub fn by_payload() -> Steering {
 
 /// One datagram, kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Got {
+pub struct Collected {
     pub payload: Vec<u8>,
     pub src: Addr,
     pub dst: Addr,
@@ -72,14 +72,14 @@ pub struct Got {
 
 /// Keeps all datagrams and counts the drops.
 #[derive(Debug, Default)]
-pub struct Keep {
-    pub got: Vec<Got>,
+pub struct Collector {
+    pub got: Vec<Collected>,
     pub dropped: HashMap<FrameDrop, usize>,
 }
 
-impl Sink for Keep {
+impl Sink for Collector {
     fn datagram(&mut self, d: &Datagram<'_>) {
-        self.got.push(Got {
+        self.got.push(Collected {
             payload: d.payload.to_vec(),
             src: d.src,
             dst: d.dst,
@@ -96,7 +96,7 @@ impl Sink for Keep {
     }
 }
 
-impl Keep {
+impl Collector {
     pub fn sizes(&self) -> Vec<usize> {
         self.got.iter().map(|g| g.payload.len()).collect()
     }
@@ -107,16 +107,16 @@ impl Keep {
 }
 
 /// Reads all receivers and the guard until `expected` datagrams are there and then nothing more comes for [`QUIET`].
-pub fn drain<R: Receiver>(opened: &mut Opened<R>, expected: usize) -> Keep {
-    let mut keep = Keep::default();
+pub fn drain<R: Receiver>(opened: &mut Opened<R>, expected: usize) -> Collector {
+    let mut collector = Collector::default();
     let (start, mut last) = (Instant::now(), Instant::now());
-    while (keep.got.len() < expected || last.elapsed() < QUIET) && start.elapsed() < TIMEOUT {
+    while (collector.got.len() < expected || last.elapsed() < QUIET) && start.elapsed() < TIMEOUT {
         let mut seen = 0;
         for r in &mut opened.receivers {
-            seen += r.receive(&mut keep).unwrap();
+            seen += r.receive(&mut collector).unwrap();
         }
         if let Some(guard) = &mut opened.guard {
-            seen += guard.receive(&mut keep).unwrap();
+            seen += guard.receive(&mut collector).unwrap();
         }
         if seen > 0 {
             last = Instant::now();
@@ -124,7 +124,7 @@ pub fn drain<R: Receiver>(opened: &mut Opened<R>, expected: usize) -> Keep {
             opened.receivers[0].wait(Duration::from_millis(1)).unwrap();
         }
     }
-    keep
+    collector
 }
 
 /// Sum of all `lost` of receivers and guard.
@@ -157,7 +157,7 @@ pub fn exact<R: Receiver>(pair: &Pair, opened: &mut Opened<R>, kernel_time: bool
     const COUNT: usize = 20_000;
     let (done, arrived) = (AtomicBool::new(false), AtomicUsize::new(0));
     let mut sent: HashMap<Key, usize> = HashMap::new();
-    let mut keeps = Vec::new();
+    let mut collectors = Vec::new();
     thread::scope(|s| {
         let (done, arrived) = (&done, &arrived);
         let threads: Vec<_> =
@@ -170,12 +170,12 @@ pub fn exact<R: Receiver>(pair: &Pair, opened: &mut Opened<R>, kernel_time: bool
         }
         thread::sleep(QUIET);
         done.store(true, Ordering::Relaxed);
-        keeps = threads.into_iter().chain(guard).map(|t| t.join().unwrap()).collect();
+        collectors = threads.into_iter().chain(guard).map(|t| t.join().unwrap()).collect();
     });
     assert_eq!(lost(opened), 0, "the test is paced");
-    let busy = keeps.iter().filter(|k| !k.got.is_empty()).count();
+    let busy = collectors.iter().filter(|k| !k.got.is_empty()).count();
     assert!(busy > 1, "48 flows should reach more than one of the receivers");
-    for got in keeps.into_iter().flat_map(|k| k.got) {
+    for got in collectors.into_iter().flat_map(|k| k.got) {
         let v6 = !got.dst.is_v4();
         let (src, dst) = if v6 { V6 } else { V4 };
         assert_eq!((got.src.to_ip(), got.dst.to_ip()), (src.parse().unwrap(), dst.parse().unwrap()));
@@ -189,16 +189,16 @@ pub fn exact<R: Receiver>(pair: &Pair, opened: &mut Opened<R>, kernel_time: bool
     assert_eq!(missing, 0, "of {COUNT} datagrams");
 }
 
-fn read_until<R: Receiver>(r: &mut R, done: &AtomicBool, arrived: &AtomicUsize) -> Keep {
-    let mut keep = Keep::default();
+fn read_until<R: Receiver>(r: &mut R, done: &AtomicBool, arrived: &AtomicUsize) -> Collector {
+    let mut collector = Collector::default();
     while !done.load(Ordering::Relaxed) {
-        let before = keep.got.len();
-        if r.receive(&mut keep).unwrap() == 0 {
+        let before = collector.got.len();
+        if r.receive(&mut collector).unwrap() == 0 {
             r.wait(Duration::from_millis(2)).unwrap();
         }
-        arrived.fetch_add(keep.got.len() - before, Ordering::Relaxed);
+        arrived.fetch_add(collector.got.len() - before, Ordering::Relaxed);
     }
-    keep
+    collector
 }
 
 /// Sends with at most a hundred under way, so that no queue of the kernel's overflows on a busy machine; a ring has more
@@ -250,30 +250,30 @@ pub fn segment(socket: &UdpSocket, size: libc::c_int) {
 }
 
 /// A 10 × 1000 byte UDP_SEGMENT burst is ten datagrams. Returns what came.
-pub fn segmented<R: Receiver>(pair: &Pair, opened: &mut Opened<R>, v6: bool) -> Keep {
+pub fn segmented<R: Receiver>(pair: &Pair, opened: &mut Opened<R>, v6: bool) -> Collector {
     let bytes = payload(77, 9_500);
     pair.in_a(|| {
         let socket = sender(v6);
         segment(&socket, 1000);
         assert_eq!(socket.send_to(&bytes, to(v6, 9000)).unwrap(), bytes.len());
     });
-    let keep = drain(opened, 10);
-    assert_eq!(keep.sizes(), [vec![1000; 9], vec![500]].concat(), "v6 {v6}");
-    assert_eq!(keep.got.iter().flat_map(|g| g.payload.clone()).collect::<Vec<_>>(), bytes);
-    keep
+    let collector = drain(opened, 10);
+    assert_eq!(collector.sizes(), [vec![1000; 9], vec![500]].concat(), "v6 {v6}");
+    assert_eq!(collector.got.iter().flat_map(|g| g.payload.clone()).collect::<Vec<_>>(), bytes);
+    collector
 }
 
 /// A 4,000 byte datagram, fragmented by its sender, is one datagram.
-pub fn fragmented<R: Receiver>(pair: &Pair, opened: &mut Opened<R>, v6: bool) -> Got {
+pub fn fragmented<R: Receiver>(pair: &Pair, opened: &mut Opened<R>, v6: bool) -> Collected {
     let bytes = payload(5, 4000);
     pair.in_a(|| {
         let socket = sender(v6);
         assert_eq!(socket.send_to(&bytes, to(v6, 9000)).unwrap(), bytes.len());
     });
-    let mut keep = drain(opened, 1);
-    assert_eq!(keep.sizes(), [4000], "v6 {v6}");
-    assert_eq!(keep.got[0].payload, bytes);
-    keep.got.remove(0)
+    let mut collector = drain(opened, 1);
+    assert_eq!(collector.sizes(), [4000], "v6 {v6}");
+    assert_eq!(collector.got[0].payload, bytes);
+    collector.got.remove(0)
 }
 
 /// Opens in the receiving namespace.
