@@ -13,9 +13,7 @@ const PATHS: [Via; 3] = [Via::Socket, Via::Packet, Via::Xdp];
 
 #[test]
 fn every_path_delivers_every_byte_v4_and_v6() {
-    if !rig::privileged("every_path_delivers_every_byte_v4_and_v6") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(2);
     // The receiving kernel checks every UDP checksum of a raw frame: a wrong one would be missing here.
     for (address, last) in [(format!("{}:0", rig::V4.1), 1472), (format!("[{}]:0", rig::V6.1), 1452)] {
@@ -41,9 +39,7 @@ fn every_path_delivers_every_byte_v4_and_v6() {
 
 #[test]
 fn threads_use_queues_of_their_own() {
-    if !rig::privileged("threads_use_queues_of_their_own") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(2);
     for via in PATHS {
         let receiver = pair.in_b(|| Receiver::bind(&format!("{}:0", rig::V4.1)));
@@ -65,7 +61,7 @@ fn threads_use_queues_of_their_own() {
 
 /// Runs a line in the shell of the receiving namespace (`ip netns exec` shows its /sys).
 fn shell(pair: &Pair, line: &str) {
-    let (done, said) = rig::errands::run(&["ip", "netns", "exec", &pair.b, "sh", "-c", line]);
+    let (done, said) = rig::shell::try_run(&["ip", "netns", "exec", &pair.b, "sh", "-c", line]);
     assert!(done, "{line}: {said}");
 }
 
@@ -89,9 +85,7 @@ fn overload(pair: &Pair, via: Via, gso: Gso) -> (RunReport, u64) {
 
 #[test]
 fn the_books_of_an_overload_close() {
-    if !rig::privileged("the_books_of_an_overload_close") {
-        return;
-    }
+    rig::require_root!();
     for native_xdp in [false, true] {
         let pair = Pair::new(1);
         let pass = native_xdp.then(|| pair.in_b(|| xdp_pass::Pass::attach("vb")));
@@ -117,9 +111,7 @@ fn the_books_of_an_overload_close() {
 
 #[test]
 fn unknown_neighbours_and_large_frames_are_named() {
-    if !rig::privileged("unknown_neighbours_and_large_frames_are_named") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     let fails = |config: RunConfig| {
         let stop = std::sync::atomic::AtomicBool::new(false);
@@ -142,9 +134,7 @@ fn unknown_neighbours_and_large_frames_are_named() {
 
 #[test]
 fn a_neighbour_is_resolved_when_unknown() {
-    if !rig::privileged("a_neighbour_is_resolved_when_unknown") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     rig::run(&format!("ip -n {} neigh del {} dev va", pair.a, rig::V4.1));
     let receiver = pair.in_b(|| Receiver::bind(&format!("{}:0", rig::V4.1)));

@@ -19,7 +19,7 @@ use millrace_core::{
     lane::{ARMED_OFFSET, HEAD_OFFSET, LaneLayout, TAIL_OFFSET},
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a SharedArrayBuffer and a worker are to the engine: memory, a consumer, a count of wake-ups.
 struct Worker {
@@ -126,7 +126,7 @@ impl Service {
 fn until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(start.elapsed() < TIMEOUT, "{what}: not within {TIMEOUT:?}");
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -255,10 +255,20 @@ fn stop_delivers_what_the_kernel_holds_even_when_the_threads_slept() {
 
 #[test]
 fn idle_threads_sleep() {
+    let start = Instant::now();
     let s = service("queue(0)", "");
     thread::sleep(Duration::from_millis(500));
-    for t in s.engine.stats().threads {
-        assert!(t.sleeps <= 20, "thread {} slept {} times in 500 ms, expected about 5", t.index, t.sleeps);
+    let threads = s.engine.stats().threads;
+    // A busy machine makes this longer than the 500 ms.
+    let took = start.elapsed();
+    for t in threads {
+        let most = took.as_millis() / 25;
+        assert!(
+            u128::from(t.sleeps) <= most,
+            "thread {} slept {} times in {took:?}, expected one in 100 ms",
+            t.index,
+            t.sleeps
+        );
     }
 }
 

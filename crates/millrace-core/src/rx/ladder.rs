@@ -78,7 +78,7 @@ impl Backend {
 pub fn open(config: &EngineConfig, programs: &RulePrograms) -> Result<(Backend, Vec<RefusedBackend>)> {
     match config.backend {
         BackendChoice::Xdp => Ok((open_xdp(config, programs)?, Vec::new())),
-        BackendChoice::Packet => Ok((Backend::Packet(packet::open_steered(config, programs)?), Vec::new())),
+        BackendChoice::Packet => Ok((Backend::Packet(packet::open(config, programs)?), Vec::new())),
         BackendChoice::Socket => Ok((Backend::Socket(socket::open(config, programs)?), Vec::new())),
         BackendChoice::Auto => open_best(config, programs),
     }
@@ -100,7 +100,7 @@ fn open_best(config: &EngineConfig, programs: &RulePrograms) -> Result<(Backend,
             Ok(backend) => return Ok((backend, refused)),
             Err(e) => refuse("xdp", e),
         }
-        match packet::open_steered(config, programs) {
+        match packet::open(config, programs) {
             Ok(opened) => return Ok((Backend::Packet(opened), refused)),
             Err(e) => refuse("packet", e),
         }
@@ -112,7 +112,7 @@ fn open_best(config: &EngineConfig, programs: &RulePrograms) -> Result<(Backend,
 /// touched.
 fn open_xdp(config: &EngineConfig, programs: &RulePrograms) -> Result<Backend> {
     let guard = guard::open_for_xdp(config)?;
-    let mut opened = xdp::open_steered(config, programs)?;
+    let mut opened = xdp::open(config, programs)?;
     opened.guard = Some(guard);
     Ok(Backend::Xdp(opened))
 }

@@ -284,7 +284,7 @@ mod tests {
             )
         };
         if rc < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
-            crate::skip::skip("the_kernel_keeps_the_preference", "this kernel has no CONFIG_NUMA");
+            crate::testing::skip("this kernel has no CONFIG_NUMA");
             return;
         }
         assert_eq!(rc, 0, "get_mempolicy: {}", io::Error::last_os_error());
@@ -298,11 +298,11 @@ mod tests {
     const UNRESERVED: i32 = libc::MAP_HUGETLB | libc::MAP_HUGE_2MB | libc::MAP_NORESERVE;
 
     /// More bytes than this host has huge pages for; None, and the test is skipped, where the kernel makes them on demand.
-    fn too_many(test: &str) -> Option<usize> {
+    fn too_many() -> Option<usize> {
         let read = |file| std::fs::read_to_string(format!("/proc/sys/vm/{file}")).unwrap_or_default();
         let pages: usize = read("nr_hugepages").trim().parse().unwrap_or(0);
         if read("nr_overcommit_hugepages").trim() != "0" {
-            crate::skip::skip(test, "vm.nr_overcommit_hugepages is not 0");
+            crate::testing::skip("vm.nr_overcommit_hugepages is not 0");
             return None;
         }
         Some((pages + 8) * HUGE_PAGE)
@@ -310,16 +310,14 @@ mod tests {
 
     #[test]
     fn huge_pages_that_are_not_there_are_an_error_and_not_a_sigbus() {
-        let test = "huge_pages_that_are_not_there_are_an_error_and_not_a_sigbus";
-        let Some(len) = too_many(test) else { return };
+        let Some(len) = too_many() else { return };
         let map = Mapping::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | UNRESERVED, -1, 0).unwrap();
         assert!(map.populate().is_err(), "{len} bytes of huge pages");
     }
 
     #[test]
     fn ordinary_pages_take_their_place_and_every_byte_can_be_used() {
-        let test = "ordinary_pages_take_their_place_and_every_byte_can_be_used";
-        let Some(len) = too_many(test) else { return };
+        let Some(len) = too_many() else { return };
         let map = Mapping::huge_or_ordinary(len, None, UNRESERVED).unwrap();
         assert!(!map.is_on_huge_pages());
         map.touch();

@@ -36,7 +36,7 @@ pub(super) fn try_socket(findings: &mut Findings, config: &EngineConfig, program
 /// Opens small rings and closes them again. False when they cannot be opened.
 pub(super) fn try_packet(findings: &mut Findings, config: &EngineConfig, programs: &RulePrograms) -> bool {
     let small = EngineConfig { packet_blocks: TRIAL_BLOCKS, ..config.clone() };
-    match packet::open_steered(&small, programs) {
+    match packet::open(&small, programs) {
         Ok(opened) => {
             findings.add_opened(&opened.info);
             true

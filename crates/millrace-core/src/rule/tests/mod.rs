@@ -45,3 +45,12 @@ fn errors(text: &str, queues: u16) -> String {
         }
     }
 }
+
+/// CPU time of the calling thread (clock_gettime(2), CLOCK_THREAD_CPUTIME_ID). Unlike the time on the wall it does not grow
+/// when other processes take the CPU.
+fn cpu_time() -> std::time::Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call fills the struct it is given.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) }, 0);
+    std::time::Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}

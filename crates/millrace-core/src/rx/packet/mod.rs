@@ -44,5 +44,5 @@ mod rings;
 mod stack_timestamps;
 mod statistics;
 
-pub use open::{open, open_steered};
+pub use open::open;
 pub use receiver::PacketReceiver;

@@ -21,21 +21,13 @@ use crate::{
 };
 
 /// Opens `config.rx_threads` members on `config.interface`, or on the interface of the default route where none is named, and
-/// the guard.
+/// the guard. `programs` has the program for the fanout modes that run one.
 ///
 /// # Errors
 /// [`Code::Permission`](crate::error::Code::Permission) without CAP_NET_RAW;
 /// [`Code::Interface`](crate::error::Code::Interface) when the interface does not exist or cannot be used;
 /// [`Code::Port`](crate::error::Code::Port) when a port is taken, by a second Millrace too.
-pub fn open(config: &EngineConfig) -> Result<Opened<PacketReceiver>> {
-    open_steered(config, &RulePrograms::default())
-}
-
-/// Opens the backend as [`open`] does, with the program for the fanout modes that run one.
-///
-/// # Errors
-/// As [`open`].
-pub fn open_steered(config: &EngineConfig, programs: &RulePrograms) -> Result<Opened<PacketReceiver>> {
+pub fn open(config: &EngineConfig, programs: &RulePrograms) -> Result<Opened<PacketReceiver>> {
     let interface = match &config.interface {
         Some(name) => Interface::by_name(name)?,
         None => Interface::of_default_route()?,

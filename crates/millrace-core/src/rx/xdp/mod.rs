@@ -48,7 +48,7 @@ mod zero_copy;
 #[cfg(feature = "bench")]
 pub use counting::XdpCounter;
 pub use interface_state::InterfaceState;
-pub use open::{open, open_steered};
+pub use open::open;
 pub use receiver::XdpReceiver;
 pub use socket::probe_socket;
 pub(crate) use zero_copy::zero_copy_trusted;

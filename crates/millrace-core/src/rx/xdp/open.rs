@@ -23,20 +23,12 @@ use crate::{
 };
 
 /// Opens the backend on `config.interface`, or on the interface of the default route. When it returns, the program is
-/// attached, every rx queue has a socket, and packets arrive.
+/// attached, every rx queue has a socket, and packets arrive. `programs` has the leading `drop` rules for the program.
 ///
 /// # Errors
 /// [`Code::Interface`], [`Code::Busy`] (a foreign program or socket, left untouched), [`Code::Permission`],
 /// [`Code::Unsupported`], [`Code::Kernel`]. After an error nothing stays attached or bound.
-pub fn open(config: &EngineConfig) -> Result<Opened<XdpReceiver>> {
-    open_steered(config, &RulePrograms::default())
-}
-
-/// As [`open`], with the leading `drop` rules in the program.
-///
-/// # Errors
-/// As [`open`].
-pub fn open_steered(config: &EngineConfig, programs: &RulePrograms) -> Result<Opened<XdpReceiver>> {
+pub fn open(config: &EngineConfig, programs: &RulePrograms) -> Result<Opened<XdpReceiver>> {
     let interface = match &config.interface {
         Some(name) => Interface::by_name(name)?,
         None => Interface::of_default_route()?,

@@ -365,10 +365,7 @@ mod tests {
     #[test]
     fn flags_are_looked_at_before_the_interface() {
         let Ok(known) = supports_multi_buffer() else {
-            crate::skip::skip(
-                "flags_are_looked_at_before_the_interface",
-                "no AF_XDP socket: needs CAP_NET_RAW",
-            );
+            crate::testing::skip("no AF_XDP socket: needs CAP_NET_RAW");
             return;
         };
         // Distributions backport it to older kernels; none removes it from newer ones.
