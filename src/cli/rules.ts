@@ -2,43 +2,16 @@ import type { Command } from 'commander'
 import { type HostInfo, readHostInfo } from '../config/index.js'
 import { readRules } from '../config/rules-text.js'
 import { MillraceError } from '../errors.js'
+import type {
+  CaptureSummary,
+  ExplainedVerdict,
+  Explanation,
+  RulesReport,
+  RuleTrace,
+  Translation,
+} from '../generated/contract.js'
 import { native } from '../native.js'
-import { type CaptureSummary, counted, fit, histogram, keyText } from './terminal.js'
-
-/** Why a program cannot be made from the rules: `rule` is the name of the first one in the way. */
-interface Refusal {
-  readonly rule: string
-  readonly why: string
-}
-
-/** What becomes of the rules in one kind of kernel program. */
-type Target = { readonly instructions: number } | Refusal
-
-/** What the addon's `rulesReport` returns. */
-interface Diagnostics {
-  readonly rules: readonly { readonly name: string; readonly text: string }[]
-  readonly warnings: readonly string[]
-  readonly targets: { readonly fanout: Target; readonly reuseport: Target; readonly ebpf: Target }
-  /** Leading rules that the XDP program can run. */
-  readonly earlyDrops: number
-}
-
-/** One rule that was tried on a datagram. */
-interface Trial {
-  readonly rule: number
-  readonly name: string
-  readonly text: string
-  readonly outcome: 'matched' | 'false' | 'beyond' | 'kept'
-  readonly why: string
-}
-
-/** What the addon's `rulesExplain` returns: the verdict, and every rule that was tried. */
-interface Explanation {
-  readonly verdict:
-    | { readonly queue: number; readonly key: number; readonly spill: readonly [number, number] | null }
-    | { readonly drop: true }
-  readonly trials: readonly Trial[]
-}
+import { counted, fit, histogram, keyText } from './terminal.js'
 
 /** Options of both commands, as commander hands them over. */
 interface Options {
@@ -100,18 +73,18 @@ function compile(text: string, options: Options): string {
       ? JSON.stringify({ stage: options.dump, lines: dump.trimEnd().split('\n') })
       : dump.trimEnd()
   }
-  const diagnostics = JSON.parse(native().rulesReport(text, queues)) as Diagnostics
-  if (options.json) return JSON.stringify({ queues, ...diagnostics })
-  const width = Math.max(...diagnostics.rules.map(({ name }) => name.length))
+  const report = JSON.parse(native().rulesReport(text, queues)) as RulesReport
+  if (options.json) return JSON.stringify({ queues, ...report })
+  const width = Math.max(...report.rules.map(({ name }) => name.length))
   return [
-    `${counted(diagnostics.rules.length, 'rule')} for ${counted(queues, 'queue')}`,
-    ...diagnostics.rules.map(({ name, text }) => `  ${name.padEnd(width)}  ${fit(text)}`),
-    ...diagnostics.warnings.map((warning) => `warning: ${warning}`),
+    `${counted(report.rules.length, 'rule')} for ${counted(queues, 'queue')}`,
+    ...report.rules.map(({ name, text }) => `  ${name.padEnd(width)}  ${fit(text)}`),
+    ...report.warnings.map((warning) => `warning: ${warning}`),
     `user space: all of it`,
-    `classic BPF, packet fanout: ${target(diagnostics.targets.fanout)}`,
-    `classic BPF, socket group: ${target(diagnostics.targets.reuseport)}`,
-    `eBPF, packet fanout: ${target(diagnostics.targets.ebpf)}`,
-    `XDP, early drop: ${early(diagnostics.earlyDrops)}`,
+    `classic BPF, packet fanout: ${translation(report.targets.fanout)}`,
+    `classic BPF, socket group: ${translation(report.targets.reuseport)}`,
+    `eBPF, packet fanout: ${translation(report.targets.ebpf)}`,
+    `XDP, early drop: ${early(report.earlyDrops)}`,
   ].join('\n')
 }
 
@@ -120,7 +93,7 @@ function early(rules: number): string {
   return `the first ${rules} rules`
 }
 
-function target(target: Target): string {
+function translation(target: Translation): string {
   return 'instructions' in target
     ? `yes, ${target.instructions} instructions`
     : `no, because of rule ${target.rule}: ${target.why}`
@@ -144,7 +117,7 @@ function explain(text: string, options: Options): string {
   const { trials } = answer
   const hidden = trials.slice(SHOWN_TRIALS, -SHOWN_TRIALS).length
   const width = Math.max(...trials.map(({ name }) => name.length))
-  const lines = (some: readonly Trial[]) =>
+  const lines = (some: readonly RuleTrace[]) =>
     some.map(
       ({ name, text, outcome, why }) =>
         `${name.padEnd(width)}  ${OUTCOMES[outcome]}${why && `: ${why}`}\n${' '.repeat(width)}    ${fit(text)}`,
@@ -160,7 +133,7 @@ function explain(text: string, options: Options): string {
   return [...shown, `⇒ ${verdict(answer.verdict)}`].join('\n')
 }
 
-function verdict(verdict: Explanation['verdict']): string {
+function verdict(verdict: ExplainedVerdict): string {
   if ('drop' in verdict) return 'drop'
   const spill = verdict.spill ? `; when it is full, the next of ${verdict.spill.join('..')}` : ''
   return `queue ${verdict.queue}${verdict.key === 0 ? '' : `, key ${keyText(verdict.key)}`}${spill}`

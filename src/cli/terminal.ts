@@ -1,32 +1,4 @@
-/** What the rules would have done with the datagrams of a capture; `CaptureSummary` in crates/millrace-core/src/capture.rs. */
-export interface CaptureSummary {
-  readonly packets: number
-  readonly datagrams: number
-  /** Packets that were no datagram, by reason. */
-  readonly frames: Readonly<Record<string, number>>
-  /** Datagrams of each queue. */
-  readonly queues: readonly number[]
-  readonly rules: readonly {
-    readonly name: string
-    readonly text: string
-    readonly matched: number
-    readonly dropped: number
-  }[]
-  /** Datagrams of the fullest queue, as a multiple of the mean. */
-  readonly skew: number
-  /** Keys with the most datagrams, in descending order. */
-  readonly heaviest: readonly {
-    readonly rule: string
-    readonly key: number
-    readonly queue: number
-    readonly datagrams: number
-  }[]
-  /** Number of different keys; a lower bound when {@link keysCut}. */
-  readonly keys: number
-  readonly keysCut: boolean
-  /** Whether the file ends in the middle of a packet. */
-  readonly truncated: boolean
-}
+import type { CaptureSummary } from '../generated/contract.js'
 
 /** Characters of the longest bar: with name, count and percentage a row still fits 80 columns. */
 const BAR = 40
