@@ -7,7 +7,7 @@ export const V4 = ['192.0.2.1', '192.0.2.2'] as const
 /** IPv6 addresses of the ends. */
 export const V6 = ['2001:db8::1', '2001:db8::2'] as const
 /** MAC addresses of the ends. */
-export const MAC = ['02:00:00:00:0a:01', '02:00:00:00:0b:01'] as const
+const MAC = ['02:00:00:00:0a:01', '02:00:00:00:0b:01'] as const
 
 /** Longest wait in milliseconds for an interface to be operational; it only ends a test that hangs. */
 const LINK_UP_MS = 30_000

@@ -13,7 +13,7 @@ export const CLI = fileURLToPath(new URL('../src/cli/main.js', import.meta.url))
 const LIMIT_MS = 60_000
 
 /** One line of the service's log, with the fields that the rig and the tests read. */
-export interface LogLine {
+interface LogLine {
   readonly msg?: string
   readonly backend?: string
   readonly mode?: string
@@ -43,7 +43,7 @@ export interface Ended {
 }
 
 /** Where and how to start the service. */
-export interface ServiceOptions {
+interface ServiceOptions {
   readonly ns?: Namespace
   /** MILLRACE_* and NATS_URL. No variable of those names is inherited from this process. */
   readonly env: Readonly<Record<string, string | number>>

@@ -12,7 +12,7 @@ export interface Contestant {
 }
 
 /** Where a contestant receives and publishes. */
-export interface Endpoints {
+interface Endpoints {
   /** UDP port. */
   readonly port: number
   /** URL of the nats-server. */

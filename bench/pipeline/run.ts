@@ -21,7 +21,7 @@ const LOSSES = 2
 const QUIET_MS = 400
 
 /** What one climb consists of. */
-export interface ClimbOptions {
+interface ClimbOptions {
   /** Datagrams per second of each step. */
   readonly rates: readonly number[]
   /** Length of a step. */

@@ -17,7 +17,7 @@ export type Stage = (typeof STAGES)[number]
  * and not the sender alone. `merged`: they have a CPU each, and datagrams come in bursts that the kernel delivers as one
  * packet, as it does with what a NIC's GRO has merged.
  */
-export const SCENES = ['apart', 'oneCpu', 'merged'] as const
+const SCENES = ['apart', 'oneCpu', 'merged'] as const
 export type Scene = (typeof SCENES)[number]
 /** The scenes for receivers that count frames, which cannot count the datagrams of a merged one. */
 const BY_FRAME = SCENES.filter((scene) => scene !== 'merged')
