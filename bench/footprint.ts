@@ -7,7 +7,7 @@ import { loadConfig } from '../src/config/index.js'
 import { memoryBound } from './memory-bound.js'
 import { cpuMicros } from './process.js'
 
-/** Adds `footprint` to the bench's command line. */
+/** Adds the command `footprint`. */
 export function addFootprint(program: Command): void {
   program
     .command('footprint')
@@ -52,7 +52,7 @@ async function measure(backend: 'xdp' | 'packet' | 'socket', options: Options) {
     const before = cpuMicros(s.service.pid)
     await sleep(seconds * 1000)
     const idlePercent = (cpuMicros(s.service.pid) - before) / (seconds * 1e4)
-    // Large datagrams of many flows: every lane fills, every page is touched.
+    // Large datagrams of many flows fill every lane and touch every page.
     await blast(s.sender, { to: s.target, seconds, size: '1400', flows: 64, via: 'socket' }).done
     const { peak } = s.service.memory()
     const config = loadConfig(Object.fromEntries(Object.entries(s.env).map(([k, v]) => [k, String(v)])), {

@@ -3,10 +3,10 @@ import { fileURLToPath } from 'node:url'
 import { type Namespace, spawnIn } from './netns.js'
 
 /** Path of the load generator. This file runs from build/rig. */
-export const BLAST = fileURLToPath(new URL('../../target/release/millrace-blast', import.meta.url))
+const BLAST = fileURLToPath(new URL('../../target/release/millrace-blast', import.meta.url))
 
 /** What to send. The defaults are those of millrace-blast. */
-export interface BlastOptions {
+interface BlastOptions {
   /** `HOST:PORT`. */
   readonly to: string
   /** Datagrams per second. Without it the sender is as fast as it can. */

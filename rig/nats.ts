@@ -7,6 +7,9 @@ import { onCleanup } from './cleanup.js'
 import { type Namespace, spawnIn } from './netns.js'
 import { freePort } from './ports.js'
 
+/** Longest wait in milliseconds for a server to be ready; it only ends a test that hangs. */
+const LIMIT_MS = 60_000
+
 /** How to start a nats-server. */
 export interface NatsOptions {
   /** Network namespace to run in. Default: that of this process. */
@@ -63,7 +66,7 @@ export async function startNats(options: NatsOptions = {}): Promise<NatsServer> 
       stdio: 'ignore',
     })
     child = started
-    const deadline = Date.now() + 10_000
+    const deadline = Date.now() + LIMIT_MS
     while (!(existsSync(log) && readFileSync(log, 'utf8').includes('Server is ready'))) {
       // setpriv and ip exit with 127 and 255 when there is no such program.
       if (started.exitCode === 127 || started.exitCode === 255) throw notInstalled()
@@ -72,7 +75,7 @@ export async function startNats(options: NatsOptions = {}): Promise<NatsServer> 
         throw new Error(`nats-server ended: ${output}`)
       if (Date.now() > deadline) {
         started.kill('SIGKILL')
-        throw new Error(`nats-server is not ready after 10 s: ${output}`)
+        throw new Error(`nats-server is not ready after ${LIMIT_MS} ms: ${output}`)
       }
       await new Promise((resolve) => setTimeout(resolve, 10))
     }

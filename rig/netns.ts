@@ -7,7 +7,10 @@ export const V4 = ['192.0.2.1', '192.0.2.2'] as const
 /** IPv6 addresses of the ends. */
 export const V6 = ['2001:db8::1', '2001:db8::2'] as const
 /** MAC addresses of the ends. */
-export const MAC = ['02:00:00:00:0a:01', '02:00:00:00:0b:01'] as const
+const MAC = ['02:00:00:00:0a:01', '02:00:00:00:0b:01'] as const
+
+/** Longest wait in milliseconds for an interface to be operational; it only ends a test that hangs. */
+const LINK_UP_MS = 30_000
 
 /** Returns true when namespaces can be made. Otherwise it skips the whole test, with the reason. */
 export function privileged(t: { plan(n: number, reason: string): unknown }): boolean {
@@ -128,7 +131,7 @@ export class VethPair {
    * discipline yet (linkwatch_do_dev in net/core/link_watch.c attaches it).
    */
   #waitUntilUp(): void {
-    const deadline = Date.now() + 5000
+    const deadline = Date.now() + LINK_UP_MS
     for (const [ns, dev] of [
       [this.a, 'va'],
       [this.b, 'vb'],
@@ -137,7 +140,7 @@ export class VethPair {
         const [link] = JSON.parse(runIn(null, 'ip', '-n', ns, '-j', 'link', 'show', dev))
         if (link.operstate === 'UP') break
         if (Date.now() > deadline)
-          throw new Error(`${dev} in ${ns} is ${link.operstate} after 5 s, expected UP`)
+          throw new Error(`${dev} in ${ns} is ${link.operstate} after ${LINK_UP_MS} ms, expected UP`)
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10)
       }
     }

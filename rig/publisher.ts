@@ -14,7 +14,7 @@ import { type NatsOptions, type NatsServer, startNats } from './nats.js'
 type Teardown = Pick<Test, 'teardown'>
 
 /** One line that the publisher logged. */
-export interface LoggedLine {
+interface LoggedLine {
   readonly code: unknown
   readonly level: string
   readonly message: string

@@ -6,8 +6,14 @@ import { type Namespace, spawnIn } from './netns.js'
 /** Path of the `millrace` command. This file runs from build/rig. */
 export const CLI = fileURLToPath(new URL('../src/cli/main.js', import.meta.url))
 
+/**
+ * Longest wait in milliseconds for something that the service must do. It only ends a test that hangs, so it is far
+ * longer than a busy machine needs.
+ */
+const LIMIT_MS = 60_000
+
 /** One line of the service's log, with the fields that the rig and the tests read. */
-export interface LogLine {
+interface LogLine {
   readonly msg?: string
   readonly backend?: string
   readonly mode?: string
@@ -37,7 +43,7 @@ export interface Ended {
 }
 
 /** Where and how to start the service. */
-export interface ServiceOptions {
+interface ServiceOptions {
   readonly ns?: Namespace
   /** MILLRACE_* and NATS_URL. No variable of those names is inherited from this process. */
   readonly env: Readonly<Record<string, string | number>>
@@ -85,7 +91,7 @@ export class Service {
   }
 
   /** Waits for the log line that reports that it receives. */
-  ready(timeoutMs = 20_000): Promise<LogLine> {
+  ready(timeoutMs = LIMIT_MS): Promise<LogLine> {
     return this.line((l) => /^(receiving|ready)\b/.test(l.msg ?? ''), 'receiving', timeoutMs)
   }
 
@@ -94,7 +100,7 @@ export class Service {
    *
    * @throws Error when the service ends before, or when `timeoutMs` have passed.
    */
-  line(wanted: (line: LogLine) => boolean, name: string, timeoutMs = 20_000): Promise<LogLine> {
+  line(wanted: (line: LogLine) => boolean, name: string, timeoutMs = LIMIT_MS): Promise<LogLine> {
     const past = this.#log.find(wanted)
     if (past) return Promise.resolve(past)
     return new Promise((resolve, reject) => {
@@ -115,7 +121,7 @@ export class Service {
   }
 
   /** Sends SIGTERM and waits for the end; sends SIGKILL when that takes longer than `timeoutMs`. */
-  async stop(timeoutMs = 30_000): Promise<Ended> {
+  async stop(timeoutMs = LIMIT_MS): Promise<Ended> {
     const timer = setTimeout(() => this.kill(), timeoutMs)
     this.#kill('SIGTERM')
     const ended = await this.ended

@@ -8,11 +8,15 @@ import { countDatagrams, decode } from '../src/decode.js'
 import { type Account, Accounts, type Sent } from './account.js'
 
 /** Parent to child. */
-export type SubscriberRequest = { readonly type: 'compare'; readonly sent: Sent } | { readonly type: 'stop' }
+export type SubscriberRequest =
+  | { readonly type: 'flush' }
+  | { readonly type: 'compare'; readonly sent: Sent }
+  | { readonly type: 'stop' }
 /** Child to parent. */
 export type SubscriberMessage =
   | { readonly type: 'subscribed' }
   | { readonly type: 'account'; readonly account: Account }
+  | { readonly type: 'flushed'; readonly account: Account }
   | { readonly type: 'compared'; readonly account: Account }
 
 /** The only argument of the process, as JSON. */
@@ -56,9 +60,12 @@ await nc.flush()
 send({ type: 'subscribed' })
 setInterval(() => send({ type: 'account', account: accounts.report() }), 500).unref()
 
-process.on('message', (request: SubscriberRequest) => {
-  if (request.type === 'compare') send({ type: 'compared', account: accounts.against(request.sent) })
-  else process.exit(0)
+process.on('message', async (request: SubscriberRequest) => {
+  if (request.type === 'stop') process.exit(0)
+  // The server answers in order: what it had when it was asked has been received when it answers.
+  await nc.flush()
+  if (request.type === 'flush') send({ type: 'flushed', account: accounts.report() })
+  else send({ type: 'compared', account: accounts.against(request.sent) })
 })
 // The parent has ended without a request to stop.
 process.on('disconnect', () => process.exit(0))

@@ -10,11 +10,13 @@ export interface Subscriber {
   /** What it had received at most half a second ago; null before its first message. */
   readonly account: Account | null
   /**
-   * Waits until `enough` datagrams have come, or none for `quietMs` milliseconds, or `timeoutMs` have passed. Too short a
-   * quiet time ends the wait while a busy machine still delivers.
+   * Waits until `enough` datagrams have come, or none for `quietMs` milliseconds. Too short a quiet time ends the wait
+   * while a busy machine still delivers; too long a one only delays a test in which something was lost.
    */
-  settled(enough: number, quietMs?: number, timeoutMs?: number): Promise<Account>
-  /** Compares what it has received with what was sent. */
+  settled(enough: number, quietMs?: number): Promise<Account>
+  /** Returns the account when it includes everything that the nats-server had at the time of the call. */
+  flushed(): Promise<Account>
+  /** As {@link flushed}, compared with what was sent. */
   against(sent: Sent): Promise<Account>
   stop(): Promise<void>
 }
@@ -55,16 +57,21 @@ export async function subscribe(ns: Namespace, options: SubscriberOptions): Prom
     get account() {
       return account
     },
-    async settled(enough, quietMs = 2000, timeoutMs = 60_000) {
-      const deadline = Date.now() + timeoutMs
+    async settled(enough, quietMs = 20_000) {
       let last = -1
       let since = Date.now()
       for (;;) {
         await next('account')
         const { received } = account!
         if (received !== last) [last, since] = [received, Date.now()]
-        if (received >= enough || Date.now() - since >= quietMs || Date.now() > deadline) return account!
+        if (received >= enough || Date.now() - since >= quietMs) return account!
       }
+    },
+    async flushed() {
+      const flushed = next('flushed')
+      request({ type: 'flush' })
+      await flushed
+      return account!
     },
     async against(sent) {
       const compared = next('compared')

@@ -6,7 +6,7 @@ import { type Subscriber, subscribe } from './subscriber.js'
 /** UDP port that the service listens on, unless a test names another one. */
 export const PORT = 9000
 /** Rules that send datagram n to queue n % queues, and those too short for a number to a queue by flow. */
-export const BY_NUMBER = 'numbered: len >= 4 => mod(u32[0]); short: else => hash(flow)'
+const BY_NUMBER = 'numbered: len >= 4 => mod(u32[0]); short: else => hash(flow)'
 
 /**
  * Rings deep enough for tests in which nothing may be lost: four receive threads, four workers, sender, server and

@@ -40,11 +40,11 @@ void t.test('SIGTERM under load: everything received before is delivered', async
     const s = await testbed({ backend, format: 'records' })
     // The sender outlasts the service, however long a busy machine takes for the first datagrams.
     const sender = blast(s.sender, { to: s.target, seconds: 200, rate: 30_000 })
-    await s.subscriber.settled(UNDER_LOAD, 60_000)
+    await s.subscriber.settled(UNDER_LOAD + 1)
     const ended = await s.service.stop()
     sender.stop()
     await sender.done
-    const account = await s.subscriber.settled(Number.POSITIVE_INFINITY, 1000)
+    const account = await s.subscriber.flushed()
     const books = totals(ended)
     t.equal(ended.code, 0, `${backend}: exit 0`)
     t.ok(books.received > UNDER_LOAD, `${backend}: ${books.received} received`)
@@ -78,7 +78,7 @@ function status(url: string): Promise<number> {
   })
 }
 
-async function until(what: string, reached: () => Promise<boolean>, timeoutMs = 15_000): Promise<void> {
+async function until(what: string, reached: () => Promise<boolean>, timeoutMs = 60_000): Promise<void> {
   const deadline = Date.now() + timeoutMs
   while (!(await reached())) {
     if (Date.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`)
@@ -142,7 +142,7 @@ async function refuses(
   want: { code: string; exit: number; says: RegExp },
 ) {
   const service = new Service(options)
-  const timer = setTimeout(() => void service.kill(), 20_000)
+  const timer = setTimeout(() => void service.kill(), 60_000)
   const ended = await service.ended
   clearTimeout(timer)
   t.equal(ended.code, want.exit, `exit status; it said:\n${service.lastOutput()}`)

@@ -55,10 +55,10 @@ async function start(
     if (!summary?.last) summary = told
   })
   const until = async (what: string, done: (summary: ReloadSummary) => boolean): Promise<ReloadSummary> => {
-    for (const end = Date.now() + 20_000; Date.now() < end; await sleep(10)) {
+    for (const end = Date.now() + 60_000; Date.now() < end; await sleep(10)) {
       if (summary && done(summary)) return summary
     }
-    throw new Error(`not within 20 s: ${what}; ${JSON.stringify(summary)}`)
+    throw new Error(`not within 60 s: ${what}; ${JSON.stringify(summary)}`)
   }
   await until('the subscription', () => true)
   const last = () => {

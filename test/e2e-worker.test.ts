@@ -72,7 +72,7 @@ void t.test(
     )
     const report = await blast(null, { to: s.target, count: 3000, rate: 10_000, size: '64' }).done
     await s.service.line((l) => l.msg === 'worker runs again', 'worker runs again')
-    await s.subscriber.settled(2990)
+    await s.subscriber.settled(2990, 2000)
     const { books, code } = await s.service.stop()
     t.equal(code, 0, s.service.lastOutput())
     const b = books as unknown as Record<string, number> & { publisherDropped: Record<string, number> }

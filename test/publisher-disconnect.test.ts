@@ -23,6 +23,7 @@ void t.test('a server that comes late', async (t) => {
   const lane = new FakeLane()
   r.publisher.forward(numbered(lane, 10, 0))
   r.publisher.turn()
+  await until('a failed attempt', () => r.log.length > 0)
   await sleep(700)
   t.equal(r.log.filter((l) => l.code === 'MILLRACE_E_NATS_CONNECT').length, 1, 'one line, not one an attempt')
   t.equal(r.publisher.inFlight, 10)

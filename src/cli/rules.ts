@@ -73,18 +73,18 @@ function compile(text: string, options: Options): string {
       ? JSON.stringify({ stage: options.dump, lines: dump.trimEnd().split('\n') })
       : dump.trimEnd()
   }
-  const diagnostics = JSON.parse(native().rulesReport(text, queues)) as RulesReport
-  if (options.json) return JSON.stringify({ queues, ...diagnostics })
-  const width = Math.max(...diagnostics.rules.map(({ name }) => name.length))
+  const report = JSON.parse(native().rulesReport(text, queues)) as RulesReport
+  if (options.json) return JSON.stringify({ queues, ...report })
+  const width = Math.max(...report.rules.map(({ name }) => name.length))
   return [
-    `${counted(diagnostics.rules.length, 'rule')} for ${counted(queues, 'queue')}`,
-    ...diagnostics.rules.map(({ name, text }) => `  ${name.padEnd(width)}  ${fit(text)}`),
-    ...diagnostics.warnings.map((warning) => `warning: ${warning}`),
+    `${counted(report.rules.length, 'rule')} for ${counted(queues, 'queue')}`,
+    ...report.rules.map(({ name, text }) => `  ${name.padEnd(width)}  ${fit(text)}`),
+    ...report.warnings.map((warning) => `warning: ${warning}`),
     `user space: all of it`,
-    `classic BPF, packet fanout: ${target(diagnostics.targets.fanout)}`,
-    `classic BPF, socket group: ${target(diagnostics.targets.reuseport)}`,
-    `eBPF, packet fanout: ${target(diagnostics.targets.ebpf)}`,
-    `XDP, early drop: ${early(diagnostics.earlyDrops)}`,
+    `classic BPF, packet fanout: ${translation(report.targets.fanout)}`,
+    `classic BPF, socket group: ${translation(report.targets.reuseport)}`,
+    `eBPF, packet fanout: ${translation(report.targets.ebpf)}`,
+    `XDP, early drop: ${early(report.earlyDrops)}`,
   ].join('\n')
 }
 
@@ -93,7 +93,7 @@ function early(rules: number): string {
   return `the first ${rules} rules`
 }
 
-function target(target: Translation): string {
+function translation(target: Translation): string {
   return 'instructions' in target
     ? `yes, ${target.instructions} instructions`
     : `no, because of rule ${target.rule}: ${target.why}`

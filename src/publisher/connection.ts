@@ -25,7 +25,7 @@ const AUTH_CODES = new Set([
 const TLS_CODES = /^(?:TLS$|ERR_TLS|ERR_SSL|EPROTO$|CERT_|SELF_SIGNED|DEPTH_ZERO|UNABLE_TO_)/u
 
 /** What a {@link Connection} tells its owner. The two calls alternate, beginning with `onConnected`. */
-export interface ConnectionEvents {
+interface ConnectionEvents {
   onConnected(client: NatsConnection): void
   /** What was handed over and not confirmed until now will never be confirmed. */
   onDisconnected(): void

@@ -17,7 +17,7 @@ const NO_OPTIONS = {}
 const wireBytes = (subject: string, message: Uint8Array): number => message.length + subject.length + 16
 
 /** What an {@link Outbox} tells its owner. */
-export interface OutboxEvents {
+interface OutboxEvents {
   /** A connection was made or a PONG came, and pending messages were handed over as far as the window allows. */
   onProgress(): void
   /**
@@ -26,7 +26,7 @@ export interface OutboxEvents {
   onDisconnected(): void
 }
 
-/** A sealed message that waits for a connection, or for room in the window. */
+/** A sealed message that waits for a connection, or after a reconnect for room in the window. */
 interface PendingMessage {
   readonly subject: string
   readonly message: Uint8Array
@@ -86,7 +86,7 @@ export class Outbox {
     return this.#client !== undefined
   }
 
-  /** True while a message waits for a connection or for room in the window. */
+  /** True while a message is pending. */
   get hasPending(): boolean {
     return this.#pending.length > 0
   }
@@ -112,7 +112,9 @@ export class Outbox {
   }
 
   /**
-   * Hands a message to the connection, or makes it pending, or, under the policy `drop` without a connection, drops it.
+   * Hands a message to the connection, even when the window is full: the worker stops at its next batch. Without a
+   * connection, or behind pending messages, the message becomes pending; under the policy `drop` it is dropped instead
+   * when there is no connection.
    *
    * @param results number of results in the message.
    * @param chunk memory to be reused once the message is confirmed; undefined when other messages share it.

@@ -26,7 +26,7 @@ const RESUME_SHARE = 0.75
 const overrunBytes = (windowBytes: number): number => Math.max(4 * windowBytes, windowBytes + (64 << 20))
 
 /** What a publisher tells its worker. */
-export interface PublisherHooks {
+interface PublisherHooks {
   /**
    * {@link Publisher.ready} has turned from false to true, because a PONG came or a connection began or ended. It is
    * called from the microtask of that event, never from within a call of the worker's.
