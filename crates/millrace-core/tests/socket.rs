@@ -348,7 +348,7 @@ fn a_dual_stack_socket_names_each_destination() {
     rig::run(&format!("ip netns exec {} sysctl -qw net.ipv6.bindv6only=1", pair.b));
     let more = ["192.0.2.77", "2001:db8::77"];
     for (address, bits) in [(more[0], 24), (more[1], 64)] {
-        rig::run(&format!("ip -n {} addr add {address}/{bits} dev vb nodad", pair.b));
+        rig::add_address(&pair.b, &format!("{address}/{bits}"), "vb");
     }
     let mut opened = open_in_b(&pair, &config(ONE_PORT, "vb", 3), open_sockets).unwrap();
     let all = [V4.1, V6.1, more[0], more[1]];

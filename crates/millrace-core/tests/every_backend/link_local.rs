@@ -26,7 +26,7 @@ fn pair() -> Pair {
     rig::run(&format!("ip netns exec {b} sysctl -qw net.ipv6.conf.du.accept_dad=0"));
     rig::run(&format!("ip -n {b} link set du up"));
     for (ns, dev, address) in [(&pair.a, "va", FAR), (b, "vb", NEAR), (b, "du", NEAR)] {
-        rig::run(&format!("ip -n {ns} addr add {address}/64 dev {dev} nodad"));
+        rig::add_address(ns, &format!("{address}/64"), dev);
     }
     pair
 }
@@ -104,8 +104,8 @@ fn one_of_what_stands_on_the_rings_interface_comes_by_the_guard() {
     rig::run(&format!("ip netns exec {b} sysctl -qw net.ipv6.conf.br0.accept_dad=0"));
     rig::run(&format!("ip -n {b} link set vb master br0"));
     rig::run(&format!("ip -n {b} link set br0 up"));
-    rig::run(&format!("ip -n {b} addr add {NEAR}/64 dev br0 nodad"));
-    rig::run(&format!("ip -n {} addr add {FAR}/64 dev va nodad", pair.a));
+    rig::add_address(b, &format!("{NEAR}/64"), "br0");
+    rig::add_address(&pair.a, &format!("{FAR}/64"), "va");
     rig::run(&format!("ip -n {} neigh replace {NEAR} lladdr 02:00:00:00:0b:01 dev va", pair.a));
     let beside = Listen { address: Some(rig::V4.1.parse().unwrap()), scope: None, port: 9000 };
     let mut config = listening(Some("br0"), Some("vb"));

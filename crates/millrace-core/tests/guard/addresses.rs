@@ -25,7 +25,7 @@ fn what_is_for_an_address_the_ring_does_not_know_comes_by_the_guard() {
         rig::run(&format!("ip -n {b} route add local 203.0.113.0/24 dev lo"));
         let mut opened = open(&pair, &EngineConfig { fanout_flags, ..without_defrag(9000, 2) });
         rig::run(&format!("ip -n {b} addr add 198.18.0.1/24 dev vb"));
-        rig::run(&format!("ip -n {b} addr add 2001:db8::77/64 dev vb nodad"));
+        rig::add_address(b, "2001:db8::77/64", "vb");
         pair.in_a(|| {
             let raw = RawSender::new("va");
             // The first two are the ring's.
@@ -73,10 +73,11 @@ fn a_host_with_many_addresses_is_served_with_little_optmem() {
         let mut opened = open(&pair, &config(ONE_PORT, "vb", 2));
         let says = opened.info.degraded.iter().filter(|d| d.contains("net.core.optmem_max")).count();
         assert_eq!(says, usize::from(!fits), "{addresses}: {:?}", opened.info.degraded);
-        rig::run(&format!("ip -n {b} addr add {LATER}/64 dev vb nodad"));
+        rig::add_address(b, &format!("{LATER}/64"), "vb");
+        let last = format!("fd00::{addresses:x}:fe00:{addresses:x}");
+        rig::await_local_route(b, &last);
         pair.in_a(|| {
             let raw = RawSender::new("va");
-            let last = format!("fd00::{addresses:x}:fe00:{addresses:x}");
             for (k, dst) in [V4.1, V6.1, "10.9.0.1", &last, LATER].into_iter().enumerate() {
                 let dst: IpAddr = dst.parse().unwrap();
                 let frame =
@@ -119,7 +120,7 @@ fn link_local_addresses_of_other_interfaces_need_no_optmem() {
         rig::run(&format!("ip -n {b} link add other type veth peer name beyond"));
         rig::run(&format!("ip -n {b} link set other up"));
         let own = "fe80::b:1";
-        rig::run(&format!("ip -n {b} addr add {own}/64 dev vb nodad"));
+        rig::add_address(b, &format!("{own}/64"), "vb");
         let batch: String =
             (1..=700).map(|i| format!("addr add fe80::{i:x}:fe00:{i:x}/64 dev {dev} nodad\n")).collect();
         let path = std::env::temp_dir().join(format!("{b}.batch"));

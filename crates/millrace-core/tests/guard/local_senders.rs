@@ -104,7 +104,7 @@ fn multicast_of_a_local_sender_out_of_the_rings_interface_does_not_come_back() {
 fn a_ring_on_loopback_leaves_nothing_to_the_guard() {
     rig::require_root!();
     let pair = Pair::new(1);
-    rig::run(&format!("ip -n {} addr add fe80::b:1/64 dev vb nodad", pair.b));
+    rig::add_address(&pair.b, "fe80::b:1/64", "vb");
     let mut opened = open_in_b(&pair, &config(ONE_PORT, "lo", 1), open_rings).unwrap();
     pair.in_b(|| {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -10,7 +10,7 @@ mod require;
 pub mod shell;
 
 pub use millrace_core::testing::skip;
-pub use pair::{MAC_A, MAC_B, Pair, V4, V6, in_namespace, mount_own_sysfs};
+pub use pair::{MAC_A, MAC_B, Pair, V4, V6, add_address, await_local_route, in_namespace, mount_own_sysfs};
 pub use raw_sender::RawSender;
 pub use require::{can_be_real_time, can_make_namespaces};
 pub(crate) use require::{require_real_time, require_root};

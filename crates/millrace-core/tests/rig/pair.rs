@@ -64,9 +64,9 @@ impl Pair {
             mac(mac_b)
         ));
         for (ns, dev, v4, v6) in [(a, "va", V4.0, V6.0), (b, "vb", V4.1, V6.1)] {
-            for knob in ["accept_dad=0", "router_solicitations=0", "addr_gen_mode=1"] {
-                run(&format!("ip netns exec {ns} sysctl -qw net.ipv6.conf.{dev}.{knob}"));
-            }
+            let settings = ["accept_dad=0", "router_solicitations=0", "addr_gen_mode=1"]
+                .map(|setting| format!("net.ipv6.conf.{dev}.{setting}"));
+            run(&format!("ip netns exec {ns} sysctl -qw {}", settings.join(" ")));
             run(&format!("ip -n {ns} addr add {v4}/24 dev {dev}"));
             run(&format!("ip -n {ns} addr add {v6}/64 dev {dev} nodad"));
             run(&format!("ip -n {ns} link set lo up"));
@@ -77,6 +77,8 @@ impl Pair {
             run(&format!("ip -n {ns} neigh replace {v6} lladdr {mac} dev {dev}"));
         }
         self.wait_until_up();
+        await_local_route(a, V6.0);
+        await_local_route(b, V6.1);
     }
 
     /// Takes the receiving end's link up and waits until both ends carry traffic.
@@ -134,6 +136,29 @@ impl Drop for Pair {
         for ns in [&self.a, &self.b] {
             shell::try_run(&["ip", "netns", "del", ns]);
         }
+    }
+}
+
+/// Adds an address (`2001:db8::7/64`) to an interface that is up, and waits until datagrams for it are received.
+pub fn add_address(namespace: &str, address: &str, dev: &str) {
+    let ip = address.split('/').next().unwrap_or_default();
+    if ip.contains(':') {
+        run(&format!("ip -n {namespace} addr add {address} dev {dev} nodad"));
+        await_local_route(namespace, ip);
+    } else {
+        run(&format!("ip -n {namespace} addr add {address} dev {dev}"));
+    }
+}
+
+/// Waits until the stack takes datagrams for this IPv6 address. The kernel makes the route to a new one in a work queue
+/// (`addrconf_dad_work` in net/ipv6/addrconf.c), also without duplicate address detection, and on a busy machine that takes
+/// a while.
+pub fn await_local_route(namespace: &str, ip: &str) {
+    let start = Instant::now();
+    let local = format!("local {ip} dev");
+    while !run(&format!("ip -n {namespace} -6 route show table local")).contains(&local) {
+        assert!(start.elapsed() < TIMEOUT, "{namespace} has no route to its address {ip}");
+        thread::sleep(Duration::from_millis(2));
     }
 }
 

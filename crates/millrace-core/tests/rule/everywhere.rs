@@ -177,7 +177,7 @@ fn one_meaning_everywhere() {
     let started = std::time::Instant::now();
     let pair = Pair::new(1);
     for ip in ["2001:db8:0:7::1", "2001:db8:0:7:1::1"] {
-        rig::run(&format!("ip -n {} addr add {ip}/128 dev lo nodad", pair.b));
+        rig::add_address(&pair.b, &format!("{ip}/128"), "lo");
     }
     let mut random = Random(0x5eed_0004);
     let mut total = Tally::default();
