@@ -90,7 +90,7 @@ impl XdpLink {
     /// The new one may use other maps.
     ///
     /// # Errors
-    /// As [`XdpLink::attach`]; on an error the old program keeps running.
+    /// Those of [`XdpLink::attach`]; on an error the old program keeps running.
     pub fn update(&self, program: &Program) -> Result<()> {
         let mut attr = LinkUpdate {
             link_fd: self.fd.as_raw_fd() as u32,

@@ -17,7 +17,6 @@ pub(super) const BPF_MAP_LOOKUP_ELEM: i32 = 1;
 pub(super) const BPF_MAP_UPDATE_ELEM: i32 = 2;
 pub(super) const BPF_MAP_DELETE_ELEM: i32 = 3;
 pub(super) const BPF_PROG_LOAD: i32 = 5;
-pub(super) const BPF_PROG_TEST_RUN: i32 = 10;
 pub(super) const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 pub(super) const BPF_LINK_CREATE: i32 = 28;
 pub(super) const BPF_LINK_UPDATE: i32 = 29;

@@ -98,7 +98,7 @@ pub fn generate(spec: &Spec<'_>) -> Result<Vec<u64>> {
 /// Generates the program with code that runs before the redirect.
 ///
 /// # Errors
-/// As [`generate`].
+/// Those of [`generate`].
 pub fn generate_with(spec: &Spec<'_>, before_redirect: Option<&dyn BeforeRedirect>) -> Result<Vec<u64>> {
     let Spec { listen, map_fd, empty_slot, max_frame } = *spec;
     let (v4, v6) = by_family(listen);

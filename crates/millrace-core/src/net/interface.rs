@@ -45,7 +45,7 @@ impl Interface {
     /// `%`: an index or a name.
     ///
     /// # Errors
-    /// As [`Interface::by_name`].
+    /// Those of [`Interface::by_name`].
     pub fn of_scope(scope: &str) -> Result<Self> {
         match scope.parse::<u32>() {
             Ok(index) => match interface_name(index) {

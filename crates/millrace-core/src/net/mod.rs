@@ -30,5 +30,5 @@ pub use addresses::{broadcast_addresses, local_addresses};
 pub use ethtool::UdpHash;
 pub(crate) use interface::interface_name;
 pub use interface::{Interface, interface_exists};
-pub use link::{Link, Statistics, XdpAttachment};
+pub use link::Statistics;
 pub(crate) use topology_monitor::TopologyMonitor;

@@ -173,7 +173,7 @@ pub fn names(text: &str, queues: u32) -> Result<CompiledRules> {
 /// Compiles, and tries every translation.
 ///
 /// # Errors
-/// As [`names`].
+/// Those of [`names`].
 pub fn check(text: &str, queues: u32) -> Result<RulesReport> {
     let set = compile(text, queues)?;
     Ok(RulesReport {
@@ -191,7 +191,7 @@ pub fn check(text: &str, queues: u32) -> Result<RulesReport> {
 /// Which rule decides about a datagram, and why the ones before it do not. `random` always draws the same.
 ///
 /// # Errors
-/// As [`names`]; [`Code::Config`] for an address that cannot be read, and for a number that does not fit.
+/// Those of [`names`]; [`Code::Config`] for an address that cannot be read, and for a number that does not fit.
 pub fn explain(text: &str, queues: u32, datagram: &DatagramText<'_>) -> Result<Explanation> {
     let facts = datagram.facts()?;
     let explainer = Explainer::compile(text, queue_count(queues)?)?;
@@ -206,7 +206,7 @@ pub fn explain(text: &str, queues: u32, datagram: &DatagramText<'_>) -> Result<E
 /// A stage of the rules as text: `program`, `cbpf` (fanout), `reuseport` or `ebpf`.
 ///
 /// # Errors
-/// As [`names`]; [`Code::Unsupported`] when the program cannot be made, [`Code::Config`] for another stage.
+/// Those of [`names`]; [`Code::Unsupported`] when the program cannot be made, [`Code::Config`] for another stage.
 pub fn dump(text: &str, queues: u32, stage: &str) -> Result<String> {
     let set = compile(text, queues)?;
     let program = match stage {

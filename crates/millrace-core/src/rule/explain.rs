@@ -57,7 +57,7 @@ impl Explainer {
     /// Compiles a text for a number of queues.
     ///
     /// # Errors
-    /// As [`RuleSet::compile`].
+    /// Those of [`RuleSet::compile`].
     pub fn compile(text: &str, queues: u16) -> Result<Self> {
         let rules = front_end(text, queues)?;
         let unoptimized = lower(&rules);

@@ -39,7 +39,7 @@ pub trait Receiver: Send + 'static {
     /// Sleeps until frames may be available, or `timeout` has passed.
     ///
     /// # Errors
-    /// As [`Receiver::receive`].
+    /// Those of [`Receiver::receive`].
     fn wait(&mut self, timeout: Duration) -> Result<()>;
 
     /// Stops new arrivals (drop filter, empty XSKMAP slot), so that calls of [`Receiver::receive`] until one returns 0

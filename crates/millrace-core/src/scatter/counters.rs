@@ -47,7 +47,7 @@ pub struct ThreadCounters {
     pub scattered: Box<[Counter]>,
     /// Datagrams lost because the lane was full, by the queue that the rules chose.
     pub queue_full: Box<[Counter]>,
-    /// Datagrams that rules dropped; [`super::RuleCounters`] have them by rule. Early drops of the XDP program are in
+    /// Datagrams that rules dropped; [`super::rule_counters::RuleCounters`] have them by rule. Early drops of the XDP program are in
     /// neither, because no thread sees them.
     pub rule_dropped: Counter,
     /// Frames that are not a datagram for this process, indexed by [`FrameDrop`]. They are not in `received`.

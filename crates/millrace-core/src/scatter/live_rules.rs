@@ -233,7 +233,7 @@ impl Retired {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scatter::MAX_CELLS;
+    use crate::scatter::rule_counters::MAX_CELLS;
 
     fn rules(text: &str) -> Arc<RuleSet> {
         Arc::new(RuleSet::compile(text, 2).unwrap())

@@ -5,7 +5,7 @@ use super::counters::{Counter, zeroed};
 /// Most `rules × queues` for which a thread counts deliveries by rule and queue; above, it counts them by rule alone. Each
 /// cell becomes a time series in Prometheus. Too low: `/metrics` does not say to which queues a rule delivers. Too high: a
 /// set of very many rules floods Prometheus.
-pub const MAX_CELLS: usize = 4096;
+pub(super) const MAX_CELLS: usize = 4096;
 
 /// What one thread's datagrams did under one generation of rules. Only that thread writes it.
 #[derive(Debug)]

@@ -77,7 +77,7 @@ impl Mapping {
     /// 5.14, madvise(2)) does; a kernel without it gets ordinary pages.
     ///
     /// # Errors
-    /// As [`Mapping::anonymous`].
+    /// Those of [`Mapping::anonymous`].
     pub fn anonymous_on_huge_pages(len: usize, node: Option<u32>) -> io::Result<Self> {
         Self::huge_or_ordinary(len, node, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB)
     }
@@ -108,7 +108,7 @@ impl Mapping {
     /// As [`Mapping::shared`], populated at once (MAP_POPULATE). For the rings of an AF_XDP socket (af_xdp.rst).
     ///
     /// # Errors
-    /// As [`Mapping::shared`].
+    /// Those of [`Mapping::shared`].
     pub fn shared_populated(fd: BorrowedFd<'_>, len: usize, offset: u64) -> io::Result<Self> {
         Self::map(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd.as_raw_fd(), offset)
     }

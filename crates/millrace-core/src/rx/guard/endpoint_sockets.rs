@@ -47,7 +47,7 @@ impl EndpointSockets<'_> {
     /// Binds the group of an endpoint of one address family. Returns the port holder and the sockets to be read.
     ///
     /// # Errors
-    /// As [`bind_group`] and [`multicast::join`]; [`Code::Kernel`] when a program or an option is refused.
+    /// Those of [`bind_group`] and [`multicast::join`]; [`Code::Kernel`] when a program or an option is refused.
     pub(super) fn bind_group(&self, endpoint: Endpoint) -> Result<(PortHolder, Vec<GuardSocket>)> {
         let inspection = self.inspection(endpoint.address);
         let sockets = if inspection == FragmentInspection::Nothing { 2 } else { 3 };
@@ -94,7 +94,7 @@ impl EndpointSockets<'_> {
     /// Binds the one socket of an endpoint of which the ring has nothing.
     ///
     /// # Errors
-    /// As [`bind_one`] and [`multicast::join`].
+    /// Those of [`bind_one`] and [`multicast::join`].
     pub(super) fn bind_one(&self, endpoint: Endpoint) -> Result<GuardSocket> {
         let mut options = SocketOptions::without_timestamps(self.config.socket_rcvbuf);
         let bound = bind_one(endpoint, &mut |_, fd, ipv6| {

@@ -26,7 +26,7 @@ impl PortHolder {
     /// Attaches the first program.
     ///
     /// # Errors
-    /// As [`PortHolder::attach_program`].
+    /// Those of [`PortHolder::attach_program`].
     pub(super) fn new(
         fd: Arc<OwnedFd>,
         inspection: FragmentInspection,

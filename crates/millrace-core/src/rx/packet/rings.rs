@@ -15,7 +15,7 @@ impl Rings {
     /// Allocates the configured ring of a socket that is not bound yet.
     ///
     /// # Errors
-    /// As [`super::ring_memory::RingMemory::allocate`].
+    /// Those of [`super::ring_memory::RingMemory::allocate`].
     pub(super) fn new(fd: &OwnedFd, config: &EngineConfig) -> io::Result<Self> {
         let (bytes, blocks) = (config.packet_block_bytes, config.packet_blocks);
         match config.tpacket {

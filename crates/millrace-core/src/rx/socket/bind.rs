@@ -52,7 +52,7 @@ pub(crate) type Configure<'a> = &'a mut dyn FnMut(usize, &OwnedFd, bool) -> Resu
 /// Binds the only socket of an endpoint, without SO_REUSEPORT.
 ///
 /// # Errors
-/// As [`bind_group`].
+/// Those of [`bind_group`].
 pub(crate) fn bind_one(endpoint: Endpoint, configure: Configure<'_>) -> Result<BoundSocket> {
     bind_member(endpoint, 0, 1, configure)
 }

@@ -31,7 +31,7 @@ impl XdpCounter {
     /// Attaches the program to `config.interface` and binds a socket to rx queue 0.
     ///
     /// # Errors
-    /// As [`super::open`].
+    /// Those of [`super::open()`].
     pub fn open(config: &EngineConfig) -> Result<Self> {
         let name = config.interface.as_deref().unwrap_or_default();
         let interface = Interface::by_name(name)?;

@@ -22,7 +22,6 @@ use super::{
     interface_state::InterfaceState,
     queue::RxQueue,
     socket::{self, XskStatistics},
-    umem::FrameCensus,
 };
 use crate::{
     error::Result,
@@ -106,9 +105,10 @@ impl XdpReceiver {
         self.queues.iter().filter(|q| !q.draining).map(|q| q.number).collect()
     }
 
-    /// Where the frames of all rx queues are, as far as both sides have published. For tests and diagnosis.
-    pub fn frames(&self) -> FrameCensus {
-        self.queues.iter().map(RxQueue::frames).fold(FrameCensus::default(), |a, b| a + b)
+    /// Returns where the frames of all rx queues are, as far as both sides have published.
+    #[cfg(feature = "testing")]
+    pub fn frames(&self) -> super::umem::FrameCensus {
+        self.queues.iter().map(RxQueue::frames).fold(Default::default(), |a, b| a + b)
     }
 
     /// The kernel's six counters, summed over all sockets there were.
@@ -116,7 +116,8 @@ impl XdpReceiver {
         self.queues.iter_mut().map(RxQueue::statistics).fold(self.closed_sockets, |a, b| a + b)
     }
 
-    /// The kernel's id of the XDP program; 0 while the interface is away.
+    /// Returns the kernel's id of the XDP program; 0 while the interface is away.
+    #[cfg(feature = "testing")]
     pub fn program_id(&self) -> u32 {
         self.attached.as_ref().map_or(0, |a| a.attachment.program_id())
     }
