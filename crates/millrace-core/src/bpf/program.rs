@@ -12,13 +12,13 @@ use crate::error::{Code, Error, Result};
 const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 
-/// Bytes of verifier log asked for when a load failed. The fault is at the end of the log, which a kernel before Linux 6.4
+/// Bytes of verifier log requested when a load failed. The fault is at the end of the log, which a kernel before Linux 6.4
 /// leaves out where there is too little room. Too much room only costs memory for a moment.
 const LOG_BYTES: usize = 1 << 20;
 /// Lines of verifier log shown, from its end: enough for the instructions that lead to the fault, few enough to read.
 const LOG_LINES: usize = 24;
 
-/// What becomes of a frame: the results of an XDP program, and the fall-back in the flags of `bpf_redirect_map`
+/// The actions on a frame: the results of an XDP program, and the fall-back in the flags of `bpf_redirect_map`
 /// (`enum xdp_action`).
 pub mod action {
     /// `XDP_DROP`: the frame is dropped. Programs that tests run put it in an empty slot.

@@ -16,17 +16,17 @@ use crate::error::{Code, Error, Result};
 use serde::Serialize;
 use std::net::SocketAddr;
 
-/// What there is to know of a rule set before it is in force.
+/// The description of a rule set before it is in force.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct CompiledRules {
     /// Rule names by index.
     pub names: Vec<String>,
-    /// What the rules allow but probably do not mean, one sentence each.
+    /// Warnings about rules that are allowed but probably not meant, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// What a rule set compiles to: `millrace rules check`.
+/// The result of compiling a rule set: `millrace rules check`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
@@ -86,13 +86,13 @@ impl<T> From<std::result::Result<Vec<T>, Unsupported>> for Translation {
     }
 }
 
-/// What becomes of one datagram, and why: `millrace rules explain --hex`.
+/// The decision about one datagram, and its reasons: `millrace rules explain --hex`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Explanation {
     /// The rules that were tried, in order; the last of them decided.
     pub trials: Vec<RuleTrace>,
-    /// What it decided.
+    /// The decision.
     pub verdict: ExplainedVerdict,
 }
 

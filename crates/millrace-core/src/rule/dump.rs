@@ -1,4 +1,4 @@
-//! The programs of a rule set as text, for people.
+//! The programs of a rule set as human-readable text.
 
 use super::cbpf::CbpfTarget;
 use super::ebpf::SKB_LOAD_BYTES_RELATIVE;

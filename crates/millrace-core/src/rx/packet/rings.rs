@@ -57,11 +57,11 @@ impl Rings {
     }
 }
 
-/// The size of the ring that is asked for.
+/// The size of the ring that is requested.
 pub(super) struct RequestedSize {
-    /// [`Rings::capacity`] when all the memory asked for is there.
+    /// [`Rings::capacity`] when all the memory requested is there.
     pub(super) capacity: usize,
-    /// What `capacity` counts: `blocks` or `slots`.
+    /// The unit of `capacity`: `blocks` or `slots`.
     pub(super) unit: &'static str,
     /// Bytes of one block or slot.
     pub(super) unit_bytes: u32,

@@ -1,4 +1,4 @@
-//! For benches: an AF_XDP loop that only counts frames. It has the program, rings and memory of [`super::XdpReceiver`], but
+//! An AF_XDP loop that only counts frames, for benches. It has the program, rings and memory of [`super::XdpReceiver`], but
 //! reads no byte of a frame and keeps no books on frames.
 
 use std::{os::fd::AsFd, sync::Arc, time::Duration};
@@ -52,7 +52,7 @@ impl Receiver for XdpCounter {
     fn receive<S: Sink>(&mut self, _: &mut S) -> Result<usize> {
         let count = self.socket.rx.available(PASS_FRAMES);
         self.pass.extend((0..count).map(|_| self.socket.rx.consume()).map(RxDescriptor::into_frame));
-        // What the fill ring has no room for waits for the next pass.
+        // Frames that the fill ring has no room for wait for the next pass.
         let room = self.socket.fill.room(self.pass.len() as u32) as usize;
         self.socket.fill.push(self.pass.drain(..room.min(self.pass.len())));
         self.socket.rx.release();

@@ -37,7 +37,7 @@ pub(super) struct RxQueue {
     busy_poll: Option<BusyPoll>,
     /// The rx queue's packets do not come here any more; the socket is closed as soon as its rx ring is empty.
     pub(super) draining: bool,
-    /// The kernel's counters at the last time it could be asked.
+    /// The kernel's counters at the last time they could be read.
     statistics: XskStatistics,
     attachment: Arc<Attachment>,
 }
@@ -85,7 +85,7 @@ impl RxQueue {
     /// Switches preferred busy-polling on.
     ///
     /// # Errors
-    /// The sentence for the user that says why it was refused.
+    /// The sentence for the user that explains why it was refused.
     pub(super) fn enable_busy_poll(&mut self) -> std::result::Result<(), String> {
         self.busy_poll = Some(BusyPoll::enable(self.socket.fd()).map_err(|e| busy_poll::refusal(&e))?);
         Ok(())
@@ -112,7 +112,7 @@ impl RxQueue {
         self.umem.is_on_huge_pages()
     }
 
-    /// Where the frames are, as far as both sides have published.
+    /// Returns where the frames are, as far as both sides have published.
     pub(super) fn frames(&self) -> FrameCensus {
         self.umem.census(self.socket.fill.occupied(), self.socket.rx.occupied())
     }
@@ -161,15 +161,15 @@ impl RxQueue {
     ///    here on the kernel may overwrite them, with descriptors of frames it got in step 2 for example.
     /// 4. *Top up* the fill ring with free frames. In step 2 it may have had too little room, because the kernel publishes
     ///    the rx ring's producer before the fill ring's consumer (`xsk_flush`).
-    /// 5. *Wake the kernel* when it asks for it, after the frames are there, because it looks for them in that very call.
+    /// 5. *Wake the kernel* when it requires it, after the frames are there, because it reads them in that very call.
     ///
     /// Step 1 must come before 2, or the kernel could overwrite data while the sink reads it, and before 3, or it could
     /// overwrite a descriptor unread. Between 2 and 3 either order would be correct, for neither needs what the other gives
-    /// away. Frames go first because the kernel needs them first: `__xsk_rcv` takes a frame off the fill ring and then a
-    /// place on the rx ring, and a zero-copy driver refills its hardware ring with frames long before it needs the places (one
-    /// that finds the fill ring empty sets need_wakeup, and pauses until it is woken). The stores with release keep the
-    /// order: a CPU that sees a place free also sees the frame for it, and never drops a packet (`rx_dropped`) for want of
-    /// a frame that this pass still holds. The kernel's own sample, xdpsock, has the same order (`rx_drop`).
+    /// away. Frames go first because the kernel needs them first: `__xsk_rcv` takes a frame off the fill ring and then an
+    /// entry on the rx ring, and a zero-copy driver refills its hardware ring with frames long before it needs those entries
+    /// (one that finds the fill ring empty sets need_wakeup, and pauses until it is woken). The stores with release keep the
+    /// order: a CPU that sees a free entry also sees the frame for it, and never drops a packet (`rx_dropped`) for want of a
+    /// frame that this pass still holds. The kernel's own sample, xdpsock, has the same order (`rx_drop`).
     #[inline]
     pub(super) fn pass<S: Sink>(&mut self, filter: &AcceptFilter, sink: &mut S) -> usize {
         let count = self.socket.rx.available(PASS_FRAMES);
@@ -216,7 +216,7 @@ impl RxQueue {
         }
     }
 
-    /// To be called when everything the kernel has published is consumed: fewer descriptors were there than a pass takes.
+    /// Call it when everything the kernel has published is consumed: fewer descriptors were there than a pass takes.
     /// The kernel publishes whole packets (`xsk_flush` comes after the last descriptor of a packet), so that the end of a
     /// packet that is still open was lost. It is counted as truncated.
     #[inline]

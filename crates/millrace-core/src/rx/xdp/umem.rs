@@ -16,7 +16,7 @@ use super::ring::ProducerRing;
 use crate::error::{Code, Error, Result};
 use crate::sys::mapping::Mapping;
 
-/// Bytes of a frame (`chunk_size` of `struct xdp_umem_reg`). The kernel wants a power of two between 2,048 and the page
+/// Bytes of a frame (`chunk_size` of `struct xdp_umem_reg`). The kernel requires a power of two between 2,048 and the page
 /// size. Larger frames would take more memory for the same number of datagrams; smaller ones are refused.
 pub const FRAME_BYTES: u32 = 2048;
 /// Bytes the kernel keeps free in front of the data (`XDP_PACKET_HEADROOM`); the rest is room for the Ethernet frame.
@@ -187,9 +187,9 @@ impl Umem {
             return None;
         }
         // SAFETY: the range was compared above with the mapping, which `self` keeps; anonymous memory is zero until it is
-        // written, so all bytes are initialised. The kernel writes to a frame only between its being put on the fill ring and its being put
-        // on the rx ring. This one has left the rx ring, for the descriptor exists, and it cannot reach the fill ring while
-        // the borrow lives: `reclaim` takes the descriptor by value, and only `Frame`s go on the fill ring.
+        // written, so all bytes are initialised. The kernel writes to a frame only between its being put on the fill ring and
+        // its being put on the rx ring. This one has left the rx ring, for the descriptor exists, and it cannot reach the fill
+        // ring while the borrow lives: `reclaim` takes the descriptor by value, and only `Frame`s go on the fill ring.
         Some(unsafe { slice::from_raw_parts(self.memory.start().as_ptr().add(start as usize), len as usize) })
     }
 
