@@ -1,4 +1,4 @@
-/** Holds the pages to the tree: links lead somewhere, and files that are named in backquotes exist. */
+/** Holds the pages to the tree: links lead somewhere, and the files, variables and codes that they name exist. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -14,6 +14,9 @@ const ENDING = /\.(rs|ts|mjs|md|toml|json|ya?ml|svg)$/
 
 /** Folders that tools make. */
 const NOT_OURS = /^(\..*|node_modules|target|build)$/
+
+/** A variable or an error code. */
+const VARIABLE = /\bMILLRACE_[A-Z0-9_]*[A-Z0-9]\b/g
 
 type Missing = Readonly<{ page: string; line: number; what: string }>
 
@@ -69,16 +72,16 @@ function missing(page: string, text: string, folders: ReadonlySet<string>): Miss
   return found
 }
 
-/** Every page, by its path below the root. */
-function* pagesBelow(folder: string): Generator<string> {
+/** Files of this repository that `wanted` accepts, by their path below the root. */
+function* filesBelow(folder: string, wanted: (file: string) => boolean): Generator<string> {
   for (const entry of readdirSync(join(ROOT, folder), { withFileTypes: true })) {
     const path = join(folder, entry.name)
-    if (entry.isDirectory() && !NOT_OURS.test(entry.name)) yield* pagesBelow(path)
-    else if (entry.name.endsWith('.md')) yield path
+    if (entry.isDirectory() && !NOT_OURS.test(entry.name)) yield* filesBelow(path, wanted)
+    else if (entry.isFile() && wanted(path)) yield path
   }
 }
 
-const pages = [...pagesBelow('')].sort()
+const pages = [...filesBelow('', (file) => file.endsWith('.md'))].sort()
 const topFolders = new Set(
   readdirSync(ROOT, { withFileTypes: true })
     .filter((entry) => entry.isDirectory() && !NOT_OURS.test(entry.name))
@@ -92,6 +95,34 @@ t.test('links and paths of all pages exist', async (t) => {
     paths.map(({ page, line, what }) => `${page}:${line}: ${what} does not exist`),
     [],
   )
+})
+
+t.test('pages name only variables that exist', async (t) => {
+  const source = (file: string) => /\.(ts|mjs|rs)$/.test(file) && !file.endsWith('docs.test.ts')
+  const files = [...filesBelow('', source)].map((file) => readFileSync(join(ROOT, file), 'utf8'))
+  const known = new Set(files.flatMap((text) => text.match(VARIABLE) ?? []))
+  const unknown = pages.flatMap((page) => {
+    const names = readFileSync(join(ROOT, page), 'utf8').match(VARIABLE) ?? []
+    return names.filter((name) => !known.has(name)).map((name) => `${page}: ${name}`)
+  })
+  t.same(unknown, [])
+})
+
+t.test('ARCHITECTURE.md gives a reason for each dependency', async (t) => {
+  const read = (file: string) => readFileSync(join(ROOT, file), 'utf8')
+  const { dependencies, devDependencies } = JSON.parse(read('package.json')) as Record<string, object>
+  const section = read('Cargo.toml').split('[workspace.dependencies]')[1]?.split('\n[')[0] ?? ''
+  const crates = [...section.matchAll(/^([\w-]+) =/gm)].map(([, crate = '']) => crate)
+  const present = [
+    ...Object.keys({ ...dependencies, ...devDependencies }),
+    ...crates.filter((crate) => crate !== 'millrace-core'),
+    // fuzz/ is a workspace of its own.
+    'libfuzzer-sys',
+  ]
+  const rows = read('ARCHITECTURE.md').split('## Dependencies')[1] ?? ''
+  const first = [...rows.matchAll(/^\| (`[^|]*) \|/gm)].map(([, cell = '']) => cell)
+  const named = first.flatMap((cell) => [...cell.matchAll(/`([^`]+)`/g)].map(([, name = '']) => name))
+  t.same(named.sort(), present.sort())
 })
 
 t.test('each test file is in the table of its folder', async (t) => {

@@ -62,8 +62,8 @@ function brokenWalls(rooms: Rooms, imports: readonly Import[]): string[] {
   return imports.flatMap(({ from, to, line, specifier }) => {
     const [own, other] = [roomOf(from, rooms), roomOf(to, rooms)]
     if (own === undefined || other === undefined) {
-      const homeless = own === undefined ? from : to
-      return [`src/${homeless}: no room of the table in ARCHITECTURE.md has this file`]
+      const roomless = own === undefined ? from : to
+      return [`src/${roomless}: no room of the table in ARCHITECTURE.md has this file`]
     }
     const may = rooms.get(own) ?? new Set()
     if (own === other || may.has(other)) return []

@@ -4,6 +4,8 @@
 //! and `scatter` copies it into the [`lane`] of that queue, where a worker reads it. [`engine`] runs the threads that do
 //! this. Nothing in this crate depends on Node.
 #![warn(missing_docs)]
+// Rooms that need `unsafe` allow it below; ARCHITECTURE.md lists them.
+#![deny(unsafe_code)]
 #![cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
 
 #[cfg(not(target_os = "linux"))]
@@ -18,31 +20,41 @@ pub mod config;
 #[cfg(test)]
 mod contract;
 pub mod datagram;
+#[allow(unsafe_code)]
 pub mod engine;
 pub mod error;
+#[allow(unsafe_code)]
 pub mod lane;
 pub mod packet;
 pub mod protocol;
 pub mod rule;
+#[allow(unsafe_code)]
 pub mod sys;
 #[cfg(any(test, feature = "testing"))]
+#[allow(unsafe_code)]
 pub mod testing;
 
 // Rooms below the engine. No user of the crate needs them; integration tests and benchmarks use them.
 #[cfg(feature = "testing")]
+#[allow(unsafe_code)]
 pub mod bpf;
 #[cfg(feature = "testing")]
+#[allow(unsafe_code)]
 pub mod net;
 #[cfg(feature = "testing")]
 pub mod rx;
 #[cfg(feature = "testing")]
+#[allow(unsafe_code)]
 pub mod scatter;
 
 #[cfg(not(feature = "testing"))]
+#[allow(unsafe_code)]
 mod bpf;
 #[cfg(not(feature = "testing"))]
+#[allow(unsafe_code)]
 mod net;
 #[cfg(not(feature = "testing"))]
 mod rx;
 #[cfg(not(feature = "testing"))]
+#[allow(unsafe_code)]
 mod scatter;

@@ -12,10 +12,13 @@ pub mod ladder;
 mod local;
 mod no_guard;
 mod opened;
+#[allow(unsafe_code)]
 pub mod packet;
 mod receiver;
 pub mod rule_programs;
+#[allow(unsafe_code)]
 pub mod socket;
+#[allow(unsafe_code)]
 pub mod xdp;
 
 pub use backend_info::BackendInfo;

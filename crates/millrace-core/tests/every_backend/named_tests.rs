@@ -39,8 +39,7 @@ fn the_page_of_traps_names_tests_that_exist() {
 fn the_guards_table_names_tests_that_exist() {
     let page = fs::read_to_string(package().join("src/rx/guard/mod.rs")).unwrap();
     let rows = page.lines().filter(|line| line.starts_with("//! |") && line.ends_with('|'));
-    let named: BTreeSet<&str> =
-        rows.filter_map(|row| row.rsplit('|').nth(1)).flat_map(|cell| quoted(cell)).collect();
+    let named: BTreeSet<&str> = rows.filter_map(|row| row.rsplit('|').nth(1)).flat_map(quoted).collect();
     assert!(named.len() > 20, "{named:?}");
     let tests = sources(&package().join("tests"));
     for test in named {

@@ -48,6 +48,7 @@ fn errors(text: &str, queues: u16) -> String {
 
 /// CPU time of the calling thread (clock_gettime(2), CLOCK_THREAD_CPUTIME_ID). Unlike the time on the wall it does not grow
 /// when other processes take the CPU.
+#[allow(unsafe_code)]
 fn cpu_time() -> std::time::Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the call fills the struct it is given.
