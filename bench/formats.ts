@@ -7,7 +7,7 @@ import { FakeLane } from '../rig/lane.js'
 import { newChunk } from '../src/publisher/chunk.js'
 import { ColumnsEnvelope } from '../src/publisher/columns.js'
 import { copyPayload } from '../src/publisher/copy.js'
-import { type Envelope, SLACK } from '../src/publisher/envelope.js'
+import { ALIGNMENT_SLACK, type Envelope } from '../src/publisher/envelope.js'
 import { RecordsEnvelope } from '../src/publisher/records.js'
 import type { Batch } from '../src/queue/batch.js'
 
@@ -32,7 +32,7 @@ let sink = 0
 function envelope(make: () => Envelope): (batch: Batch) => void {
   const target = make()
   const limit = Math.max(LIMIT, SIZE + 512)
-  const chunk = newChunk(limit + SLACK)
+  const chunk = newChunk(limit + ALIGNMENT_SLACK)
   target.start(chunk, limit)
   return (batch) => {
     for (let i = 0; i < batch.length; ) {

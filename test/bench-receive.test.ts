@@ -1,3 +1,4 @@
+/** The arithmetic of the receive bench: ratios to contestants, and the cost of a stage. */
 import t from 'tap'
 import type { Drain, Flow } from '../bench/receive/run.js'
 import { flowRows, rateRows, stageRows, verdicts } from '../bench/receive/summary.js'

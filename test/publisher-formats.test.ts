@@ -2,12 +2,11 @@ import { unpack } from 'msgpackr'
 import t from 'tap'
 import { FakeLane, type Put } from '../rig/lane.js'
 import { ColumnsCursor, countDatagrams, decode } from '../src/decode.js'
-import { ChunkPool, newChunk } from '../src/publisher/chunk.js'
+import { newChunk } from '../src/publisher/chunk.js'
 import { ColumnsEnvelope } from '../src/publisher/columns.js'
-import { type Envelope, SLACK } from '../src/publisher/envelope.js'
+import { ALIGNMENT_SLACK, type Envelope } from '../src/publisher/envelope.js'
 import { RecordsEnvelope } from '../src/publisher/records.js'
-import { checkSubject, expandSubject, SubjectCache, subjectToken } from '../src/publisher/subject.js'
-import { aloneBytes, packValue, ValuesEnvelope } from '../src/publisher/values.js'
+import { packValue, singleValueBytes, ValuesEnvelope } from '../src/publisher/values.js'
 import type { Batch } from '../src/queue/batch.js'
 
 const SIZES = [0, 1, 2, 3, 4, 5, 7, 8, 31, 32, 100, 159, 160, 161, 255, 256, 257, 1400, 9000, 65_507]
@@ -44,8 +43,8 @@ const shown = (messages: Uint8Array[]) =>
 function encode(envelope: Envelope, batch: Batch, limit: number): Uint8Array[] {
   const messages: Uint8Array[] = []
   for (let i = 0; i < batch.length; ) {
-    const size = Math.max(limit, envelope.alone(batch, i))
-    envelope.start(newChunk(size + SLACK), size)
+    const size = Math.max(limit, envelope.singleBytes(batch, i))
+    envelope.start(newChunk(size + ALIGNMENT_SLACK), size)
     const next = envelope.add(batch, i, batch.length)
     if (next === i) throw new Error('took nothing')
     const { count, bytes } = envelope
@@ -140,7 +139,7 @@ for (const [format, make] of FORMATS) {
     const envelope = make()
     for (let round = 0; round < 3; round++) {
       const rig = new FakeLane(16, 4096)
-      envelope.start(newChunk(4096 + SLACK), 4096)
+      envelope.start(newChunk(4096 + ALIGNMENT_SLACK), 4096)
       const all = []
       for (let b = 0; b < 4; b++) {
         for (let i = 0; i < 3; i++) {
@@ -219,46 +218,5 @@ void t.test('emitted values', async (t) => {
   const message = envelope.seal()
   t.equal(countDatagrams(message), values.length)
   t.same(unpack(message), values)
-  t.equal(aloneBytes(5), 8)
-})
-
-void t.test('chunks', async (t) => {
-  const pool = new ChunkPool(100, 1)
-  const first = pool.take()
-  const second = pool.take(50)
-  t.equal(pool.take(101).bytes.length, 101)
-  pool.give(first)
-  pool.give(second)
-  pool.give(newChunk(101))
-  t.equal(pool.free, 1)
-  t.equal(pool.take(), first)
-})
-
-void t.test('subjects', async (t) => {
-  const values = { port: 9000, queue: 2, node: 'host.example' }
-  t.equal(expandSubject('udp.{node}.{port}.{queue}', values), 'udp.host_example.9000.2')
-  t.throws(() => expandSubject('udp.{nope}', values), { code: 'MILLRACE_E_SUBJECT' })
-  t.equal(subjectToken('a b\t*.>\u0000'), 'a_b_____')
-  t.equal(subjectToken(''), '_')
-  for (const good of ['a', 'a.b-c_d', '$X.1', 'ä.ö', 'a*b']) t.equal(checkSubject(good), good)
-  for (const wrong of [
-    '',
-    '.',
-    'a.',
-    '.a',
-    'a..b',
-    'a b',
-    'a.*',
-    '>',
-    'a\r\nPUB',
-    'a\u0000',
-    '{x}',
-    'x'.repeat(2000),
-  ]) {
-    t.throws(() => checkSubject(wrong), { code: 'MILLRACE_E_SUBJECT' }, JSON.stringify(wrong.slice(0, 9)))
-  }
-  const cache = new SubjectCache()
-  t.equal(cache.check('a.b'), 'a.b')
-  t.equal(cache.check('a.b'), 'a.b')
-  t.throws(() => cache.check('a b'), { code: 'MILLRACE_E_SUBJECT' })
+  t.equal(singleValueBytes(5), 8)
 })

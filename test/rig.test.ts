@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import t from 'tap'
 import { Accounts } from '../rig/account.js'
+import { startNats } from '../rig/nats.js'
 import { Pair, privileged, runIn, spawnIn, V4, V6 } from '../rig/netns.js'
 import { isPayload, payload } from '../rig/payload.js'
 
@@ -95,4 +96,8 @@ void t.test('a pair carries datagrams both families, and goes away', async (t) =
   t.equal(await ended, 0)
   pair.close()
   t.notOk(existsSync(`/run/netns/${pair.b}`))
+})
+
+void t.test('a nats-server that is not there says how to get it', async (t) => {
+  await t.rejects(startNats({ binary: 'no-such-nats-server' }), /apt-get install nats-server/u)
 })

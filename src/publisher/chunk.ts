@@ -1,38 +1,43 @@
-/** Memory a publisher owns and lends to the NATS client. */
+/**
+ * Memory in which messages are built and which the NATS client reads when it writes to its socket. README.md in this
+ * folder says who owns a chunk at each step.
+ */
 export interface Chunk {
   readonly bytes: Uint8Array
+  /** The same memory, for numbers in network order. */
   readonly view: DataView
 }
 
-/** Allocates a chunk. Not from Node's shared pool: its memory must be nobody else's. */
+/** Allocates a chunk of `size` bytes whose ArrayBuffer belongs to it alone; Node's shared Buffer pool is not used. */
 export function newChunk(size: number): Chunk {
   const bytes = new Uint8Array(size)
   return { bytes, view: new DataView(bytes.buffer) }
 }
 
-/** Chunks of one size, kept for reuse. Who gives one back vouches that nothing refers to it any more. */
+/** Idle chunks of one size, kept for reuse. The caller of {@link release} guarantees that nothing refers to the chunk. */
 export class ChunkPool {
-  readonly size: number
-  readonly #free: Chunk[] = []
-  readonly #keep: number
+  readonly #chunkBytes: number
+  readonly #maxIdle: number
+  readonly #idle: Chunk[] = []
 
-  /** @param size bytes of a pooled chunk. @param keep free chunks kept at most. */
-  constructor(size: number, keep: number) {
-    this.size = size
-    this.#keep = keep
+  /**
+   * @param chunkBytes size of a pooled chunk in bytes.
+   * @param maxIdle number of idle chunks kept. With too few, a busy publisher allocates and collects chunks again and
+   * again; with too many, memory of one burst is never returned.
+   */
+  constructor(chunkBytes: number, maxIdle: number) {
+    this.#chunkBytes = chunkBytes
+    this.#maxIdle = maxIdle
   }
 
-  /** A chunk of at least `size` bytes; one of its own size when the pool's are too small. */
-  take(size = this.size): Chunk {
-    if (size > this.size) return newChunk(size)
-    return this.#free.pop() ?? newChunk(this.size)
+  /** Returns a chunk of at least `bytes` bytes. One that is larger than the pooled size is allocated for this call. */
+  acquire(bytes = this.#chunkBytes): Chunk {
+    if (bytes > this.#chunkBytes) return newChunk(bytes)
+    return this.#idle.pop() ?? newChunk(this.#chunkBytes)
   }
 
-  give(chunk: Chunk): void {
-    if (chunk.bytes.length === this.size && this.#free.length < this.#keep) this.#free.push(chunk)
-  }
-
-  get free(): number {
-    return this.#free.length
+  /** Keeps the chunk for reuse if it has the pooled size and the pool is not full; else it is left to the collector. */
+  release(chunk: Chunk): void {
+    if (chunk.bytes.length === this.#chunkBytes && this.#idle.length < this.#maxIdle) this.#idle.push(chunk)
   }
 }

@@ -2,11 +2,16 @@ import { connect, Events, type NatsConnection, type Status } from 'nats'
 import type { ErrorCode } from '../errors.js'
 import type { HandlerLog } from '../handler.js'
 import type { ResolvedConfig } from './config.js'
-import { connectionOptions } from './options.js'
+import { connectionOptions } from './connection-options.js'
 
-/** Pause between connection attempts: this, plus as much again at random, so that a fleet does not dial in step. */
+/**
+ * Milliseconds between two connection attempts, at least; up to as many again are added at random, so that the workers
+ * of a fleet do not all dial at the same moments. Too low: a server that is starting is flooded with attempts. Too high:
+ * under the policy `hold` queues fill although the server is back.
+ */
 const RETRY_MS = 250
 
+/** Codes with which nats.js says that the server refuses the credentials. */
 const AUTH_CODES = new Set([
   'AUTHORIZATION_VIOLATION',
   'AUTHENTICATION_EXPIRED',
@@ -16,106 +21,109 @@ const AUTH_CODES = new Set([
   'BAD_CREDS',
 ])
 
-/** nats.js's own code, and those Node takes over from OpenSSL. */
+/** Codes of TLS failures: nats.js has one of its own, the others are those of Node and OpenSSL. */
 const TLS_CODES = /^(?:TLS$|ERR_TLS|ERR_SSL|EPROTO$|CERT_|SELF_SIGNED|DEPTH_ZERO|UNABLE_TO_)/u
 
-/** What a {@link Connection} tells its owner; `up` and `down` alternate. */
+/** What a {@link Connection} tells its owner. The two calls alternate, beginning with `onConnected`. */
 export interface ConnectionEvents {
-  up(client: NatsConnection): void
-  /** Nothing handed over since the last confirmed flush can be confirmed any more. */
-  down(): void
+  onConnected(client: NatsConnection): void
+  /** What was handed over and not confirmed until now will never be confirmed. */
+  onDisconnected(): void
 }
 
 /**
- * Keeps one connection to NATS, for ever.
+ * Keeps a publisher connected to NATS: dials until it succeeds, and again whenever the connection dies.
  *
- * Each connection is a nats.js client of its own that does not reconnect. A reconnecting client takes what is published
- * while it is away without limit, empties its queue at every dial, and tells of it some microtasks later; with one
- * client per connection there is nothing a dead one could still send, and whatever it was given is either confirmed or
- * not when it ends. It also brings the first connection and every later one to the same loop, where the reason of each
- * failed attempt is known.
+ * Each connection is a nats.js client of its own that does not reconnect. A client that reconnects accepts without limit
+ * what is published while it is disconnected, sends it at the next connection, and reports the loss of a connection some
+ * microtasks late. With one client for each connection a dead one can send nothing later, and what it was given is
+ * either confirmed or not when it ends. It also means that the first connection and all later ones come from the same
+ * loop, which knows the reason of each failed attempt.
  */
 export class Connection {
   readonly #config: ResolvedConfig
   readonly #events: ConnectionEvents
   readonly #log: HandlerLog
-  /** Servers the cluster told us about, besides the configured ones. */
-  readonly #gossip = new Set<string>()
+  /** Servers of the cluster that a server has advertised (`connect_urls`), beside the configured ones. */
+  readonly #advertised = new Set<string>()
   #client: NatsConnection | undefined
   #closed = false
-  #wake: (() => void) | undefined
+  /** Ends the pause between two attempts. */
+  #endPause: (() => void) | undefined
   #lastFailure = ''
-  readonly #ended: Promise<void>
+  readonly #loopEnded: Promise<void>
 
   constructor(config: ResolvedConfig, events: ConnectionEvents, log: HandlerLog) {
     this.#config = config
     this.#events = events
     this.#log = log
-    this.#ended = this.#run()
+    this.#loopEnded = this.#connectLoop()
   }
 
-  /** The client while it can be given data. Checked against the socket itself: news of its end comes a little later. */
+  /** The client while it can be given messages. It looks at the socket itself, whose end is reported a little later. */
   get client(): NatsConnection | undefined {
     const client = this.#client
-    return client !== undefined && usable(client) ? client : undefined
+    return client !== undefined && isUsable(client) ? client : undefined
   }
 
-  /** Closes without flushing. A connection attempt under way is not waited for; it closes what it gets. */
+  /** Closes without flushing. Does not wait for an attempt that is under way: the loop closes what comes of it. */
   async close(): Promise<void> {
     this.#closed = true
-    this.#wake?.()
+    this.#endPause?.()
     if (this.#client === undefined) return
     await this.#client.close()
-    await this.#ended
+    await this.#loopEnded
   }
 
-  async #run(): Promise<void> {
+  async #connectLoop(): Promise<void> {
     while (!this.#closed) {
       try {
-        const servers = [...new Set([...this.#config.servers, ...this.#gossip])]
+        const servers = [...new Set([...this.#config.servers, ...this.#advertised])]
         const client = await connect(await connectionOptions(this.#config, servers))
-        await this.#serve(client)
+        await this.#useUntilDead(client)
       } catch (error) {
-        this.#failed(error as Error & { code?: string })
+        this.#logFailedAttempt(error as Error & { code?: string })
       }
       if (!this.#closed) await this.#pause(RETRY_MS * (1 + Math.random()))
     }
   }
 
-  async #serve(client: NatsConnection): Promise<void> {
+  /** Reports a new connection, waits until it is dead, and reports that. */
+  async #useUntilDead(client: NatsConnection): Promise<void> {
     if (this.#closed) return void (await client.close())
-    for (const url of client.info?.connect_urls ?? []) this.#gossip.add(url)
+    for (const url of client.info?.connect_urls ?? []) this.#advertised.add(url)
     this.#lastFailure = ''
-    const ended = new Promise<void>((resolve) => {
+    const dead = new Promise<void>((resolve) => {
       void client.closed().then(() => resolve())
-      void this.#watch(client, resolve)
+      void this.#watchStatus(client, resolve)
     })
     this.#client = client
     const server = client.getServer()
     this.#log.info({ server, maxPayload: client.info?.max_payload }, 'connected to NATS')
-    this.#events.up(client)
-    await ended
+    this.#events.onConnected(client)
+    await dead
     this.#client = undefined
-    this.#events.down()
+    this.#events.onDisconnected()
     if (this.#closed) return
     this.#log.warn({ server }, 'connection to NATS lost, dialling until it is back')
-    // A stale client is not closed yet: its own way to close waits for a write that a stalled server never takes.
+    // A stale client is not closed yet: nats.js waits for a write that a stalled server never accepts.
     await client.close()
   }
 
-  async #watch(client: NatsConnection, end: () => void): Promise<void> {
+  /** Logs what the client reports, and calls `onDead` when it reports the end of its connection. */
+  async #watchStatus(client: NatsConnection, onDead: () => void): Promise<void> {
     for await (const status of client.status()) {
-      if (status.type === 'staleConnection' || status.type === Events.Disconnect) end()
-      else if (status.type === Events.Error) this.#report(status)
+      if (status.type === 'staleConnection' || status.type === Events.Disconnect) onDead()
+      else if (status.type === Events.Error) this.#logServerError(status)
       else if (status.type === Events.LDM)
         this.#log.warn({ server: status.data }, 'NATS server is about to stop')
       else if (status.type === Events.Update && typeof status.data === 'object') {
-        for (const url of status.data.added ?? []) this.#gossip.add(url)
+        for (const url of status.data.added ?? []) this.#advertised.add(url)
       }
     }
   }
 
-  #report(status: Status): void {
+  #logServerError(status: Status): void {
     const { permissionContext: context } = status
     if (context !== undefined) {
       const fields = {
@@ -128,8 +136,8 @@ export class Connection {
       this.#log.error({ code: codeOf(String(status.data)), reason: status.data }, 'NATS reports an error')
   }
 
-  /** Logs a failed attempt when its reason is another than the last one's. */
-  #failed(error: Error & { code?: string }): void {
+  /** Logs a failed attempt, unless the one before failed for the same reason. */
+  #logFailedAttempt(error: Error & { code?: string }): void {
     const reason = error.message || String(error.code)
     if (this.#closed || reason === this.#lastFailure) return
     this.#lastFailure = reason
@@ -147,7 +155,7 @@ export class Connection {
   #pause(ms: number): Promise<void> {
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, ms)
-      this.#wake = () => {
+      this.#endPause = () => {
         clearTimeout(timer)
         resolve()
       }
@@ -155,23 +163,27 @@ export class Connection {
   }
 }
 
+/** Our code for a code of nats.js, Node or OpenSSL. */
 function codeOf(code: string): ErrorCode {
   if (AUTH_CODES.has(code)) return 'MILLRACE_E_NATS_AUTH'
   return TLS_CODES.test(code) ? 'MILLRACE_E_NATS_TLS' : 'MILLRACE_E_NATS_CONNECT'
 }
 
-/** The parts of nats.js 2.29 behind its public face that know of a broken socket first. All optional: a later version
- * without them costs only that head start, for its `closed()` comes anyway. */
-interface Inside {
+/**
+ * Internal parts of nats.js 2.29 that know of a broken socket before `closed()` settles. All are optional: without them,
+ * in a later version, the end of a connection is only noticed later.
+ */
+interface ClientInternals {
   protocol?: {
     connected?: boolean
     transport?: { isClosed?: boolean; socket?: { destroyed?: boolean; writable?: boolean } }
   }
 }
 
-function usable(client: NatsConnection): boolean {
+/** Whether messages given to the client can still reach its socket. */
+function isUsable(client: NatsConnection): boolean {
   if (client.isClosed()) return false
-  const protocol = (client as NatsConnection & Inside).protocol
+  const protocol = (client as NatsConnection & ClientInternals).protocol
   const socket = protocol?.transport?.socket
   return (
     protocol?.connected !== false &&

@@ -1,14 +1,18 @@
 import type { Chunk } from './chunk.js'
 
-/** Longest copy done word by word: below it a loop beats building a subarray for `set`. Measured, see bench/formats.ts. */
-const LOOP = 160
+/**
+ * Longest payload, in bytes, that is copied word by word. Below it a loop costs less than the subarray that `set` needs.
+ * Too low: short payloads pay for that subarray. Too high: long payloads are copied slower than `set` copies them.
+ * bench/formats.ts measures it.
+ */
+const WORD_COPY_MAX = 160
 
 let lastSlab: Uint8Array | undefined
 let lastView: DataView
 const views = new WeakMap<Uint8Array, DataView>()
 
-/** The DataView over a lane's slab, made once per lane. */
-export function slabView(slab: Uint8Array): DataView {
+/** Returns the DataView over a lane's slab. It is made once for each lane. */
+function slabView(slab: Uint8Array): DataView {
   if (slab === lastSlab) return lastView
   let view = views.get(slab)
   if (view === undefined) {
@@ -20,7 +24,7 @@ export function slabView(slab: Uint8Array): DataView {
   return view
 }
 
-/** Copies `length` payload bytes from the slab into a chunk. */
+/** Copies `length` payload bytes from `offset` in a lane's slab to `at` in a chunk. */
 export function copyPayload(
   target: Chunk,
   at: number,
@@ -28,7 +32,7 @@ export function copyPayload(
   offset: number,
   length: number,
 ): void {
-  if (length > LOOP) {
+  if (length > WORD_COPY_MAX) {
     target.bytes.set(slab.subarray(offset, offset + length), at)
     return
   }

@@ -1,23 +1,32 @@
 import type { Batch } from '../queue/batch.js'
 import type { Chunk } from './chunk.js'
 
-/** Bytes a chunk must have beyond the longest message, so that the message may begin where copying is cheapest. */
-export const SLACK = 8
+/**
+ * Bytes that a chunk has beyond the longest message in it. They let a message begin at any of eight consecutive
+ * addresses, so that the payloads can have the alignment of their source (see ColumnsEnvelope.add).
+ */
+export const ALIGNMENT_SLACK = 8
 
-/** An encoder that gathers datagrams into one NATS message in a chunk it is given; reused message after message. */
+/** An encoder that gathers datagrams into one NATS message. The object is reused for one message after the other. */
 export interface Envelope {
-  /** Datagrams in it. */
+  /** Datagrams in the message so far. */
   readonly count: number
-  /** Sum of their payload bytes. */
-  readonly payloadBytes: number
-  /** Bytes of the message if it were sealed now. */
+  /** Length in bytes that the message would have if it were sealed now. */
   readonly bytes: number
-  /** Begins a new message of at most `limit` bytes in `chunk`, which holds at least that many and {@link SLACK}. */
+  /**
+   * Begins a message of at most `limit` bytes.
+   *
+   * @param chunk memory of at least `limit` + {@link ALIGNMENT_SLACK} bytes.
+   */
   start(chunk: Chunk, limit: number): void
-  /** Adds datagrams `from` up to `to`, exclusive, as far as they fit. Returns the first one it did not take. */
+  /**
+   * Adds datagrams `from` up to `to`, exclusive, as far as they fit.
+   *
+   * @returns the index of the first datagram that was not added, or `to`.
+   */
   add(batch: Batch, from: number, to: number): number
-  /** Bytes of a message that holds datagram `i` alone. */
-  alone(batch: Batch, i: number): number
+  /** Upper bound, in bytes, of a message that holds only datagram `i`. */
+  singleBytes(batch: Batch, i: number): number
   /** Finishes the message and returns it as a view of the chunk. The envelope is then empty and has no chunk. */
   seal(): Uint8Array
 }

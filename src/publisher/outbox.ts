@@ -6,45 +6,54 @@ import type { ResolvedConfig } from './config.js'
 import { Connection } from './connection.js'
 import { Window } from './window.js'
 
-/** Server default, assumed until the first connection tells. */
+/** max_payload of a nats-server that configures none, in bytes; assumed until the first connection. */
 const DEFAULT_MAX_PAYLOAD = 1 << 20
 const NO_OPTIONS = {}
 
-/** Bytes of a message on the wire: without its PUB line an empty datagram would weigh nothing, and fill no window. */
+/**
+ * Bytes of a message on the wire. The 16 bytes beside the subject are those of `PUB`, the length and the line ends.
+ * Without them an empty datagram would weigh nothing, and fill no window.
+ */
 const wireBytes = (subject: string, message: Uint8Array): number => message.length + subject.length + 16
 
 /** What an {@link Outbox} tells its owner. */
 export interface OutboxEvents {
-  /** The connection came, or the server confirmed something: what was held is on its way as far as there is room. */
-  moved(): void
-  /** The connection is gone; what was unconfirmed is counted, and no chunk the outbox was given is used again. */
-  lost(): void
+  /** A connection was made or a PONG came, and pending messages were handed over as far as the window allows. */
+  onProgress(): void
+  /**
+   * The connection is dead. What was unconfirmed is counted, and no chunk that the outbox was given before is reused.
+   */
+  onDisconnected(): void
 }
 
-/** A sealed message that waits for the connection or for room in the window. */
-interface Held {
+/** A sealed message that waits for a connection, or for room in the window. */
+interface PendingMessage {
   readonly subject: string
   readonly message: Uint8Array
   readonly results: number
+  /** Memory to be reused once the message is confirmed. */
   chunk: Chunk | undefined
 }
 
-/** Sealed messages, in order: handed to the connection and unconfirmed, or held until there is one with room for them. */
+/**
+ * Sealed messages, in order: first the unconfirmed ones, which were handed to the connection (see {@link Window}), then
+ * the pending ones, which were not.
+ */
 export class Outbox {
-  /** Bytes of the longest message that the server takes. */
+  /** Bytes of the longest message that the server accepts. */
   maxPayload = DEFAULT_MAX_PAYLOAD
   readonly #config: ResolvedConfig
   readonly #counters: Counters
   readonly #events: OutboxEvents
   readonly #connection: Connection
   readonly #window: Window
-  #held: Held[] = []
-  #heldBytes = 0
-  #heldResults = 0
-  #up = false
+  #pending: PendingMessage[] = []
+  #pendingBytes = 0
+  #pendingResults = 0
+  #connected = false
   #connections = 0
 
-  /** @param pool takes chunks back when their messages are confirmed. */
+  /** @param pool gets chunks back when their messages are confirmed. */
   constructor(
     config: ResolvedConfig,
     counters: Counters,
@@ -55,149 +64,165 @@ export class Outbox {
     this.#config = config
     this.#counters = counters
     this.#events = events
-    this.#window = new Window(pool, counters, () => this.#confirmed())
+    this.#window = new Window(pool, counters, () => this.#onConfirmed())
     this.#connection = new Connection(
       config,
-      { up: (client) => this.#connected(client), down: () => this.#disconnected() },
+      {
+        onConnected: (client) => this.#onConnected(client),
+        onDisconnected: () => this.#onDisconnected(),
+      },
       log,
     )
     counters.set('connected', 0)
   }
 
-  /** The client while there is one that can be given data. */
-  get #client(): NatsConnection | undefined {
-    return this.#up ? this.#connection.client : undefined
+  /** True from the moment a connection is made until its end is reported. */
+  get connected(): boolean {
+    return this.#connected
   }
 
-  /** True while nothing can be handed over: sooner than {@link Outbox.up} is false, for it looks at the socket. */
-  get away(): boolean {
-    return this.#client === undefined
+  /** True while a message can be handed over. False sooner than {@link connected}, because it looks at the socket. */
+  get writable(): boolean {
+    return this.#client !== undefined
   }
 
-  /** True from one connection's beginning to the news of its end. */
-  get up(): boolean {
-    return this.#up
+  /** True while a message waits for a connection or for room in the window. */
+  get hasPending(): boolean {
+    return this.#pending.length > 0
   }
 
-  /** True while a message waits for the connection or for room. */
-  get holds(): boolean {
-    return this.#held.length > 0
-  }
-
-  /** True when connected and nothing waits for the server. */
+  /** True when connected, with nothing unconfirmed and nothing pending. */
   get idle(): boolean {
-    return this.#window.idle && this.#held.length === 0 && this.#up
+    return this.#window.idle && this.#pending.length === 0 && this.#connected
   }
 
-  /** Bytes handed over and not confirmed, as they go over the wire. */
+  /** Bytes handed to the connection and not confirmed, as they go over the wire. */
   get unconfirmedBytes(): number {
     return this.#window.bytes
   }
 
-  /** Bytes held, or handed over and not confirmed. */
+  /** Bytes pending or unconfirmed, as they go over the wire. */
   get bytes(): number {
-    return this.#heldBytes + this.#window.bytes
+    return this.#pendingBytes + this.#window.bytes
   }
 
-  /** Results held, or handed over and not confirmed. */
+  /** Results pending or unconfirmed. */
   get results(): number {
-    return this.#heldResults + this.#window.results
+    return this.#pendingResults + this.#window.results
   }
 
-  /** Hands a message over, or keeps it for later. `chunk` comes free with its confirmation. */
+  /**
+   * Hands a message to the connection, or makes it pending, or, under the policy `drop` without a connection, drops it.
+   *
+   * @param results number of results in the message.
+   * @param chunk memory to be reused once the message is confirmed; undefined when other messages share it.
+   */
   send(subject: string, message: Uint8Array, results: number, chunk: Chunk | undefined): void {
     const client = this.#client
-    if (client !== undefined && this.#held.length === 0) {
-      this.#hand(client, subject, message, results, chunk)
+    if (client !== undefined && this.#pending.length === 0) {
+      this.#publish(client, subject, message, results, chunk)
       if (this.#window.bytes >= this.#config.windowBytes / 2) this.#window.flush(client)
     } else if (client === undefined && this.#config.whenDown === 'drop') {
       this.#counters.add('droppedDisconnected', results)
     } else {
-      this.#held.push({ subject, message, results, chunk })
-      this.#heldBytes += wireBytes(subject, message)
-      this.#heldResults += results
+      this.#pending.push({ subject, message, results, chunk })
+      this.#pendingBytes += wireBytes(subject, message)
+      this.#pendingResults += results
     }
   }
 
-  /** A chunk shared by several messages, all of them sent, will get no further one. */
+  /** Lets a shared chunk, all of whose messages were sent before, be reused once they are confirmed. */
   retire(chunk: Chunk): void {
-    const last = this.#held.at(-1)
-    // A held envelope carries its own chunk; then the shared one is left to the garbage collector.
+    const last = this.#pending.at(-1)
+    // The last pending message takes the chunk with it, unless it has one already, as an envelope does. The shared chunk
+    // is then left to the garbage collector.
     if (last === undefined) this.#window.retire(chunk)
     else last.chunk ??= chunk
   }
 
-  /** Asks the server to confirm what it has, unless it is being asked. */
+  /** Asks the server to confirm what it has been sent, unless that question is outstanding. */
   flush(): void {
     const client = this.#client
     if (client !== undefined) this.#window.flush(client)
   }
 
-  /** Forgets everything, held or unconfirmed, and closes. */
+  /** Discards everything, pending or unconfirmed, without counting it, and closes the connection. */
   async close(): Promise<void> {
     this.#window.abandon()
-    this.#takeHeld()
+    this.#discardPending()
     await this.#connection.close()
   }
 
-  #hand(client: NatsConnection, subject: string, message: Uint8Array, results: number, chunk?: Chunk): void {
+  /** The client while it can be given messages. */
+  get #client(): NatsConnection | undefined {
+    return this.#connected ? this.#connection.client : undefined
+  }
+
+  #publish(
+    client: NatsConnection,
+    subject: string,
+    message: Uint8Array,
+    results: number,
+    chunk: Chunk | undefined,
+  ): void {
     try {
       client.publish(subject, message, NO_OPTIONS)
     } catch {
-      // The server's max_payload is smaller than when the message was sealed: it is another server, or was reloaded.
+      // nats.js checks max_payload, which has become smaller since the message was sealed: the server is another one, or
+      // was reconfigured.
       this.#counters.add('droppedOversize', results)
       return
     }
-    this.#window.handed(results, wireBytes(subject, message), message.length, chunk)
+    this.#window.add(results, wireBytes(subject, message), message.length, chunk)
   }
 
-  /** Hands held messages over as far as the window allows. */
-  #sendHeld(): void {
+  /** Hands pending messages to the connection as far as the window allows. */
+  #sendPending(): void {
     const client = this.#client
     if (client === undefined) return
     let sent = 0
-    for (const { subject, message, results, chunk } of this.#held) {
+    for (const { subject, message, results, chunk } of this.#pending) {
       if (this.#window.bytes >= this.#config.windowBytes) break
       sent++
-      this.#heldBytes -= wireBytes(subject, message)
-      this.#heldResults -= results
-      this.#hand(client, subject, message, results, chunk)
+      this.#pendingBytes -= wireBytes(subject, message)
+      this.#pendingResults -= results
+      this.#publish(client, subject, message, results, chunk)
     }
-    this.#held = this.#held.slice(sent)
+    this.#pending = this.#pending.slice(sent)
     this.#window.flush(client)
   }
 
-  /** Empties the list of held messages and returns how many results were in it. */
-  #takeHeld(): number {
-    const results = this.#heldResults
-    this.#held = []
-    this.#heldBytes = 0
-    this.#heldResults = 0
+  /** Discards the pending messages and returns the number of results that were in them. */
+  #discardPending(): number {
+    const results = this.#pendingResults
+    this.#pending = []
+    this.#pendingBytes = 0
+    this.#pendingResults = 0
     return results
   }
 
-  #connected(client: NatsConnection): void {
-    this.#up = true
+  #onConnected(client: NatsConnection): void {
+    this.#connected = true
     this.maxPayload = client.info?.max_payload ?? DEFAULT_MAX_PAYLOAD
     this.#counters.set('connected', 1)
     if (this.#connections++ > 0) this.#counters.add('reconnects', 1)
-    this.#sendHeld()
-    this.#events.moved()
+    this.#sendPending()
+    this.#events.onProgress()
   }
 
-  #disconnected(): void {
-    this.#up = false
+  #onDisconnected(): void {
+    this.#connected = false
     this.#counters.set('connected', 0)
     this.#counters.add('droppedUnconfirmed', this.#window.abandon())
-    // Chunks the dead client has seen are not used again.
-    for (const held of this.#held) held.chunk = undefined
-    if (this.#config.whenDown === 'drop') this.#counters.add('droppedDisconnected', this.#takeHeld())
-    this.#events.lost()
+    // A pending message may carry a retired chunk whose first messages the dead client has seen.
+    for (const pending of this.#pending) pending.chunk = undefined
+    if (this.#config.whenDown === 'drop') this.#counters.add('droppedDisconnected', this.#discardPending())
+    this.#events.onDisconnected()
   }
 
-  #confirmed(): void {
-    if (this.#held.length > 0) this.#sendHeld()
+  #onConfirmed(): void {
+    if (this.#pending.length > 0) this.#sendPending()
     this.flush()
-    this.#events.moved()
+    this.#events.onProgress()
   }
 }

@@ -14,51 +14,54 @@ import {
 import { type Chunk, newChunk } from './chunk.js'
 import { copyPayload } from './copy.js'
 import type { Envelope } from './envelope.js'
+import { ARRAY16_HEAD_BYTES, ARRAY16_MAX_COUNT, BIN8, BIN16, fixstr, writeArray16Head } from './msgpack.js'
 
-/** array16 and its count. */
-const HEAD = 3
-const MAX_COUNT = 0xffff
-/** `{ t: f64, sport: u16, dport: u16, rule: u16`, whose bytes have fixed places, then `src: …, payload: …}`. */
-const FIXED = 1 + 2 + 9 + 6 + 3 + 6 + 3 + 5 + 3
-const SRC = Uint8Array.of(0xa3, ...Buffer.from('src'))
-const PAYLOAD = Uint8Array.of(0xa7, ...Buffer.from('payload'))
-/** Bytes of the longest record without its payload: the whole of a cache entry, and a bin16 head. */
-const MAX_OVERHEAD = FIXED + 64 + 3
+/**
+ * Bytes of `{ t: float64, sport: uint16, dport: uint16, rule: uint16`, the part of a record in which every byte has a
+ * fixed place: the map's head, then each key with its head followed by each number with its head.
+ */
+const FIXED_BYTES = 1 + 2 + 9 + 6 + 3 + 6 + 3 + 5 + 3
+/** The keys around the source address, which together with it come from the address cache as one run of bytes. */
+const SRC_KEY = fixstr('src')
+const PAYLOAD_KEY = fixstr('payload')
+/** Upper bound of a record without its payload: a whole entry of the address cache (64 bytes), and a bin 16 head. */
+const MAX_OVERHEAD = FIXED_BYTES + 64 + 3
 
-// The words of the fixed part's constant bytes, network order.
-const W0 = 0x86a174cb // fixmap 6, "t", float64
-const SPORT0 = 0xa573706f // fixstr 5, "spo"
-const DPORT0 = 0xa564706f // fixstr 5, "dpo"
-const RULE0 = 0xa472756c // fixstr 4, "rul"
+// The constant bytes of the fixed part as big-endian words, each named for the text it begins.
+const MAP_T = 0x86a174cb // fixmap of 6, "t", float 64
+const SPORT = 0xa573706f // fixstr of 5, "spo"
+const DPORT = 0xa564706f // fixstr of 5, "dpo"
+const RULE = 0xa472756c // fixstr of 4, "rul"
+const RT_UINT16 = 0x7274cd00 // "rt", uint 16; the last byte is overwritten by the port
+const E_UINT16 = 0x65cd // "e", uint 16
 
-/** Array of records, each a plain msgpack map: any msgpack library in any language reads it. See docs/formats.md. */
+/** An array of records, each a plain msgpack map that any msgpack library reads. docs/formats.md has the layout. */
 export class RecordsEnvelope implements Envelope {
   count = 0
-  payloadBytes = 0
-  bytes = HEAD
+  bytes = ARRAY16_HEAD_BYTES
   readonly #addresses: AddressCache
-  #chunk: Chunk = newChunk(HEAD)
+  #chunk: Chunk = newChunk(ARRAY16_HEAD_BYTES)
   #limit = 0
 
-  /** @param addresses shared by all envelopes of a publisher; from {@link RecordsEnvelope.addresses}. */
+  /** @param addresses cache from {@link RecordsEnvelope.addresses}, shared by all envelopes of a publisher. */
   constructor(addresses: AddressCache) {
     this.#addresses = addresses
   }
 
+  /** Makes the cache of encoded source addresses that the constructor needs. */
   static addresses(): AddressCache {
-    return new AddressCache(SRC, PAYLOAD)
+    return new AddressCache(SRC_KEY, PAYLOAD_KEY)
   }
 
   start(chunk: Chunk, limit: number): void {
     this.#chunk = chunk
     this.#limit = limit
     this.count = 0
-    this.payloadBytes = 0
-    this.bytes = HEAD
+    this.bytes = ARRAY16_HEAD_BYTES
   }
 
-  alone(batch: Batch, i: number): number {
-    return HEAD + MAX_OVERHEAD + batch.size(i)
+  singleBytes(batch: Batch, i: number): number {
+    return ARRAY16_HEAD_BYTES + MAX_OVERHEAD + batch.size(i)
   }
 
   add(batch: Batch, from: number, to: number): number {
@@ -70,57 +73,52 @@ export class RecordsEnvelope implements Envelope {
     const limit = this.#limit
     const entries = addresses.words
     let at = this.bytes
-    let payloadBytes = this.payloadBytes
     let w = (batch.base >>> 2) + from * WORDS
-    const last = Math.min(to, from + MAX_COUNT - this.count)
+    const last = Math.min(to, from + ARRAY16_MAX_COUNT - this.count)
     let i = from
     for (; i < last; i++, w += WORDS) {
       const size = words[w + W_LENGTH]! & 0xffff
       if (at + MAX_OVERHEAD + size > limit) break
       const ports = words[w + W_PORTS]!
-      view.setUint32(at, W0)
+      view.setUint32(at, MAP_T)
       view.setFloat64(at + 4, words[w + W_SECONDS]! * 1e6 + words[w + W_NANOS]! / 1e3)
-      view.setUint32(at + 12, SPORT0)
-      view.setUint32(at + 16, 0x7274cd00) // "rt", uint16
+      view.setUint32(at + 12, SPORT)
+      view.setUint32(at + 16, RT_UINT16)
       view.setUint16(at + 19, ports & 0xffff)
-      view.setUint32(at + 21, DPORT0)
-      view.setUint32(at + 25, 0x7274cd00)
+      view.setUint32(at + 21, DPORT)
+      view.setUint32(at + 25, RT_UINT16)
       view.setUint16(at + 28, ports >>> 16)
-      view.setUint32(at + 30, RULE0)
-      view.setUint16(at + 34, 0x65cd) // "e", uint16
+      view.setUint32(at + 30, RULE)
+      view.setUint16(at + 34, E_UINT16)
       view.setUint16(at + 36, words[w + W_RULE]! & 0xffff)
-      at += FIXED
+      at += FIXED_BYTES
       const slot = addresses.slot(words, w + W_SRC)
       const entryBytes = addresses.lengths[slot]!
-      // Whole words: what the last one writes too much is overwritten by what follows.
+      // The entry is copied in whole words; what the last word writes beyond it is overwritten by what follows.
       for (let k = 0, e = slot * 16; k < entryBytes; k += 4, e++) view.setUint32(at + k, entries[e]!, true)
       at += entryBytes
       if (size < 256) {
-        view.setUint16(at, 0xc400 | size)
+        view.setUint16(at, (BIN8 << 8) | size)
         at += 2
       } else {
-        view.setUint8(at, 0xc5)
+        view.setUint8(at, BIN16)
         view.setUint16(at + 1, size)
         at += 3
       }
       copyPayload(chunk, at, slab, words[w + W_OFFSET]!, size)
       at += size
-      payloadBytes += size
     }
     this.count += i - from
-    this.payloadBytes = payloadBytes
     this.bytes = at
     return i
   }
 
   seal(): Uint8Array {
     const { view, bytes } = this.#chunk
-    view.setUint8(0, 0xdc)
-    view.setUint16(1, this.count)
+    writeArray16Head(view, this.count)
     const message = bytes.subarray(0, this.bytes)
     this.count = 0
-    this.payloadBytes = 0
-    this.bytes = HEAD
+    this.bytes = ARRAY16_HEAD_BYTES
     return message
   }
 }

@@ -1,6 +1,6 @@
 import { MillraceError } from '../errors.js'
 
-/** What a subject template may name. */
+/** The values of the placeholders in a subject template. */
 export interface SubjectValues {
   /** Destination port of the datagram; 0 for results that belong to no datagram. */
   readonly port: number
@@ -8,18 +8,19 @@ export interface SubjectValues {
   readonly node: string
 }
 
-/** White space, controls, `.`, `*` and `>`: what would end, split or widen a token. */
+/** White space, controls, `.`, `*` and `>`: the characters that would end, split or widen a token. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for
 const UNSAFE = /[\s\u0000-\u001f\u007f.*>]/gu
 
-/** Makes one subject token of any text: each unsafe character becomes `_`; nothing at all becomes `_`. */
+/** Makes one subject token of any text: each unsafe character becomes `_`, and so does the empty text. */
 export function subjectToken(text: string): string {
   return text.replace(UNSAFE, '_') || '_'
 }
 
 /**
- * Fills `{port}`, `{queue}` and `{node}` in. The node's name is made one token (`host.example` → `host_example`), so a
- * name can never add a level or a wildcard.
+ * Expands `{port}`, `{queue}` and `{node}`. The node's name becomes one token (`host.example` → `host_example`), so that
+ * a name can never add a level or a wildcard.
+ *
  * @throws MillraceError `MILLRACE_E_SUBJECT` for any other name in braces.
  */
 export function expandSubject(template: string, values: SubjectValues): string {
@@ -41,17 +42,19 @@ export function expandSubject(template: string, values: SubjectValues): string {
 }
 
 /**
- * Returns the subject when one can publish to it.
+ * Returns the subject if it can be published to.
+ *
  * @throws MillraceError `MILLRACE_E_SUBJECT` when it is empty, has an empty token, white space, control characters, or
- * a wildcard. nats.js does not check: on the wire a space would turn the rest into a reply subject.
+ * a wildcard. nats.js does not validate subjects, and on the wire a space would turn the rest into a reply subject.
  */
 export function checkSubject(subject: string): string {
-  const why = fault(subject)
-  if (why !== undefined) throw new MillraceError('MILLRACE_E_SUBJECT', `'${subject}' ${why}`)
+  const fault = faultOf(subject)
+  if (fault !== undefined) throw new MillraceError('MILLRACE_E_SUBJECT', `'${subject}' ${fault}`)
   return subject
 }
 
-function fault(subject: string): string | undefined {
+/** Describes what is wrong with a subject; undefined when nothing is. */
+function faultOf(subject: string): string | undefined {
   if (typeof subject !== 'string' || subject === '') return 'is empty'
   // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for
   if (/[\s\u0000-\u001f\u007f]/u.test(subject)) return 'contains white space or a control character'
@@ -60,20 +63,60 @@ function fault(subject: string): string | undefined {
     if (token === '') return 'has an empty token'
     if (token === '*' || token === '>') return 'contains a wildcard'
   }
-  // A server's PUB line is at most 4 KiB (max_control_line).
+  // The limit leaves room in a PUB line, which nats-server limits to 4 KiB (max_control_line).
   if (subject.length > 1024) return 'is longer than 1,024 characters'
   return undefined
 }
 
-/** Subjects that have been checked, so that a hot path pays a lookup; starts over when it has grown large. */
-export class SubjectCache {
-  readonly #known = new Set<string>()
+/**
+ * Subjects that {@link SubjectCache.check} remembers; when there are more it starts over. Too low: a handler with many
+ * subjects pays for the validation again and again. Too high: subjects that are never used again stay in memory.
+ */
+const MAX_CHECKED = 4096
 
+/** Remembers subjects that are valid, so that the hot path pays for a look-up and not for the validation. */
+export class SubjectCache {
+  readonly #valid = new Set<string>()
+
+  /**
+   * Returns the subject if it can be published to.
+   *
+   * @throws MillraceError `MILLRACE_E_SUBJECT`, as {@link checkSubject} does.
+   */
   check(subject: string): string {
-    if (this.#known.has(subject)) return subject
+    if (this.#valid.has(subject)) return subject
     checkSubject(subject)
-    if (this.#known.size >= 4096) this.#known.clear()
-    this.#known.add(subject)
+    if (this.#valid.size >= MAX_CHECKED) this.#valid.clear()
+    this.#valid.add(subject)
+    return subject
+  }
+}
+
+/** The configured subject, expanded once for each destination port. */
+export class Subjects {
+  /** True when the template names the port, so that datagrams of different ports have different subjects. */
+  readonly perPort: boolean
+  readonly #template: string
+  readonly #queue: number
+  readonly #node: string
+  readonly #byPort = new Map<number, string>()
+
+  /** @param template subject with `{port}`, `{queue}` and `{node}`. */
+  constructor(template: string, queue: number, node: string) {
+    this.perPort = template.includes('{port}')
+    this.#template = template
+    this.#queue = queue
+    this.#node = node
+  }
+
+  /** Returns the subject for a destination port, which is 0 for a result that belongs to no datagram. */
+  forPort(port: number): string {
+    let subject = this.#byPort.get(port)
+    if (subject === undefined) {
+      const values = { port, queue: this.#queue, node: this.#node }
+      subject = checkSubject(expandSubject(this.#template, values))
+      this.#byPort.set(port, subject)
+    }
     return subject
   }
 }

@@ -1,52 +1,57 @@
 import { Packr } from 'msgpackr'
 import { type Chunk, newChunk } from './chunk.js'
+import { ARRAY16_HEAD_BYTES, ARRAY16_MAX_COUNT, writeArray16Head } from './msgpack.js'
 
-const HEAD = 3
-const MAX_COUNT = 0xffff
-
-// Plain maps, no record extension: what a handler emits is to be readable by every msgpack library.
+// msgpackr's record extension stays off, so that every msgpack library can read what a handler emits.
 const packr = new Packr({ useRecords: false })
 
-/** msgpack bytes of any value; valid until the next call. @throws what msgpackr throws for a value it cannot pack. */
+/**
+ * Encodes any value as msgpack. The bytes are valid until the next call.
+ *
+ * @throws what msgpackr throws for a value that it cannot encode.
+ */
 export function packValue(value: unknown): Uint8Array {
   return packr.pack(value)
 }
 
-/** Bytes of an envelope that holds one value of `size` bytes. */
-export function aloneBytes(size: number): number {
-  return HEAD + size
+/** Length in bytes of a message that holds only one value, whose encoding has `packedBytes` bytes. */
+export function singleValueBytes(packedBytes: number): number {
+  return ARRAY16_HEAD_BYTES + packedBytes
 }
 
-/** Array of the values a handler emitted. */
+/** An envelope of values that a handler emitted: one msgpack array. */
 export class ValuesEnvelope {
+  /** Values in the message so far. */
   count = 0
-  bytes = HEAD
-  #chunk: Chunk = newChunk(HEAD)
+  /** Length in bytes that the message would have if it were sealed now. */
+  bytes = ARRAY16_HEAD_BYTES
+  #chunk: Chunk = newChunk(ARRAY16_HEAD_BYTES)
   #limit = 0
 
+  /** Begins a message of at most `limit` bytes in `chunk`, which has at least that many. */
   start(chunk: Chunk, limit: number): void {
     this.#chunk = chunk
     this.#limit = limit
     this.count = 0
-    this.bytes = HEAD
+    this.bytes = ARRAY16_HEAD_BYTES
   }
 
-  /** Adds one packed value; false when it does not fit. */
+  /** Adds one encoded value. Returns false, and changes nothing, when it does not fit. */
   add(packed: Uint8Array): boolean {
-    if (this.bytes + packed.length > this.#limit || this.count === MAX_COUNT) return false
+    if (this.bytes + packed.length > this.#limit || this.count === ARRAY16_MAX_COUNT) return false
     this.#chunk.bytes.set(packed, this.bytes)
     this.bytes += packed.length
     this.count++
     return true
   }
 
+  /** Finishes the message and returns it as a view of the chunk. The envelope is then empty and has no chunk. */
   seal(): Uint8Array {
     const { view, bytes } = this.#chunk
-    view.setUint8(0, 0xdc)
-    view.setUint16(1, this.count)
+    writeArray16Head(view, this.count)
     const message = bytes.subarray(0, this.bytes)
     this.count = 0
-    this.bytes = HEAD
+    this.bytes = ARRAY16_HEAD_BYTES
     return message
   }
 }

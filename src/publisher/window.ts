@@ -2,91 +2,106 @@ import type { NatsConnection } from 'nats'
 import type { Counters } from '../queue/counters.js'
 import type { Chunk, ChunkPool } from './chunk.js'
 
-/** What was handed to the connection between two flushes, and the chunks that come free when a PONG confirms it. */
-interface Group {
+/** Messages handed to the connection between two flushes, and the chunks that are reused when a PONG confirms them. */
+interface FlushGroup {
   results: number
   bytes: number
   chunks: Chunk[]
 }
 
-const newGroup = (): Group => ({ results: 0, bytes: 0, chunks: [] })
+const newGroup = (): FlushGroup => ({ results: 0, bytes: 0, chunks: [] })
 
 /**
- * What has been handed to the connection and not yet confirmed. A NATS server answers in order, so the PONG of a flush
- * confirms everything handed over before its PING. One flush is outstanding at a time; the next one covers all that was
- * handed over meanwhile.
+ * Messages handed to the connection and not yet confirmed. A NATS server answers in order, so the PONG of a flush
+ * confirms everything that was handed over before its PING. At most one flush is outstanding; the next one covers all
+ * that is handed over until then.
  */
 export class Window {
-  /** Bytes handed over and not confirmed, as they go over the wire. */
+  /** Unconfirmed bytes, counted as they go over the wire. */
   bytes = 0
   readonly #pool: ChunkPool
   readonly #counters: Counters
   readonly #onConfirmed: () => void
-  #open = newGroup()
-  #flushing: Group | undefined
+  /** Messages that the next flush will cover. */
+  #next = newGroup()
+  /** Messages that the outstanding flush covers; undefined while none is outstanding. */
+  #flushing: FlushGroup | undefined
 
+  /**
+   * @param pool gets the chunks of confirmed messages.
+   * @param onConfirmed is called after each PONG, when its messages are counted and their chunks released.
+   */
   constructor(pool: ChunkPool, counters: Counters, onConfirmed: () => void) {
     this.#pool = pool
     this.#counters = counters
     this.#onConfirmed = onConfirmed
   }
 
-  /** Results handed over and not confirmed. */
+  /** Unconfirmed results. */
   get results(): number {
-    return this.#open.results + (this.#flushing?.results ?? 0)
+    return this.#next.results + (this.#flushing?.results ?? 0)
   }
 
-  /** True when nothing waits for the server. */
+  /** True when nothing is unconfirmed. */
   get idle(): boolean {
     return this.bytes === 0 && this.results === 0
   }
 
   /**
-   * Accounts for one message handed over: `wireBytes` with its PUB line, of which `bytes` are its own. `chunk`, when
-   * given, holds nothing that will be handed over later.
+   * Records one message that was handed to the connection.
+   *
+   * @param wireBytes length in bytes with its PUB line.
+   * @param messageBytes length in bytes without it.
+   * @param chunk memory to be reused once the message is confirmed; undefined when other messages share it.
    */
-  handed(results: number, wireBytes: number, bytes: number, chunk: Chunk | undefined): void {
-    const group = this.#open
+  add(results: number, wireBytes: number, messageBytes: number, chunk: Chunk | undefined): void {
+    const group = this.#next
     group.results += results
     group.bytes += wireBytes
     if (chunk !== undefined) group.chunks.push(chunk)
     this.bytes += wireBytes
     this.#counters.add('messages', 1)
-    this.#counters.add('messageBytes', bytes)
+    this.#counters.add('messageBytes', messageBytes)
   }
 
-  /** A chunk shared by several messages, all of them handed over, will get no further one. */
+  /** Lets a shared chunk, all of whose messages were added before, be reused once they are confirmed. */
   retire(chunk: Chunk): void {
-    this.#open.chunks.push(chunk)
+    this.#next.chunks.push(chunk)
   }
 
-  /** Starts a flush unless one is outstanding or there is nothing it would confirm. */
+  /** Starts a flush, unless one is outstanding or it would confirm nothing. */
   flush(client: NatsConnection): void {
-    if (this.#flushing !== undefined || this.#open.results === 0) return
-    const group = this.#open
-    this.#open = newGroup()
+    if (this.#flushing !== undefined || this.#next.results === 0) return
+    const group = this.#next
+    this.#next = newGroup()
     this.#flushing = group
     this.#counters.add('flushes', 1)
-    // A flush that fails needs no handling of its own: the connection is down, and `abandon` accounts for the group.
+    // A flush that fails needs no handling of its own: the connection is dead, and `abandon` will return the results.
     client.flush().then(
-      () => this.#confirmed(group),
+      () => this.#confirm(group),
       () => undefined,
     )
   }
 
-  #confirmed(group: Group): void {
-    if (group !== this.#flushing) return // of a connection given up meanwhile
+  /** The PONG has come: this is the one place that releases chunks the NATS client has seen. */
+  #confirm(group: FlushGroup): void {
+    if (group !== this.#flushing) return // The group was abandoned with its connection.
     this.#flushing = undefined
     this.bytes -= group.bytes
     this.#counters.add('confirmed', group.results)
-    for (const chunk of group.chunks) this.#pool.give(chunk)
+    for (const chunk of group.chunks) this.#pool.release(chunk)
     this.#onConfirmed()
   }
 
-  /** The connection is gone: forgets everything unconfirmed, chunks included, and returns the number of results. */
+  /**
+   * Gives up everything unconfirmed because the connection is dead or will be closed. The chunks are left to the garbage
+   * collector, because the dead client may still refer to them.
+   *
+   * @returns the number of unconfirmed results.
+   */
   abandon(): number {
     const { results } = this
-    this.#open = newGroup()
+    this.#next = newGroup()
     this.#flushing = undefined
     this.bytes = 0
     return results

@@ -28,7 +28,7 @@ async function start(): Promise<void> {
   const lanes = birth.plan.lanes.map((plan) => new Lane(birth.memory, plan))
   const onFailure = failureLog(log, handler.name ?? birth.handler)
   let running: Pump | undefined
-  const publisher = await Publisher.open(birth.publisher, counters, { onReady: () => running?.run(), log })
+  const publisher = new Publisher(birth.publisher, counters, { onReady: () => running?.run(), log })
   const pump = new Pump(
     queueControl(birth.memory, birth.plan),
     lanes,

@@ -2,7 +2,19 @@ import { readFile } from 'node:fs/promises'
 import { type ConnectionOptions, credsAuthenticator, nkeyAuthenticator } from 'nats'
 import type { ResolvedConfig } from './config.js'
 
-/** What nats.js needs for one connection. Key files are read here, anew each time, so that a rotated one is picked up. */
+/**
+ * Milliseconds between two PINGs of nats.js, which calls a connection stale when the third is due and the first two are
+ * unanswered. Too low: a server that is busy for a moment loses its connections. Too high: the worker waits long for a
+ * server that has stopped answering without closing the connection. With 10 s it waits 20 to 30 s.
+ */
+const PING_INTERVAL_MS = 10_000
+
+/**
+ * Makes the options of one nats.js connection. Files of credentials and keys are read for each connection, so that a
+ * rotated one is used at the next attempt.
+ *
+ * @throws an `fs` error when the `.creds` file cannot be read.
+ */
 export async function connectionOptions(
   config: ResolvedConfig,
   servers: readonly string[],
@@ -13,8 +25,8 @@ export async function connectionOptions(
     name: config.name,
     timeout: config.connectTimeoutMs,
     noEcho: true,
-    pingInterval: 10_000,
-    // One nats.js client is one connection: see connection.ts for why it must not reconnect by itself.
+    pingInterval: PING_INTERVAL_MS,
+    // connection.ts says why a client must not reconnect by itself.
     reconnect: false,
     ignoreAuthErrorAbort: true,
   }

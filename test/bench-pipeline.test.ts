@@ -1,16 +1,6 @@
-/** The benches' arithmetic, and that the README shows what they measured. */
-import { readFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
+/** The arithmetic of the pipeline bench: zero-loss rates, and medians of climbs. */
 import t from 'tap'
 import { median, type Point, summarise, zeroLossPoint } from '../bench/pipeline/summary.js'
-import { withNumbers } from '../bench/readme.js'
-
-const at = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url))
-
-void t.test("the README's numbers are those in bench/results", async (t) => {
-  const readme = readFileSync(at('README.md'), 'utf8')
-  t.equal(withNumbers(readme, at('bench/results')), readme, 'run npm run bench -- readme')
-})
 
 void t.test('a step above one that lost does not count', async (t) => {
   const point = (achieved: number, received: number, wireDropped = 0): Point => {
