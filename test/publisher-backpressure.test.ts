@@ -13,7 +13,7 @@ for (const format of ['raw', 'records', 'columns'] as const) {
       const windowBytes = 512 << 10
       const r = await startPublisher(t, nats.url, { format, windowBytes })
       const sub = await collect(nats.url, 'udp.>')
-      await until('connection', () => r.publisher.ready)
+      await until('connection', () => r.counters.get('connected') === 1)
       await nats.kill('SIGSTOP')
       const lane = new FakeLane(256, 1 << 18)
       let next = 0
@@ -53,7 +53,7 @@ void t.test(
     const nats = await natsServer(t)
     const windowBytes = 64 << 10
     const r = await startPublisher(t, nats.url, { format: 'raw', windowBytes })
-    await until('connection', () => r.publisher.ready)
+    await until('connection', () => r.counters.get('connected') === 1)
     await nats.kill('SIGSTOP')
     const lane = new FakeLane(256, 1 << 20)
     let emitted = 0
@@ -79,7 +79,7 @@ void t.test(
 void t.test('empty datagrams fill the window, too', async (t) => {
   const nats = await natsServer(t)
   const r = await startPublisher(t, nats.url, { format: 'raw', windowBytes: 64 << 10 })
-  await until('connection', () => r.publisher.ready)
+  await until('connection', () => r.counters.get('connected') === 1)
   await nats.kill('SIGSTOP')
   const lane = new FakeLane(256, 1 << 10)
   let next = 0
@@ -101,7 +101,7 @@ void t.test('a slow reader holds the worker back and loses nothing', async (t) =
   const windowBytes = 128 << 10
   const r = await startPublisher(t, link.url, { format: 'columns', windowBytes })
   const sub = await collect(nats.url, 'udp.>')
-  await until('connection', () => r.publisher.ready)
+  await until('connection', () => r.counters.get('connected') === 1)
   link.slow(true)
   const lane = new FakeLane(256, 1 << 18)
   let next = 0

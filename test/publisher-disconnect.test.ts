@@ -19,7 +19,7 @@ t.setTimeout(120_000)
 void t.test('a server that comes late', async (t) => {
   const port = await freePort()
   const r = await startPublisher(t, `nats://127.0.0.1:${port}`)
-  t.equal(r.publisher.ready, false)
+  t.equal(r.publisher.ready, true, 'there is a window to fill')
   const lane = new FakeLane()
   r.publisher.forward(numbered(lane, 10, 0))
   r.publisher.turn()
@@ -27,12 +27,41 @@ void t.test('a server that comes late', async (t) => {
   t.equal(r.log.filter((l) => l.code === 'MILLRACE_E_NATS_CONNECT').length, 1, 'one line, not one an attempt')
   t.equal(r.publisher.inFlight, 10)
   await natsServer(t, { port })
-  await until('connection', () => r.publisher.ready)
-  t.equal(r.readyCalls, 1)
+  await until('connection', () => r.counters.get('connected') === 1)
   r.publisher.turn()
   await until('confirmation', () => r.counters.get('confirmed') === 10)
+  t.equal(r.readyCalls, 0, 'the worker was never stopped')
   r.balance('at rest')
 })
+
+for (const format of ['raw', 'records', 'columns'] as const) {
+  void t.test(
+    `while NATS is away, \`hold\` fills the window before the worker stops: ${format}`,
+    async (t) => {
+      const port = await freePort()
+      const windowBytes = 256 << 10
+      const r = await startPublisher(t, `nats://127.0.0.1:${port}`, { windowBytes, format, node: 'n' })
+      const lane = new FakeLane(256, 1 << 16)
+      let next = 0
+      while (r.publisher.ready) {
+        r.publisher.forward(numbered(lane, 128, next))
+        r.publisher.turn()
+        next += 128
+        lane.release()
+      }
+      t.ok(r.publisher.unconfirmedBytes >= windowBytes, `${r.publisher.unconfirmedBytes} bytes`)
+      t.equal(r.counters.get('paused'), 1)
+      t.equal(r.publisher.inFlight, next)
+      r.balance('away')
+      const late = await natsServer(t, { port })
+      const sub = await collect(late.url, 'udp.>')
+      await until('everything is confirmed', () => r.counters.get('confirmed') === next)
+      t.equal(r.readyCalls, 1)
+      r.balance('at rest')
+      await sub.client.close()
+    },
+  )
+}
 
 void t.test('the policy `drop` while NATS is away', async (t) => {
   const port = await freePort()
@@ -57,7 +86,7 @@ for (const whenDown of ['hold', 'drop'] as const) {
     const nats = await natsServer(t)
     const r = await startPublisher(t, nats.url, { whenDown, format: 'columns', windowBytes: 256 << 10 })
     const sub = await collect(nats.url, 'udp.>')
-    await until('connection', () => r.publisher.ready)
+    await until('connection', () => r.counters.get('connected') === 1)
     const lane = new FakeLane(256, 1 << 16)
     let next = 0
     let running = true
@@ -77,7 +106,7 @@ for (const whenDown of ['hold', 'drop'] as const) {
       await until('traffic', () => r.counters.get('confirmed') > before + 5000)
       await nats.kill('SIGKILL')
       await until('disconnection', () => r.counters.get('connected') === 0)
-      t.equal(r.publisher.ready, whenDown === 'drop')
+      if (whenDown === 'drop') t.equal(r.publisher.ready, true)
       r.balance('server gone')
       await sleep(50)
       await nats.start()
@@ -117,7 +146,7 @@ for (const format of ['raw', 'records', 'columns'] as const) {
       const link = await tcpProxy(t, nats.port)
       const r = await startPublisher(t, link.url, { format, windowBytes: 128 << 10 })
       const sub = await collect(nats.url, 'udp.>')
-      await until('connection', () => r.publisher.ready)
+      await until('connection', () => r.counters.get('connected') === 1)
       const lane = new FakeLane(256, 1 << 16)
       let next = 0
       for (let round = 0; round < 3; round++) {
@@ -164,9 +193,9 @@ for (const format of ['raw', 'records', 'columns'] as const) {
 void t.test('a server that comes back with a smaller max_payload', async (t) => {
   const big = await natsServer(t)
   const r = await startPublisher(t, big.url, { format: 'raw' })
-  await until('connection', () => r.publisher.ready)
+  await until('connection', () => r.counters.get('connected') === 1)
   await big.kill('SIGKILL')
-  await until('disconnection', () => !r.publisher.ready)
+  await until('disconnection', () => r.counters.get('connected') === 0)
   const lane = new FakeLane()
   lane.put({ payload: new Uint8Array(5000) })
   lane.put({ payload: new Uint8Array(50) })

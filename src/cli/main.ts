@@ -11,7 +11,7 @@ import {
 import { EXIT, exitStatus, fromNative } from '../errors.js'
 import { createLog } from '../log.js'
 import { run } from '../service/run.js'
-import { VERSION } from '../service/version.js'
+import { VERSION } from '../version.js'
 import { addCheckCommand } from './check.js'
 import { addRulesCommand } from './rules.js'
 

@@ -1,4 +1,6 @@
 import { MillraceError } from '../errors.js'
+import { VERSION } from '../version.js'
+import type { ConnectionConfig } from './connection/connection.js'
 import { checkSubject, expandSubject } from './subject.js'
 
 /** How datagrams become NATS messages; see docs/formats.md. */
@@ -12,13 +14,29 @@ export interface PublisherConfig {
     readonly user?: string
     readonly password?: string
     readonly token?: string
-    /** Path of a `.creds` file (JWT and seed); read again at every connection attempt. */
+    /** Path of a `.creds` file (JWT and seed); read again at every dial, as all files here. */
     readonly creds?: string
     /** An nkey seed (`SU…`). */
     readonly nkeySeed?: string
+    /** Path of a file with the password, the token, an nkey seed; white space around it is removed. */
+    readonly passwordFile?: string
+    readonly tokenFile?: string
+    readonly nkeyFile?: string
   }
   /** Paths of PEM files. An empty object asks for TLS with the system's authorities. */
-  readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string }
+  readonly tls?: {
+    readonly ca?: string
+    readonly cert?: string
+    readonly key?: string
+    /** The server expects the TLS handshake before its INFO. */
+    readonly handshakeFirst?: boolean
+  }
+  /** Whether servers that the cluster announces are dialled too. Default true. */
+  readonly gossip?: boolean
+  /** Silence of the server in milliseconds after which it is sent a PING. Default 2,000. */
+  readonly pingIntervalMs?: number
+  /** Milliseconds without an answer to a PING after which the server counts as dead. Default 6,000. */
+  readonly deadAfterMs?: number
   /** Client name shown by the server's monitoring. */
   readonly name: string
   /** Name of this node: goes into subjects (`{node}`) and columnar envelopes. */
@@ -27,7 +45,7 @@ export interface PublisherConfig {
   /** Subject template with `{port}`, `{queue}` and `{node}`. */
   readonly subject: string
   readonly format: FormatName
-  /** Bytes handed to the connection and not yet confirmed at which the worker stops draining. Default 4 MiB. */
+  /** Bytes sent and not confirmed, or waiting for NATS, at which the worker stops draining. Default 4 MiB. */
   readonly windowBytes?: number
   /** Size at which an envelope is sealed. Default 16 KiB; 8-32 KiB is sensible. */
   readonly envelopeBytes?: number
@@ -54,6 +72,9 @@ export function resolveConfig(config: PublisherConfig): ResolvedConfig {
     envelopeMs: config.envelopeMs ?? 5,
     whenDown: config.whenDown ?? 'hold',
     connectTimeoutMs: config.connectTimeoutMs ?? 5000,
+    gossip: config.gossip ?? true,
+    pingIntervalMs: config.pingIntervalMs ?? 2000,
+    deadAfterMs: config.deadAfterMs ?? 6000,
   }
   if (resolved.servers.length === 0) throw bad('servers', 'at least one is needed')
   if (!FORMATS.includes(resolved.format)) throw bad('format', `'${resolved.format}' is not one of ${FORMATS}`)
@@ -65,6 +86,22 @@ export function resolveConfig(config: PublisherConfig): ResolvedConfig {
     throw bad('auth', 'creds and nkeySeed exclude each other')
   checkSubject(expandSubject(resolved.subject, { port: 0, queue: resolved.queue, node: resolved.node }))
   return resolved
+}
+
+/** The part of it that a connection needs. A server with the scheme `tls://` asks for TLS with every server. */
+export function connectionConfig(config: ResolvedConfig): ConnectionConfig {
+  const tls = config.tls ?? (config.servers.some((server) => server.startsWith('tls://')) ? {} : undefined)
+  return {
+    servers: config.servers.map((server) => server.replace(/^(?:nats|tls):\/\//u, '')),
+    gossip: config.gossip,
+    name: config.name,
+    version: VERSION,
+    credentials: config.auth ?? {},
+    tls,
+    dialTimeoutMs: config.connectTimeoutMs,
+    pingIntervalMs: config.pingIntervalMs,
+    deadAfterMs: config.deadAfterMs,
+  }
 }
 
 function bad(field: string, message: string): MillraceError {

@@ -1,7 +1,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import { VERSION } from '../version.js'
 import { FAMILIES, type Family } from './families.js'
 import type { Snapshot } from './statistics.js'
-import { VERSION } from './version.js'
 
 /** Prefix of every metric, those of the process and of its event loop included. */
 export const PREFIX = 'millrace_'

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
 import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls'
+import { DialError } from './failure.js'
 import type { ServerAddress } from './server-list.js'
 
 /** What a dial needs to know about TLS. Paths of PEM files, read at each dial because certificates are rotated in place. */
@@ -19,6 +20,10 @@ export interface TlsFiles {
  */
 const NEXT_ADDRESS_MS = 500
 
+/** Time for TCP alone, all addresses of a name together, ms. Too low, and a host beyond a slow line is never reached; too
+ * high, and a dead address keeps the next server waiting. */
+const TCP_MS = 2000
+
 /** Opens a TCP connection. Names are looked up by the system's resolver (/etc/hosts included), and all addresses are tried. */
 export async function dialTcp(server: ServerAddress, signal: AbortSignal): Promise<Socket> {
   const socket = connectTcp({
@@ -30,9 +35,11 @@ export async function dialTcp(server: ServerAddress, signal: AbortSignal): Promi
     autoSelectFamilyAttemptTimeout: NEXT_ADDRESS_MS,
   })
   try {
-    await once(socket, 'connect', { signal })
+    await once(socket, 'connect', { signal: AbortSignal.any([signal, AbortSignal.timeout(TCP_MS)]) })
   } catch (error) {
     socket.on('error', () => undefined).destroy()
+    if ((error as Error).name === 'AbortError')
+      throw new DialError('connect', `no TCP connection within ${TCP_MS} ms`)
     throw addressesTried(error)
   }
   return socket
