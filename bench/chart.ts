@@ -6,7 +6,7 @@ export async function svg(spec: TopLevelSpec): Promise<string> {
   return new View(parse(compile(spec).spec), { renderer: 'none' }).toSVG()
 }
 
-/** Lines of y over x, one per series. */
+/** Returns the specification of a line chart, with one line per series. */
 export function lines(
   title: string,
   values: readonly { series: string; x: number; y: number }[],

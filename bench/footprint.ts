@@ -2,12 +2,12 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { blast } from '../rig/blast.js'
-import { scene } from '../rig/scene.js'
+import { testbed } from '../rig/testbed.js'
 import { loadConfig } from '../src/config/index.js'
-import { memoryBound } from '../src/config/memory.js'
+import { memoryBound } from './memory-bound.js'
 import { cpuMicros } from './process.js'
 
-/** Adds `footprint` to the bench's command line. */
+/** Adds the command `footprint`. */
 export function addFootprint(program: Command): void {
   program
     .command('footprint')
@@ -46,13 +46,13 @@ async function measure(backend: 'xdp' | 'packet' | 'socket', options: Options) {
   const queues = Number(options.queues)
   const seconds = Number(options.seconds)
   const env = { MILLRACE_RX_THREADS: queues, MILLRACE_FORMAT: 'columns' }
-  const s = await scene({ backend, queues, format: 'columns', verify: false, rules: 'mod(u32[0])', env })
+  const s = await testbed({ backend, queues, format: 'columns', verify: false, rules: 'mod(u32[0])', env })
   try {
     await sleep(Number(options.settle) * 1000)
     const before = cpuMicros(s.service.pid)
     await sleep(seconds * 1000)
     const idlePercent = (cpuMicros(s.service.pid) - before) / (seconds * 1e4)
-    // Large datagrams of many flows: every lane fills, every page is touched.
+    // Large datagrams of many flows fill every lane and touch every page.
     await blast(s.sender, { to: s.target, seconds, size: '1400', flows: 64, via: 'socket' }).done
     const { peak } = s.service.memory()
     const config = loadConfig(Object.fromEntries(Object.entries(s.env).map(([k, v]) => [k, String(v)])), {

@@ -1,6 +1,6 @@
 /**
- * Cost of each format's encoder, one thread, 100-byte payloads unless told otherwise: nanoseconds of CPU per datagram,
- * the median of five rounds. No server is involved. `node build/bench/formats.js [payload bytes]`
+ * Measures the cost of each format's encoder on one thread: nanoseconds of CPU per datagram, the median of five rounds,
+ * with payloads of 100 bytes by default. No server is involved. `node build/bench/formats.js [payload bytes]`
  */
 import { pack } from 'msgpackr'
 import { FakeLane } from '../rig/lane.js'
@@ -26,8 +26,8 @@ function filled(sources: number): Batch {
   return rig.take()
 }
 
-/** Bytes of messages produced by one pass over a batch; the sink keeps the work from being optimised away. */
-let sink = 0
+/** Bytes of all messages. The sum keeps V8 from optimising the work away. */
+let produced = 0
 
 function envelope(make: () => Envelope): (batch: Batch) => void {
   const target = make()
@@ -38,7 +38,7 @@ function envelope(make: () => Envelope): (batch: Batch) => void {
     for (let i = 0; i < batch.length; ) {
       i = target.add(batch, i, batch.length)
       if (i === batch.length) break
-      sink += target.seal().length
+      produced += target.seal().length
       target.start(chunk, limit)
     }
   }
@@ -53,13 +53,13 @@ function raw(): (batch: Batch) => void {
       at += (batch.offset(i) - at) & 7
       if (at + size > chunk.bytes.length) at = batch.offset(i) & 7
       copyPayload(chunk, at, batch.slab, batch.offset(i), size)
-      sink += chunk.bytes.subarray(at, at + size).length
+      produced += chunk.bytes.subarray(at, at + size).length
       at += size
     }
   }
 }
 
-/** What one would write without an encoder of one's own: objects, and msgpackr for the array. */
+/** What one would write without an encoder: an object per datagram, and msgpackr for the array. */
 function objects(batch: Batch): void {
   const list = []
   for (let i = 0; i < batch.length; i++) {
@@ -72,10 +72,10 @@ function objects(batch: Batch): void {
       payload: batch.payload(i),
     })
   }
-  sink += pack(list).length
+  produced += pack(list).length
 }
 
-/** CPU time, not wall time: other processes of a shared machine then weigh less. */
+/** Measures CPU time and not wall-clock time, so that other processes on a shared machine matter less. */
 function measure(work: (batch: Batch) => void, batch: Batch): number {
   const rounds: number[] = []
   for (let round = 0; round < 6; round++) {
@@ -110,4 +110,4 @@ for (const sources of [1, 256]) {
     )
   }
 }
-if (sink === 0) console.log('nothing was encoded')
+if (produced === 0) console.log('nothing was encoded')

@@ -1,9 +1,12 @@
 import { readFileSync } from 'node:fs'
 
-/** Clock ticks in a second in /proc (USER_HZ, 100 on every architecture Node runs on). */
+/** Clock ticks per second in /proc: USER_HZ, which is 100 on every architecture that Node supports. */
 const TICKS_PER_SECOND = 100
 
-/** User and system time of a process with all its threads, µs (proc(5), fields 14 and 15 of stat); 10 ms steps. */
+/**
+ * Returns the user and system time of a process with all its threads in microseconds, in steps of 10 ms (fields 14 and 15
+ * of proc_pid_stat(5)).
+ */
 export function cpuMicros(pid: number): number {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')

@@ -6,7 +6,7 @@ import type { Climb, Summary } from './pipeline/summary.js'
 const START = '<!-- numbers: written by npm run bench -- readme -->'
 const END = '<!-- end of numbers -->'
 
-/** Adds `readme` to the bench's command line. */
+/** Adds the command `readme`. */
 export function addReadme(program: Command): void {
   program
     .command('readme')
@@ -19,7 +19,7 @@ export function addReadme(program: Command): void {
     })
 }
 
-/** The README with the numbers of a results folder between the markers. */
+/** Returns the README with the numbers of a results folder between its markers. @throws Error when it has no markers. */
 export function withNumbers(readme: string, results: string): string {
   const from = readme.indexOf(START)
   const to = readme.indexOf(END)
@@ -38,7 +38,7 @@ function numbers(results: string): string {
   const { machine, options } = pipeline
   const lowest = Math.min(...pipeline.climbs.flatMap((c) => c.points.map((p) => p.offered)))
   const rows = pipeline.summary.map((s) => {
-    // A figure that no climb gave is NaN, which JSON writes as null.
+    // A figure that no climb produced is NaN, which JSON writes as null.
     const figure = (value: number | null, unit: string, digits = 1) =>
       value ? `${value.toFixed(digits)} ${unit}` : '–'
     const mark = s.wireLimited ? ' ¹' : ''

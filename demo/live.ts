@@ -1,29 +1,33 @@
 import Table from 'cli-table3'
 import { createLogUpdate } from 'log-update'
 
-/** One reading of everything the demo shows. */
+/** One reading of everything that the demo shows. */
 export interface Reading {
+  /** Seconds since the sender started, and seconds that it runs. */
   readonly seconds: number
   readonly of: number
   readonly backend: string
-  /** Datagrams a second that the subscriber got, by queue. */
+  /** Datagrams per second that the subscriber received, by queue. */
   readonly queues: readonly number[]
-  /** NATS messages a second. */
+  /** NATS messages per second. */
   readonly messages: number
+  /** Datagrams that the subscriber has received so far. */
   readonly received: number
+  /** Drops so far, by reason. */
   readonly drops: Readonly<Record<string, number>>
 }
 
-/** Where readings go. */
+/** A display of readings. */
 export interface Live {
   show(reading: Reading): void
-  /** Leaves the last picture standing. */
+  /** Ends the display; the last reading stays on the screen. */
   done(): void
 }
 
+/** Formats a number with thousands separators. */
 export const number = (n: number) => Math.round(n).toLocaleString('en-US')
 
-/** `a 1, b 2`, or `none`. */
+/** Formats counts by reason as `a 1, b 2`, or as `none`. */
 export function reasons(drops: Readonly<Record<string, number>>): string {
   return (
     Object.entries(drops)
@@ -32,7 +36,7 @@ export function reasons(drops: Readonly<Record<string, number>>): string {
   )
 }
 
-/** A table that redraws itself on a terminal; a line every two seconds elsewhere. */
+/** Returns a table that is redrawn on a terminal, and a line every two seconds elsewhere. */
 export function live(stream: NodeJS.WriteStream): Live {
   return stream.isTTY ? table(stream) : lines(stream)
 }

@@ -6,13 +6,20 @@ import { totals } from '../rig/books.js'
 import { cleanUp } from '../rig/cleanup.js'
 import { spawnIn } from '../rig/netns.js'
 import { freePort, freeUdpPort } from '../rig/ports.js'
-import { PATIENT, type Scene, scene } from '../rig/scene.js'
+import { DEEP_RINGS, type Testbed, testbed } from '../rig/testbed.js'
 import { type Live, live } from './live.js'
 import { type DemoOptions, HELP, parseOptions } from './options.js'
 import type { Scraped } from './scrape.js'
 import { booksText, type Verdict, verdict } from './verdict.js'
 
+/** Bytes of each payload. */
 const SIZE = 100
+/**
+ * The demo stops the service when the subscriber has received nothing for this many milliseconds, because what was
+ * dropped never comes. Too short: the service is stopped while datagrams are on their way, which its drain then delivers.
+ * Too long: people wait.
+ */
+const QUIET_MS = 2000
 const SCRAPE = fileURLToPath(new URL('./scrape.js', import.meta.url))
 
 function options(): DemoOptions {
@@ -29,11 +36,11 @@ function options(): DemoOptions {
 
 const asked = options()
 const root = process.geteuid?.() === 0
-// With --json, stdout belongs to the one object; a person still sees on stderr what goes on.
+// With --json, stdout has the one object and nothing else; the text for people goes to stderr.
 const screen = asked.json ? process.stderr : process.stdout
 const say = (text: string) => void screen.write(`${text}\n`)
 
-/** The backend for this user; only root may make the namespaces that xdp and packet run in here. */
+/** Selects the backend. Only root can make the namespaces that xdp and packet run in here. */
 function chooseBackend(): 'xdp' | 'packet' | 'socket' {
   if (asked.backend === 'auto') return root ? 'xdp' : 'socket'
   if (!root && asked.backend !== 'socket') {
@@ -45,7 +52,8 @@ function chooseBackend(): 'xdp' | 'packet' | 'socket' {
   return asked.backend
 }
 
-function introduce(backend: string): void {
+/** Prints what will happen. */
+function printIntroduction(backend: string): void {
   const wire = root
     ? 'two network namespaces joined by a virtual cable (veth); no real interface is touched'
     : 'the loopback interface (root would get a virtual cable and the faster backends)'
@@ -56,8 +64,8 @@ At the end the books: everything sent must be with the subscriber, or dropped fo
 `)
 }
 
-/** Shows readings until the sender is done. */
-function watch(s: Scene, show: Live, backend: string, httpPort: number): () => void {
+/** Shows readings until the returned function is called. */
+function watch(s: Testbed, show: Live, backend: string, httpPort: number): () => void {
   let drops: Scraped['drops'] = {}
   const scraper = spawnIn(s.ns, [process.execPath, SCRAPE, `http://127.0.0.1:${httpPort}/metrics`], {
     stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
@@ -90,16 +98,17 @@ function watch(s: Scene, show: Live, backend: string, httpPort: number): () => v
   }
 }
 
-async function play(backend: 'xdp' | 'packet' | 'socket'): Promise<Verdict> {
+/** Runs the demo and returns what its books say. */
+async function runDemo(backend: 'xdp' | 'packet' | 'socket'): Promise<Verdict> {
   const http = root ? 9180 : await freePort()
   say('Starting nats-server, the subscriber and Millrace …')
-  const s = await scene({
+  const s = await testbed({
     backend,
     wire: root,
     port: root ? 9000 : await freeUdpPort(),
     queues: asked.queues,
     format: asked.format,
-    env: { ...PATIENT, MILLRACE_HTTP: `127.0.0.1:${http}`, MILLRACE_NODE: 'demo' },
+    env: { ...DEEP_RINGS, MILLRACE_HTTP: `127.0.0.1:${http}`, MILLRACE_NODE: 'demo' },
   })
   try {
     say(`Ready. Sending to ${s.target} …\n`)
@@ -107,11 +116,11 @@ async function play(backend: 'xdp' | 'packet' | 'socket'): Promise<Verdict> {
     const { seconds, rate } = asked
     const sending = blast(s.sender, { to: s.target, rate, seconds, size: String(SIZE), flows: 64 })
     const report = await sending.done.finally(stopWatching)
-    await s.subscriber.settled(report.sent)
+    await s.subscriber.settled(report.sent, QUIET_MS)
     const ended = await s.service.stop()
     if (ended.code !== 0) {
       throw new Error(
-        `the service ended with ${ended.code ?? ended.signal}; its last words:\n${s.service.said()}`,
+        `the service ended with ${ended.code ?? ended.signal}; its last words:\n${s.service.lastOutput()}`,
       )
     }
     const account = await s.subscriber.against({ count: report.sent, low: SIZE, high: SIZE })
@@ -124,7 +133,8 @@ async function play(backend: 'xdp' | 'packet' | 'socket'): Promise<Verdict> {
   }
 }
 
-function conclude(v: Verdict): void {
+/** Prints whether the books balance, and what to try next. */
+function printConclusion(v: Verdict): void {
   say(
     v.balanced
       ? `\nBalanced: all ${v.sent.toLocaleString('en-US')} datagrams are accounted for (${v.backend}, ${v.mode}).`
@@ -139,10 +149,10 @@ Try next:
 }
 
 const backend = chooseBackend()
-introduce(backend)
+printIntroduction(backend)
 try {
-  const v = await play(backend)
-  conclude(v)
+  const v = await runDemo(backend)
+  printConclusion(v)
   if (asked.json) process.stdout.write(`${JSON.stringify(v)}\n`)
   process.exitCode = v.balanced ? 0 : 1
 } catch (error) {

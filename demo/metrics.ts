@@ -7,7 +7,7 @@ export interface Sample {
   readonly value: number
 }
 
-/** Reads the Prometheus text format (what our own /metrics writes: no time stamps). */
+/** Parses the Prometheus text format as Millrace writes it, that is without time stamps. */
 export function parseMetrics(text: string): Sample[] {
   const samples: Sample[] = []
   for (const line of text.split('\n')) {
@@ -19,14 +19,14 @@ export function parseMetrics(text: string): Sample[] {
   return samples
 }
 
-/** The counters of datagrams and results that did not make it, and what to put before their reasons. */
+/** The counters of lost datagrams and results, with the prefix that distinguishes their reasons. */
 const DROPS: Readonly<Record<string, string>> = {
   millrace_dropped_datagrams_total: '',
   millrace_kernel_lost_datagrams_total: 'kernel_',
   millrace_dropped_results_total: 'nats_',
 }
 
-/** Drops by reason, with the names the closing books use (rig/books.ts). */
+/** Returns drops by reason, with the names that the closing books use (rig/books.ts). */
 export function dropsOf(samples: readonly Sample[]): Record<string, number> {
   const drops: Record<string, number> = {}
   for (const { name, labels, value } of samples) {
@@ -38,7 +38,7 @@ export function dropsOf(samples: readonly Sample[]): Record<string, number> {
   return drops
 }
 
-/** Fetches a page; null when nobody answers. */
+/** Fetches a page. Resolves to null when there is no answer within 2 s, or one other than 200. */
 export function fetchText(url: string): Promise<string | null> {
   return new Promise((resolve) => {
     const request = get(url, { timeout: 2000 }, (response) => {

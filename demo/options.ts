@@ -1,11 +1,14 @@
 import { parseArgs } from 'node:util'
 
-/** What the demo was asked for. */
+/** The demo's command line. */
 export interface DemoOptions {
   readonly backend: 'auto' | 'xdp' | 'packet' | 'socket'
+  /** How long to send, in whole seconds, 1 to 3,600. */
   readonly seconds: number
+  /** Datagrams per second, 1 to 20,000,000. */
   readonly rate: number
   readonly format: 'raw' | 'records' | 'columns'
+  /** 1 to 64. */
   readonly queues: number
   readonly json: boolean
 }
@@ -24,7 +27,11 @@ Sends numbered UDP datagrams through Millrace into NATS on this machine and acco
 Exit status: 0 when the books balance, 1 when they do not or something failed, 2 for a wrong option.
 xdp and packet need root: they run between two network namespaces joined by a veth pair, never on a real interface.`
 
-/** Reads the command line. Null: help was asked for. @throws with one line a person can act on. */
+/**
+ * Parses the command line. Returns null when help was asked for.
+ *
+ * @throws Error with one line that names the option, its value and what was expected.
+ */
 export function parseOptions(args: readonly string[]): DemoOptions | null {
   const { values } = parseArgs({
     args: [...args],

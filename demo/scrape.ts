@@ -1,10 +1,10 @@
 /**
- * Reads the service's /metrics once a second and tells the parent. A process of its own, because the service listens on
- * the loopback of its network namespace, which only a process in that namespace can reach.
+ * Reads the service's /metrics once a second and sends the drops to the parent. It is a process of its own, because the
+ * service listens on the loopback interface of its network namespace, which only a process in that namespace can reach.
  */
 import { dropsOf, fetchText, parseMetrics } from './metrics.js'
 
-/** What the parent is told. */
+/** The message to the parent. */
 export interface Scraped {
   readonly drops: Readonly<Record<string, number>>
 }

@@ -4,7 +4,7 @@ import type { BlastReport } from '../rig/blast.js'
 import { sumOf, type Totals } from '../rig/books.js'
 import { number } from './live.js'
 
-/** The demo's result: what `--json` prints. */
+/** The demo's result, which `--json` prints. */
 export interface Verdict {
   readonly backend: string
   readonly mode: string
@@ -19,7 +19,7 @@ export interface Verdict {
   readonly rate: number
 }
 
-/** Closes the books: every datagram sent is with the subscriber or dropped for a reason. */
+/** Closes the books: they balance when every datagram sent was received by the subscriber or dropped for a reason. */
 export function verdict(
   report: BlastReport,
   account: Account,
@@ -41,7 +41,7 @@ export function verdict(
   }
 }
 
-/** The books as a person reads them. */
+/** Formats the books as a table for people. */
 export function booksText(v: Verdict, account: Account): string {
   const t = new Table({
     head: ['the books', 'datagrams'],
@@ -56,10 +56,10 @@ export function booksText(v: Verdict, account: Account): string {
   return [t.toString(), checked, ...shortfall(v)].join('\n')
 }
 
-/** From this share of what was asked for on the sender kept its pace. */
+/** Share of the requested datagrams above which the sender is said to have kept its rate. */
 const KEPT = 0.98
 
-/** What to say when the sender, and nobody else, is why there is less than announced. */
+/** Explains that the sender was slower than requested, if it was. */
 function shortfall(v: Verdict): string[] {
   const asked = v.rate * v.seconds
   if (v.sent >= asked * KEPT) return []

@@ -1,6 +1,6 @@
 import { isPayload, payload } from './payload.js'
 
-/** What was sent: enough to know every datagram that must arrive. */
+/** What was sent. It determines every byte of every datagram that must arrive. */
 export interface Sent {
   /** Datagrams are numbered 0 … count - 1. */
   readonly count: number
@@ -9,12 +9,13 @@ export interface Sent {
   readonly high: number
 }
 
-/** What was found, as the subscriber reports it. */
+/** What a subscriber received, and every fault it found. */
 export interface Account {
   /** Datagrams received. */
   readonly received: number
+  /** Datagrams by queue. */
   readonly perQueue: readonly number[]
-  /** NATS messages they came in. */
+  /** NATS messages that contained them. */
   readonly messages: number
   /** Numbered datagrams seen a second time. */
   readonly duplicates: number
@@ -22,18 +23,18 @@ export interface Account {
   readonly corrupt: number
   /** Numbered datagrams on another queue than `number % queues`. */
   readonly misplaced: number
-  /** Datagrams without a number (below 4 bytes) of one flow seen on more than one queue. */
+  /** Datagrams without a number (less than 4 bytes) that came on another queue than the first one of their flow. */
   readonly split: number
   /** The first few faults in words. */
   readonly faults: readonly string[]
-  /** Numbered datagrams never seen, and unnumbered ones too few or too many; only after {@link Accounts.against}. */
+  /** Numbered datagrams never seen, and unnumbered ones too few or too many. Only {@link Accounts.against} sets it. */
   readonly missing?: number
 }
 
 /**
- * Accounts for numbered datagrams one by one: right bytes, right queue, once. Rules under test are
- * `mod(u32[0])`, so datagram n belongs to queue n % queues; those too short for a number do not match it and go to the
- * default rule hash(flow), which keeps each flow on one queue.
+ * Accounts for numbered datagrams one by one: each must come with the right bytes, on the right queue, once. The rules
+ * under test are `mod(u32[0])`, so datagram n belongs to queue n % queues. Datagrams too short for a number do not match
+ * that rule and go to the default rule hash(flow), which keeps each flow on one queue.
  */
 export class Accounts {
   received = 0
@@ -50,20 +51,20 @@ export class Accounts {
   #split = 0
   readonly #faults: string[] = []
 
-  /** @param verify false: count only, for load that a checker could not keep up with. */
+  /** @param verify false: count only, for load that checking every byte could not keep up with. */
   constructor(queues: number, verify = true) {
     this.#queues = queues
     this.#perQueue = new Array<number>(queues).fill(0)
     this.#verify = verify
   }
 
-  /** `n` datagrams came on `queue`, for load that a checker could not keep up with. */
+  /** Counts `n` datagrams that came on `queue`, without looking at them. */
   count(queue: number, n: number): void {
     this.received += n
     this.#perQueue[queue] = (this.#perQueue[queue] ?? 0) + n
   }
 
-  /** One datagram came on `queue`; `flow` is its source, when the format tells. */
+  /** Accounts for one datagram that came on `queue`. `flow` is its source, undefined when the format does not tell. */
   take(queue: number, bytes: Uint8Array, flow?: string): void {
     this.received++
     this.#perQueue[queue] = (this.#perQueue[queue] ?? 0) + 1
@@ -72,7 +73,7 @@ export class Accounts {
     else this.#takeNumbered(queue, bytes)
   }
 
-  /** Compares with what was sent. */
+  /** Compares what came with what was sent, and returns the account with `missing`. */
   against(sent: Sent): Account {
     let missing = 0
     const expected = new Map<string, number>()

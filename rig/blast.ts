@@ -2,31 +2,31 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { type Namespace, spawnIn } from './netns.js'
 
-/** The load generator's binary (this file runs from build/rig). */
-export const BLAST = fileURLToPath(new URL('../../target/release/millrace-blast', import.meta.url))
+/** Path of the load generator. This file runs from build/rig. */
+const BLAST = fileURLToPath(new URL('../../target/release/millrace-blast', import.meta.url))
 
-/** What to send; absent fields take millrace-blast's defaults. */
-export interface BlastOptions {
+/** What to send. The defaults are those of millrace-blast. */
+interface BlastOptions {
   /** `HOST:PORT`. */
   readonly to: string
-  /** Datagrams per second; absent: as fast as it can. */
+  /** Datagrams per second. Without it the sender is as fast as it can. */
   readonly rate?: number
   readonly count?: number
   readonly seconds?: number
-  /** One size, or `LOW..HIGH` to cycle through. */
+  /** Payload bytes: one size, or `LOW..HIGH` to cycle through. */
   readonly size?: string
   readonly flows?: number
   readonly via?: 'socket' | 'packet' | 'xdp'
   readonly interface?: string
-  /** Segments per send with UDP_SEGMENT. */
+  /** Datagrams per send call, with UDP_SEGMENT (udp(7)). */
   readonly gso?: number
 }
 
-/** The part of its report that tests and the demo read. */
+/** The part of the load generator's report that tests and the demo read. */
 export interface BlastReport {
   /** Datagrams handed to the kernel. */
   readonly sent: number
-  /** Frames the sender's own veth dropped after the send call succeeded. */
+  /** Frames that the sender's veth interface dropped although the send call had succeeded. */
   readonly interface_tx_dropped: number
   readonly [more: string]: unknown
 }
@@ -34,7 +34,7 @@ export interface BlastReport {
 /** A running sender. */
 export interface Blast {
   readonly pid: number
-  /** Ends it early; the report still comes. */
+  /** Ends the sender early. The report still comes. */
   stop(): void
   readonly done: Promise<BlastReport>
 }
@@ -53,7 +53,7 @@ export function blast(ns: Namespace, options: BlastOptions): Blast {
   createInterface(child.stderr!).on('line', (line) => errors.push(line))
   const done = new Promise<BlastReport>((resolve, reject) => {
     child.once('error', reject)
-    // `close` comes after the last line was read, `exit` may not.
+    // `close` comes after the last line has been read; `exit` may come before.
     child.once('close', (code, signal) => {
       if (code !== 0) {
         reject(
@@ -68,7 +68,7 @@ export function blast(ns: Namespace, options: BlastOptions): Blast {
       }
     })
   })
-  // Whoever never awaits it (a test that failed earlier) must not die of an unhandled rejection.
+  // A test that failed earlier never awaits the report, and must not end with an unhandled rejection.
   done.catch(() => {})
   return { pid: child.pid!, stop: () => child.kill('SIGINT'), done }
 }

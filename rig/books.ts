@@ -2,7 +2,7 @@ import type { Ended } from './service.js'
 
 type ByReason = Readonly<Record<string, number>>
 
-/** The part of the service's closing line that is added up here (src/service/books.ts says what each means). */
+/** The part of the service's closing line that is added up here. src/service/books.ts defines the fields. */
 interface Books {
   readonly received: number
   readonly dropped: ByReason
@@ -14,22 +14,22 @@ interface Books {
   readonly balanced: boolean
 }
 
-/** The closing books in the few numbers that tests and the demo compare. */
+/** The closing books, reduced to the numbers that tests and the demo compare. */
 export interface Totals {
   readonly backend: string
   readonly mode: string
-  /** Datagrams the receive threads took. */
+  /** Datagrams received. */
   readonly received: number
   readonly handled: number
-  /** Results a server has confirmed. */
+  /** Results that the NATS server has confirmed. */
   readonly confirmed: number
-  /** Every datagram that did not become a confirmed result, by reason; reasons with 0 are left out. */
+  /** Datagrams that did not become a confirmed result, by reason. Reasons that count 0 are left out. */
   readonly dropped: ByReason
-  /** The service's own verdict on its equations. */
+  /** True when the service itself found that its equations hold. */
   readonly balanced: boolean
 }
 
-/** Reads how the service ended. @throws when it printed no books. */
+/** Reads the closing books. @throws Error when the service printed none. */
 export function totals(ended: Ended): Totals {
   const books = ended.books as Books | null
   if (!books) throw new Error(`the service ended with ${ended.code ?? ended.signal} and printed no books`)
@@ -53,7 +53,7 @@ export function totals(ended: Ended): Totals {
   }
 }
 
-/** Sum of all reasons. */
+/** Returns the sum over all reasons. */
 export function sumOf(dropped: ByReason): number {
   return Object.values(dropped).reduce((a, b) => a + b, 0)
 }

@@ -1,13 +1,14 @@
 /**
- * What was made must go away, whatever happens: normal end, exception, Ctrl-C. Steps run in reverse order and each at
- * most once. `process.on('exit')` allows only synchronous work, so steps are synchronous.
+ * Clean-up of processes, directories and namespaces, which must go away however this process ends: normally, by an
+ * exception, or by Ctrl-C. Steps run in reverse order of registration, each at most once. They are synchronous, because
+ * `process.on('exit')` allows nothing else.
  */
 type Step = () => void
 
 const steps = new Set<Step>()
 let hooked = false
 
-/** Registers a synchronous clean-up step; the returned function runs it now and forgets it. */
+/** Registers a clean-up step. The returned function runs the step now and unregisters it. */
 export function onCleanup(step: Step): Step {
   hook()
   const once = () => {
@@ -17,7 +18,7 @@ export function onCleanup(step: Step): Step {
   return once
 }
 
-/** Runs everything registered, newest first. */
+/** Runs all registered steps, the newest first. A step that fails does not keep the others from running. */
 export function cleanUp(): void {
   for (const step of [...steps].reverse()) {
     try {
@@ -32,7 +33,7 @@ function hook(): void {
   if (hooked) return
   hooked = true
   process.once('exit', cleanUp)
-  // 128 + signal number, as a shell reports it.
+  // The exit status is 128 + signal number, as a shell reports it.
   for (const [signal, status] of [
     ['SIGINT', 130],
     ['SIGTERM', 143],

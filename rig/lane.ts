@@ -1,26 +1,28 @@
+import type { LaneLayout, QueueLayout } from '../src/generated/contract.js'
 import { LAYOUT } from '../src/generated/layout.js'
 import { Batch } from '../src/queue/batch.js'
-import { Lane, type LanePlan, type QueuePlan } from '../src/queue/lane.js'
+import { Lane } from '../src/queue/lane.js'
 
-/** A datagram to put into a lane. */
-export interface Put {
+/** A datagram to put into a lane. Ports and addresses have defaults. */
+export interface DatagramFields {
   payload: Uint8Array
   /** 16 bytes, or 4 for IPv4. Default 10.0.0.1. */
   src?: readonly number[]
   sport?: number
   dport?: number
   rule?: number
-  /** Of the rules. */
+  /** Generation of the rules that judged it. Default 1. */
   generation?: number
+  /** Arrival: seconds since the epoch, and nanoseconds. */
   seconds?: number
   nanos?: number
 }
 
-/** One lane in memory of its own, written the way the receive thread in Rust does it. */
+/** A lane whose producer side is written in TypeScript, as the receive thread does it in Rust. */
 export class FakeLane {
   readonly lane: Lane
   readonly batch: Batch
-  readonly #plan: LanePlan
+  readonly #plan: LaneLayout
   readonly #view: DataView
   readonly #bytes: Uint8Array
   readonly #words: Int32Array
@@ -28,14 +30,14 @@ export class FakeLane {
   #write: number
 
   /**
-   * @param start slab position of the first payload, to have a wrap where a test wants one.
-   * @param place memory and layout of a queue this lane belongs to; default: memory of its own.
+   * @param start position in the slab of the first payload, so that a test can choose where the slab wraps.
+   * @param place memory and layout of the queue that the lane belongs to. Default: memory of its own.
    */
   constructor(
     slots = 1024,
     payloadBytes = 1 << 20,
     start = 0,
-    place?: { memory: SharedArrayBuffer; plan: LanePlan },
+    place?: { memory: SharedArrayBuffer; plan: LaneLayout },
   ) {
     const own = LAYOUT.laneControlBytes + slots * LAYOUT.descriptorBytes + payloadBytes
     const memory = place?.memory ?? new SharedArrayBuffer(own)
@@ -64,9 +66,9 @@ export class FakeLane {
     generation = 1,
     seconds = 1_700_000_000,
     nanos = 0,
-  }: Put): void {
+  }: DatagramFields): void {
     const plan = this.#plan
-    // A payload never wraps: what does not fit before the slab's end begins at its start.
+    // A payload never wraps: one that does not fit before the slab's end is written to its start.
     if (this.#write + payload.length > plan.payloadBytes) this.#write = 0
     this.#bytes.set(payload, plan.payloadOffset + this.#write)
     const d = plan.descriptorsOffset + (this.#head % plan.slots) * LAYOUT.descriptorBytes
@@ -86,13 +88,13 @@ export class FakeLane {
     Atomics.store(this.#words, (plan.controlOffset + LAYOUT.headOffset) / 4, this.#head)
   }
 
-  /** The batch of all datagrams put and not yet released. */
+  /** Returns the batch of the datagrams that were put and not released, at most `limit`. */
   take(limit = Number.POSITIVE_INFINITY): Batch {
-    this.batch.point(this.lane, this.lane.first, this.lane.ready(limit))
+    this.batch.point(this.lane, this.lane.firstSlot, this.lane.ready(limit))
     return this.batch
   }
 
-  /** Gives the batch's room back, and overwrites its payloads, so that a reader that kept a reference shows. */
+  /** Releases the batch, and overwrites its payloads first, so that code which kept a reference fails its test. */
   release(): void {
     for (let i = 0; i < this.batch.length; i++) this.batch.payload(i).fill(0xdd)
     this.lane.release(this.batch.length)
@@ -100,14 +102,14 @@ export class FakeLane {
   }
 }
 
-/** A whole queue, laid out as Rust does it, with `count` lanes of 1,024 slots and 64 KiB. */
+/** A queue laid out as Rust does it, with `count` lanes of 1,024 slots and 64 KiB each. */
 export function fakeQueue(count: number) {
   const slots = 1024
   const payloadBytes = 1 << 16
   const ring = slots * LAYOUT.descriptorBytes
   const descriptors = LAYOUT.queueControlBytes + count * LAYOUT.laneControlBytes
   const slabs = descriptors + count * ring
-  const plan: QueuePlan = {
+  const plan: QueueLayout = {
     bytes: slabs + count * payloadBytes,
     controlOffset: 0,
     lanes: Array.from({ length: count }, (_, thread) => ({
@@ -121,7 +123,7 @@ export function fakeQueue(count: number) {
   }
   const memory = new SharedArrayBuffer(plan.bytes)
   const lanes = plan.lanes.map((lane) => new FakeLane(slots, payloadBytes, 0, { memory, plan: lane }))
-  /** Consumers as a restarted worker makes them: from what the memory says. */
+  /** Makes consumers as a restarted worker does, from the indices in the memory. */
   const fresh = () => plan.lanes.map((lane) => new Lane(memory, lane))
   return { memory, plan, lanes, fresh }
 }

@@ -7,14 +7,19 @@ import { onCleanup } from './cleanup.js'
 import { type Namespace, spawnIn } from './netns.js'
 import { freePort } from './ports.js'
 
+/** Longest wait in milliseconds for a server to be ready; it only ends a test that hangs. */
+const LIMIT_MS = 60_000
+
+/** How to start a nats-server. */
 export interface NatsOptions {
-  /** Network namespace to run in; default ours. */
+  /** Network namespace to run in. Default: that of this process. */
   ns?: Namespace
-  /** Port to listen on; default a free one. */
+  /** TCP port to listen on. Default: a free one. */
   port?: number
   token?: string
   user?: string
   password?: string
+  /** max_payload in bytes. */
   maxPayload?: number
   /** Lines for the server's configuration file. */
   config?: string
@@ -24,19 +29,20 @@ export interface NatsOptions {
   binary?: string
 }
 
+/** A running nats-server. */
 export interface NatsServer {
   readonly port: number
   readonly url: string
   readonly pid: number | undefined
-  /** Sends a signal to the server; waits until it is gone after SIGKILL or SIGTERM, until it stands still after SIGSTOP. */
+  /** Sends a signal. Waits for the end of the process after SIGKILL or SIGTERM, and after SIGSTOP until it is stopped. */
   kill(signal: NodeJS.Signals): Promise<void>
-  /** Starts it again, on the same port, after a kill. */
+  /** Starts the server again, on the same port, after a kill. */
   start(): Promise<void>
-  /** Ends it, whatever state it is in, and removes its directory. */
+  /** Ends the server, also when it is stopped, and removes its directory. */
   stop(): Promise<void>
 }
 
-/** Starts a nats-server on a namespace's loopback and returns once it is ready. */
+/** Starts a nats-server on the loopback interface of a namespace, and returns when it is ready. */
 export async function startNats(options: NatsOptions = {}): Promise<NatsServer> {
   const port = options.port ?? (await freePort())
   const directory = mkdtempSync(join(tmpdir(), 'millrace-nats-'))
@@ -60,16 +66,16 @@ export async function startNats(options: NatsOptions = {}): Promise<NatsServer> 
       stdio: 'ignore',
     })
     child = started
-    const deadline = Date.now() + 10_000
+    const deadline = Date.now() + LIMIT_MS
     while (!(existsSync(log) && readFileSync(log, 'utf8').includes('Server is ready'))) {
       // setpriv and ip exit with 127 and 255 when there is no such program.
       if (started.exitCode === 127 || started.exitCode === 255) throw notInstalled()
-      const said = existsSync(log) ? readFileSync(log, 'utf8') : ''
+      const output = existsSync(log) ? readFileSync(log, 'utf8') : ''
       if (started.exitCode !== null || started.signalCode !== null)
-        throw new Error(`nats-server ended: ${said}`)
+        throw new Error(`nats-server ended: ${output}`)
       if (Date.now() > deadline) {
         started.kill('SIGKILL')
-        throw new Error(`nats-server is not ready after 10 s: ${said}`)
+        throw new Error(`nats-server is not ready after ${LIMIT_MS} ms: ${output}`)
       }
       await new Promise((resolve) => setTimeout(resolve, 10))
     }
@@ -109,7 +115,7 @@ export async function startNats(options: NatsOptions = {}): Promise<NatsServer> 
   }
 }
 
-/** Whether every thread of a process stands still: the signal has been sent long before they do. */
+/** Whether every thread of a process is stopped (state T of proc_pid_stat(5)), which comes some time after the signal. */
 function stopped(pid: number): boolean {
   const tasks = `/proc/${pid}/task`
   return readdirSync(tasks).every((task) => /\) T /u.test(readFileSync(`${tasks}/${task}/stat`, 'latin1')))

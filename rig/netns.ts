@@ -7,44 +7,47 @@ export const V4 = ['192.0.2.1', '192.0.2.2'] as const
 /** IPv6 addresses of the ends. */
 export const V6 = ['2001:db8::1', '2001:db8::2'] as const
 /** MAC addresses of the ends. */
-export const MAC = ['02:00:00:00:0a:01', '02:00:00:00:0b:01'] as const
+const MAC = ['02:00:00:00:0a:01', '02:00:00:00:0b:01'] as const
 
-/** True when namespaces may be made; otherwise the whole test is skipped, and says why. */
+/** Longest wait in milliseconds for an interface to be operational; it only ends a test that hangs. */
+const LINK_UP_MS = 30_000
+
+/** Returns true when namespaces can be made. Otherwise it skips the whole test, with the reason. */
 export function privileged(t: { plan(n: number, reason: string): unknown }): boolean {
   if (process.geteuid?.() === 0) return true
   t.plan(0, 'needs root (CAP_NET_ADMIN, CAP_SYS_ADMIN) to make network namespaces')
   return false
 }
 
-/** Where a command runs: in a namespace, or (null) where we are. */
+/** Name of the network namespace that a command runs in; null for that of this process. */
 export type Namespace = string | null
 
-/** Puts `ip netns exec` before a command when it is to run in a namespace. `ip` execs, so the pid is the command's. */
-export function inside(ns: Namespace, command: readonly string[]): [string, string[]] {
+/** Puts `ip netns exec` before a command for a namespace. `ip` calls exec, so the pid will be the command's own. */
+export function commandIn(ns: Namespace, command: readonly string[]): [string, string[]] {
   const [program, ...args] = ns === null ? command : ['ip', 'netns', 'exec', ns, ...command]
   return [program!, args]
 }
 
-/** Runs a command to its end, returns its stdout; throws with its stderr when it fails. */
+/** Runs a command to its end and returns its stdout. @throws Error with its stderr when it fails. */
 export function runIn(ns: Namespace, ...command: string[]): string {
-  const [program, args] = inside(ns, command)
+  const [program, args] = commandIn(ns, command)
   return execFileSync(program, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
 }
 
 /**
- * Starts a command; it is killed at clean-up if it still runs by then, and by the kernel should we die without one
- * (a test runner's SIGKILL).
+ * Starts a command. Clean-up kills it if it still runs; should this process die without clean-up, as by a test runner's
+ * SIGKILL, the kernel kills it (PR_SET_PDEATHSIG, prctl(2)).
  */
 export function spawnIn(ns: Namespace, command: readonly string[], options: SpawnOptions): ChildProcess {
-  const [program, args] = inside(ns, ['setpriv', '--pdeathsig', 'KILL', ...command])
+  const [program, args] = commandIn(ns, ['setpriv', '--pdeathsig', 'KILL', ...command])
   const child = spawn(program, args, options)
   const forget = onCleanup(() => child.kill('SIGKILL'))
   child.once('exit', forget)
   return child
 }
 
-/** Removes namespaces of rigs whose process is gone and could not clean up. */
-function sweep(): void {
+/** Removes namespaces whose process has ended without clean-up. */
+function removeStale(): void {
   for (const name of existsSync('/run/netns') ? readdirSync('/run/netns') : []) {
     const maker = /^mr(\d+)t\d+[ab]$/.exec(name)?.[1]
     if (maker !== undefined && !existsSync(`/proc/${maker}`)) runIn(null, 'ip', 'netns', 'del', name)
@@ -53,15 +56,18 @@ function sweep(): void {
 
 let next = 0
 
-/** Two namespaces joined by a veth pair, `va` in `a` (sends) and `vb` in `b` (receives), with `queues` queues each. */
-export class Pair {
+/**
+ * Two network namespaces and a veth pair between them: `va` in namespace `a` sends, `vb` in namespace `b` receives. Each
+ * interface has `queues` queues, and a neighbour entry for the other, so that no ARP is on the wire.
+ */
+export class VethPair {
   readonly a: string
   readonly b: string
-  /** Removes both namespaces (and with them the veth pair) now. */
+  /** Removes both namespaces, and with them the veth pair. */
   readonly close: () => void
 
   constructor(queues: number) {
-    if (next === 0) sweep()
+    if (next === 0) removeStale()
     const id = `mr${process.pid}t${next++}`
     this.a = `${id}a`
     this.b = `${id}b`
@@ -70,27 +76,27 @@ export class Pair {
         try {
           runIn(null, 'ip', 'netns', 'del', ns)
         } catch {
-          // It was never made: the constructor failed half-way.
+          // The namespace was never made, because the constructor failed before.
         }
       }
     })
     try {
       runIn(null, 'ip', 'netns', 'add', this.a)
       runIn(null, 'ip', 'netns', 'add', this.b)
-      this.plug(queues)
+      this.addInterfaces(queues)
     } catch (error) {
       this.close()
       throw error
     }
   }
 
-  /** Takes the pair of interfaces away, as a NIC that is pulled out. */
-  unplug(): void {
+  /** Removes both interfaces, as when a NIC is unplugged. */
+  removeInterfaces(): void {
     runIn(null, 'ip', '-n', this.b, 'link', 'del', 'vb')
   }
 
-  /** Makes the pair of interfaces: at the start, and again after {@link unplug}. */
-  plug(queues: number): void {
+  /** Makes both interfaces: at the start, and again after {@link removeInterfaces}. */
+  addInterfaces(queues: number): void {
     const ip = (...words: string[]) => runIn(null, 'ip', ...words.join(' ').split(' '))
     const many = `numtxqueues ${queues} numrxqueues ${queues}`
     ip(
@@ -102,7 +108,7 @@ export class Pair {
       { ns: this.b, dev: 'vb', self: 1, peer: 0 },
     ] as const
     for (const { ns, dev, self } of ends) {
-      // The only frames on the wire are to be the test's own: no duplicate-address detection, no router solicitation.
+      // No duplicate address detection and no router solicitation: the only frames on the wire are the test's own.
       const quiet = ['accept_dad=0', 'router_solicitations=0', 'addr_gen_mode=1']
         .map((knob) => knob.split('='))
         .map(([name, value]) => `echo ${value} > /proc/sys/net/ipv6/conf/${dev}/${name}`)
@@ -117,12 +123,15 @@ export class Pair {
         ip('-n', ns, `neigh replace ${address} lladdr ${MAC[peer]} dev ${dev}`)
       }
     }
-    this.#untilUp()
+    this.#waitUntilUp()
   }
 
-  /** A link that was just set up drops everything until the kernel's link watcher has given it its queueing discipline. */
-  #untilUp(): void {
-    const deadline = Date.now() + 5000
+  /**
+   * Waits until both interfaces are operational. Before that they drop everything, because they have no queueing
+   * discipline yet (linkwatch_do_dev in net/core/link_watch.c attaches it).
+   */
+  #waitUntilUp(): void {
+    const deadline = Date.now() + LINK_UP_MS
     for (const [ns, dev] of [
       [this.a, 'va'],
       [this.b, 'vb'],
@@ -131,7 +140,7 @@ export class Pair {
         const [link] = JSON.parse(runIn(null, 'ip', '-n', ns, '-j', 'link', 'show', dev))
         if (link.operstate === 'UP') break
         if (Date.now() > deadline)
-          throw new Error(`${dev} in ${ns} is ${link.operstate} after 5 s, expected UP`)
+          throw new Error(`${dev} in ${ns} is ${link.operstate} after ${LINK_UP_MS} ms, expected UP`)
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10)
       }
     }

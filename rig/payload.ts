@@ -1,9 +1,9 @@
 /**
- * The payload of datagram number `n` as millrace-blast makes it (crates/millrace-blast/src/payload.rs), written a second
- * time so that sender and checker do not share a mistake: the number in network order in bytes 0..4, and everywhere else
- * byte `j % 8`, little-endian, of `mix(n) + (j / 8) * STEP`, where mix is SplitMix64's finaliser.
+ * The payload of datagram number `n` as millrace-blast makes it (crates/millrace-blast/src/payload.rs), implemented a
+ * second time so that sender and checker do not share a mistake. Bytes 0 to 3 are the number in network order. Byte j
+ * beyond them is byte `j % 8`, little-endian, of `mix(n) + (j / 8) * STEP`, where mix is SplitMix64's finaliser.
  *
- * 64-bit arithmetic on halves: BigInt would cost more than everything else the checker does.
+ * The arithmetic is on 32-bit halves, because BigInt would cost more than everything else the checker does.
  */
 const STEP_HIGH = 0x9e3779b9
 const STEP_LOW = 0x7f4a7c15
@@ -42,7 +42,7 @@ function mix(n: number): void {
   xorShift(31)
 }
 
-/** Writes the payload of datagram `n`. */
+/** Returns the first `size` bytes of the payload of datagram `n`. */
 export function payload(n: number, size: number): Uint8Array {
   const padded = new Uint8Array(Math.ceil(size / 8) * 8)
   const view = new DataView(padded.buffer)
@@ -56,7 +56,7 @@ export function payload(n: number, size: number): Uint8Array {
   return padded.subarray(0, size)
 }
 
-/** True when `bytes` is exactly the payload of datagram `n`; allocates nothing but one view. */
+/** Returns whether `bytes` is exactly the payload of datagram `n`. It allocates nothing but one view. */
 export function isPayload(bytes: Uint8Array, n: number): boolean {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const size = bytes.byteLength

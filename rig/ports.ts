@@ -1,7 +1,7 @@
 import { createSocket } from 'node:dgram'
 import { createServer } from 'node:net'
 
-/** A TCP port of loopback that nobody listens on right now. */
+/** Returns a TCP port of 127.0.0.1 that was free a moment ago. */
 export async function freePort(): Promise<number> {
   const server = createServer()
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -11,7 +11,7 @@ export async function freePort(): Promise<number> {
   return address.port
 }
 
-/** A UDP port of loopback that nobody has right now. */
+/** Returns a UDP port of 127.0.0.1 that was free a moment ago. */
 export async function freeUdpPort(): Promise<number> {
   const socket = createSocket('udp4')
   await new Promise<void>((resolve) => socket.bind(0, '127.0.0.1', resolve))

@@ -2,10 +2,11 @@ import { once } from 'node:events'
 import { createServer, connect as dial, type Server, type Socket } from 'node:net'
 import { connect, type NatsConnection } from 'nats'
 import type { Test } from 'tap'
+import type { NatsConfig } from '../src/config/index.js'
 import { countDatagrams } from '../src/decode.js'
-import type { PublisherConfig } from '../src/publisher/config.js'
+import type { QueuePublisherConfig } from '../src/publisher/config.js'
 import { Publisher } from '../src/publisher/publisher.js'
-import { Counters } from '../src/queue/counters.js'
+import { Counters, droppedResults } from '../src/queue/counters.js'
 import type { FakeLane } from './lane.js'
 import { type NatsOptions, type NatsServer, startNats } from './nats.js'
 
@@ -13,14 +14,23 @@ import { type NatsOptions, type NatsServer, startNats } from './nats.js'
 type Teardown = Pick<Test, 'teardown'>
 
 /** One line that the publisher logged. */
-export interface LoggedLine {
+interface LoggedLine {
   readonly code: unknown
   readonly level: string
   readonly message: string
 }
 
+/** What a test gives of a publisher's configuration. */
+export type PublisherOverrides = Partial<Omit<QueuePublisherConfig, 'nats'>> & {
+  readonly nats?: Partial<NatsConfig>
+}
+
 /** Starts a publisher in this process, without a worker around it; it is closed when the test ends. */
-export async function startPublisher(t: Test, url: string, config: Partial<PublisherConfig> = {}) {
+export async function startPublisher(
+  t: Test,
+  url: string,
+  { nats = {}, ...config }: PublisherOverrides = {},
+) {
   const counters = new Counters()
   const log: LoggedLine[] = []
   let ready = 0
@@ -28,12 +38,31 @@ export async function startPublisher(t: Test, url: string, config: Partial<Publi
     void log.push({ level, code: (fields as { code?: unknown }).code, message })
   const publisher = new Publisher(
     {
-      servers: [url],
+      nats: {
+        servers: [url.replace(/^nats:\/\//u, '')],
+        user: null,
+        password: null,
+        token: null,
+        passwordFile: null,
+        tokenFile: null,
+        creds: null,
+        nkeySeed: null,
+        nkeyFile: null,
+        tls: null,
+        gossip: true,
+        pingMs: 2000,
+        deadMs: 6000,
+        ...nats,
+      },
       name: 'test',
       node: 'node.1',
       queue: 2,
       subject: 'udp.{node}.{queue}',
       format: 'records',
+      windowBytes: 4 << 20,
+      envelopeBytes: 16 << 10,
+      envelopeMs: 5,
+      natsDown: 'hold',
       connectTimeoutMs: 2000,
       ...config,
     },
@@ -50,12 +79,7 @@ export async function startPublisher(t: Test, url: string, config: Partial<Publi
       return ready
     },
     /** Results dropped, for all reasons together. */
-    dropped: () =>
-      counters.get('droppedDisconnected') +
-      counters.get('droppedUnconfirmed') +
-      counters.get('droppedOversize') +
-      counters.get('droppedOverrun') +
-      counters.get('droppedShutdown'),
+    dropped: () => droppedResults(counters.snapshot()),
     /** Asserts that the books close: emitted = confirmed + Σ dropped + in flight. */
     balance(what: string) {
       const rest = counters.get('emitted') - counters.get('confirmed') - this.dropped()

@@ -3,25 +3,31 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { type Namespace, spawnIn } from './netns.js'
 
-/** The command line of the service (this file runs from build/rig). */
+/** Path of the `millrace` command. This file runs from build/rig. */
 export const CLI = fileURLToPath(new URL('../src/cli/main.js', import.meta.url))
 
-/** One line of the service's log; the named fields are those the rig reads. */
-export interface LogLine {
+/**
+ * Longest wait in milliseconds for something that the service must do. It only ends a test that hangs, so it is far
+ * longer than a busy machine needs.
+ */
+const LIMIT_MS = 60_000
+
+/** One line of the service's log, with the fields that the rig and the tests read. */
+interface LogLine {
   readonly msg?: string
   readonly backend?: string
   readonly mode?: string
-  /** Of the rules, in the line that says they were reloaded. */
+  /** Generation of the rules, in the line of a reload. */
   readonly generation?: number
-  /** Of an error. */
+  /** Code of an error. */
   readonly code?: string
-  /** Of an error; or why nothing comes. */
+  /** Reason of an error, or why nothing is received. */
   readonly reason?: string
-  /** Of a worker. */
+  /** Queue of a worker. */
   readonly queue?: number
-  /** Where /metrics is served. */
+  /** Address and port on which /metrics is served. */
   readonly address?: string
-  /** The closing line's numbers; rig/books.ts reads them. */
+  /** The numbers of the closing line, which rig/books.ts reads. */
   readonly books?: object
 }
 
@@ -31,24 +37,24 @@ export interface Ended {
   readonly signal: NodeJS.Signals | null
   /** The closing line's `books`, or null when it printed none. */
   readonly books: object | null
-  /** What it wrote that was no JSON: for example a start-up error. */
+  /** Lines that are no JSON, such as an error at the start. */
   readonly text: readonly string[]
   readonly log: readonly LogLine[]
 }
 
-/** Where and how to start it. */
-export interface ServiceOptions {
+/** Where and how to start the service. */
+interface ServiceOptions {
   readonly ns?: Namespace
-  /** MILLRACE_* and NATS_URL; nothing of those is inherited from our own environment. */
+  /** MILLRACE_* and NATS_URL. No variable of those names is inherited from this process. */
   readonly env: Readonly<Record<string, string | number>>
-  /** Words before `node`, e.g. `setpriv --reuid 65534 …`. */
+  /** Words before `node` in the command line, such as `setpriv --reuid 65534`. */
   readonly prefix?: readonly string[]
 }
 
 /** The service under test. */
 export class Service {
   readonly pid: number
-  /** Settles when the process has ended and everything it wrote was read. */
+  /** Resolves when the process has ended and everything it wrote has been read. */
   readonly ended: Promise<Ended>
   readonly #log: LogLine[] = []
   readonly #text: string[] = []
@@ -77,20 +83,24 @@ export class Service {
     })
   }
 
-  /** Starts it and waits until it receives and is connected. */
+  /** Starts the service and waits until it receives. */
   static async start(options: ServiceOptions): Promise<Service> {
     const service = new Service(options)
     await service.ready()
     return service
   }
 
-  /** Waits for the line that says it receives. */
-  ready(timeoutMs = 20_000): Promise<LogLine> {
+  /** Waits for the log line that reports that it receives. */
+  ready(timeoutMs = LIMIT_MS): Promise<LogLine> {
     return this.line((l) => /^(receiving|ready)\b/.test(l.msg ?? ''), 'receiving', timeoutMs)
   }
 
-  /** Waits for the first log line, past or future, that `wanted` accepts. */
-  line(wanted: (line: LogLine) => boolean, name: string, timeoutMs = 20_000): Promise<LogLine> {
+  /**
+   * Waits for the first log line, past or future, for which `wanted` returns true.
+   *
+   * @throws Error when the service ends before, or when `timeoutMs` have passed.
+   */
+  line(wanted: (line: LogLine) => boolean, name: string, timeoutMs = LIMIT_MS): Promise<LogLine> {
     const past = this.#log.find(wanted)
     if (past) return Promise.resolve(past)
     return new Promise((resolve, reject) => {
@@ -100,7 +110,7 @@ export class Service {
         act()
       }
       const fail = (why: string) =>
-        finish(() => reject(new Error(`service: no line "${name}" ${why}; it said:\n${this.said()}`)))
+        finish(() => reject(new Error(`service: no line "${name}" ${why}; it said:\n${this.lastOutput()}`)))
       const watch = (line: LogLine | null) => {
         if (line === null) fail('before it ended')
         else if (wanted(line)) finish(() => resolve(line))
@@ -110,26 +120,27 @@ export class Service {
     })
   }
 
-  /** SIGTERM, then how it ended; SIGKILL when it has not ended in time. */
-  async stop(timeoutMs = 30_000): Promise<Ended> {
-    const timer = setTimeout(() => this.kill9(), timeoutMs)
+  /** Sends SIGTERM and waits for the end; sends SIGKILL when that takes longer than `timeoutMs`. */
+  async stop(timeoutMs = LIMIT_MS): Promise<Ended> {
+    const timer = setTimeout(() => this.kill(), timeoutMs)
     this.#kill('SIGTERM')
     const ended = await this.ended
     clearTimeout(timer)
     return ended
   }
 
-  /** SIGHUP: read the rules file again. */
+  /** Sends SIGHUP, which makes the service read its rules file again. */
   hangup(): void {
     this.#kill('SIGHUP')
   }
 
-  kill9(): Promise<Ended> {
+  /** Sends SIGKILL and waits for the end. */
+  kill(): Promise<Ended> {
     this.#kill('SIGKILL')
     return this.ended
   }
 
-  /** Resident set in bytes, now and at its highest. */
+  /** Returns the resident set in bytes, now and at its highest (VmRSS and VmHWM of proc_pid_status(5)). */
   memory(): { rss: number; peak: number } {
     const status = readFileSync(`/proc/${this.pid}/status`, 'utf8')
     const kib = (name: string) =>
@@ -137,13 +148,13 @@ export class Service {
     return { rss: kib('VmRSS') * 1024, peak: kib('VmHWM') * 1024 }
   }
 
-  /** What it has logged so far. */
+  /** All log lines so far. */
   get log(): readonly LogLine[] {
     return this.#log
   }
 
-  /** Its last words, for messages. */
-  said(): string {
+  /** The last 30 lines of its output, for the messages of failed tests. */
+  lastOutput(): string {
     return [...this.#text, ...this.#log.map((l) => JSON.stringify(l))].slice(-30).join('\n')
   }
 

@@ -1,64 +1,87 @@
-/**
- * A NATS subscriber in a process of its own, so that checking every byte does not slow what it checks.
- * Parent to child: {@link Ask}. Child to parent: {@link Told}, twice a second by itself and in answer to an ask.
- */
-import { connect } from 'nats'
-import { countDatagrams, decode } from '../src/decode.js'
-import { type Account, Accounts, type Sent } from './account.js'
+import { fileURLToPath } from 'node:url'
+import type { Account, Sent } from './account.js'
+import { type Namespace, spawnIn } from './netns.js'
+import type { SubscriberMessage, SubscriberOptions, SubscriberRequest } from './subscriber-process.js'
 
-/** What the parent asks. */
-export type Ask = { readonly ask: 'against'; readonly sent: Sent } | { readonly ask: 'stop' }
-/** What the child tells. */
-export type Told =
-  | { readonly told: 'subscribed' }
-  | { readonly told: 'account'; readonly account: Account }
-  | { readonly told: 'verdict'; readonly account: Account }
+const SCRIPT = fileURLToPath(new URL('./subscriber-process.js', import.meta.url))
 
-/** Its only argument, as JSON. */
-export interface SubscriberOptions {
-  readonly url: string
-  /** The subject's prefix: queue q publishes to `prefix.q`. */
-  readonly prefix: string
-  readonly format: 'raw' | 'records' | 'columns'
-  readonly queues: number
-  readonly verify: boolean
+/** The parent's end of a subscriber process. */
+export interface Subscriber {
+  /** What it had received at most half a second ago; null before its first message. */
+  readonly account: Account | null
+  /**
+   * Waits until `enough` datagrams have come, or none for `quietMs` milliseconds. Too short a quiet time ends the wait
+   * while a busy machine still delivers; too long a one only delays a test in which something was lost.
+   */
+  settled(enough: number, quietMs?: number): Promise<Account>
+  /** Returns the account when it includes everything that the nats-server had at the time of the call. */
+  flushed(): Promise<Account>
+  /** As {@link flushed}, compared with what was sent. */
+  against(sent: Sent): Promise<Account>
+  stop(): Promise<void>
 }
 
-const options = JSON.parse(process.argv[2]!) as SubscriberOptions
-const accounts = new Accounts(options.queues, options.verify)
-const tell = (told: Told) => void process.send?.(told)
+/** Starts a subscriber process; its subscription is in place when this returns. */
+export async function subscribe(ns: Namespace, options: SubscriberOptions): Promise<Subscriber> {
+  const child = spawnIn(ns, [process.execPath, SCRIPT, JSON.stringify(options)], {
+    stdio: ['ignore', 'inherit', 'pipe', 'ipc'],
+  })
+  let errors = ''
+  child.stderr!.on('data', (text) => {
+    errors = (errors + text).slice(-4000)
+  })
+  let account: Account | null = null
+  type Waiting = { resolve(message: SubscriberMessage): void; reject(error: Error): void }
+  const waiting = new Map<SubscriberMessage['type'], Waiting>()
+  child.on('message', (message: SubscriberMessage) => {
+    if (message.type !== 'subscribed') account = message.account
+    waiting.get(message.type)?.resolve(message)
+    waiting.delete(message.type)
+  })
+  const exited = new Promise<void>((resolve) =>
+    child.once('exit', (code) => {
+      for (const { reject } of waiting.values()) reject(new Error(`subscriber ended (${code}): ${errors}`))
+      waiting.clear()
+      resolve()
+    }),
+  )
+  const next = (type: SubscriberMessage['type']) =>
+    new Promise<SubscriberMessage>((resolve, reject) => {
+      if (child.exitCode !== null) reject(new Error(`subscriber ended (${child.exitCode}): ${errors}`))
+      waiting.set(type, { resolve, reject })
+    })
+  const request = (what: SubscriberRequest) => void child.send(what)
 
-const nc = await connect({ servers: options.url, name: 'millrace-check' })
-const at = options.prefix.length + 1
-nc.subscribe(`${options.prefix}.>`, {
-  // A callback, not an iterator: the iterator's queue costs a promise per message.
-  callback(error, message) {
-    if (error) throw error
-    accounts.messages++
-    const queue = Number(message.subject.slice(at))
-    if (options.format === 'raw') {
-      accounts.take(queue, message.data)
-      return
-    }
-    if (!options.verify) {
-      accounts.count(queue, countDatagrams(message.data))
-      return
-    }
-    for (const d of decode(message.data)) {
-      accounts.take(queue, d.payload, d.payload.length < 4 ? `${d.src} ${d.sport}` : undefined)
-    }
-  },
-})
-// The server has the subscription once it has answered what came after it.
-await nc.flush()
-tell({ told: 'subscribed' })
-setInterval(() => tell({ told: 'account', account: accounts.report() }), 500).unref()
-
-process.on('message', (ask: Ask) => {
-  if (ask.ask === 'against') tell({ told: 'verdict', account: accounts.against(ask.sent) })
-  else process.exit(0)
-})
-// The parent is gone: nobody is left to tell.
-process.on('disconnect', () => process.exit(0))
-// Ctrl-C reaches the whole process group; the parent decides when we stop.
-process.on('SIGINT', () => {})
+  await next('subscribed')
+  return {
+    get account() {
+      return account
+    },
+    async settled(enough, quietMs = 20_000) {
+      let last = -1
+      let since = Date.now()
+      for (;;) {
+        await next('account')
+        const { received } = account!
+        if (received !== last) [last, since] = [received, Date.now()]
+        if (received >= enough || Date.now() - since >= quietMs) return account!
+      }
+    },
+    async flushed() {
+      const flushed = next('flushed')
+      request({ type: 'flush' })
+      await flushed
+      return account!
+    },
+    async against(sent) {
+      const compared = next('compared')
+      request({ type: 'compare', sent })
+      await compared
+      return account!
+    },
+    async stop() {
+      if (child.exitCode === null && child.connected) request({ type: 'stop' })
+      await exited
+    },
+  }
+}

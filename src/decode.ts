@@ -1,27 +1,27 @@
 /**
- * The consumer's side: reads what millrace publishes in the formats `records` and `columns`. A message in the format
- * `raw` needs no decoding: it is the datagram.
+ * For consumers: decodes the messages that Millrace publishes in the formats `records` and `columns`. A message in the
+ * format `raw` needs no decoding: it is the datagram.
  *
  * @module millrace/decode
  */
 import { unpack } from 'msgpackr'
-import { addressText } from './queue/batch.js'
+import { addressText, ipv4Number, ipv4Text } from './queue/address-text.js'
 
 /** One datagram of a message. */
 export interface Datagram {
-  /** A view of the message. */
+  /** A view of the message, valid as long as that is not overwritten. */
   readonly payload: Uint8Array
   /** Source address: dotted for IPv4, RFC 5952 for IPv6. */
   readonly src: string
   readonly sport: number
   readonly dport: number
-  /** Index of the rule that matched. */
+  /** Index, from 0, of the rule that chose the queue. */
   readonly rule: number
-  /** Arrival, microseconds since the epoch. */
+  /** Time of arrival, microseconds since the epoch. */
   readonly t: number
 }
 
-/** The map of a columnar envelope, as any msgpack library reads it. */
+/** The map of a columnar envelope, as any msgpack library reads it; docs/formats.md describes the fields. */
 interface Columns {
   v: number
   n: number
@@ -37,7 +37,7 @@ interface Columns {
   rule: Uint8Array
 }
 
-/** Decodes a message of either format. @throws Error with code MILLRACE_E_FORMAT when it is neither. */
+/** Decodes a message of either format. @throws Error with code MILLRACE_E_FORMAT when it has neither. */
 export function decode(message: Uint8Array): Datagram[] {
   if (!isColumns(message)) return records(message)
   const cursor = new ColumnsCursor(message)
@@ -49,12 +49,12 @@ export function decode(message: Uint8Array): Datagram[] {
   return datagrams
 }
 
-/** Number of datagrams (or emitted values) in a message: reads a few bytes of it only. */
+/** Number of datagrams, or of emitted values, in a message; it is read from the first bytes where they hold it. */
 export function countDatagrams(message: Uint8Array): number {
   const first = message[0]
   if (first === 0xdc && message.length >= 3) return (message[1]! << 8) | message[2]!
   if (first !== undefined && first >>> 4 === 9) return first & 15
-  // Our columnar envelopes have `n` at a fixed place; those of another writer may not.
+  // Millrace writes `n` at a fixed place; a columnar envelope of another writer may have it elsewhere.
   if (message[4] === 0xa1 && message[5] === 0x6e && message[6] === 0xce && message.length >= 11) {
     return ((message[7]! << 24) | (message[8]! << 16) | (message[9]! << 8) | message[10]!) >>> 0
   }
@@ -84,7 +84,7 @@ function format(what: string): Error {
  *     const cursor = new ColumnsCursor(message)
  *     while (cursor.next()) sum += cursor.data[cursor.offset]!
  *
- * `reset(message)` makes it ready for another one.
+ * `reset(message)` begins another message.
  */
 export class ColumnsCursor {
   /** Datagrams in the message. */
@@ -95,8 +95,9 @@ export class ColumnsCursor {
   data: Uint8Array = new Uint8Array(0)
   /** Index of the current datagram; -1 before the first `next()`. */
   index = -1
-  /** Where the current payload begins in {@link data}, and its bytes. */
+  /** Byte offset of the current payload in {@link data}. */
   offset = 0
+  /** Bytes of the current payload. */
   size = 0
   #seconds = 0
   #nanos = 0
@@ -112,7 +113,7 @@ export class ColumnsCursor {
     this.reset(message)
   }
 
-  /** @throws Error with code MILLRACE_E_FORMAT when the message is no columnar envelope of version 1. */
+  /** Begins a message. @throws Error with code MILLRACE_E_FORMAT when it is no columnar envelope of version 1. */
   reset(message: Uint8Array): void {
     const map = (isColumns(message) ? unpack(message) : {}) as Partial<Columns>
     if (map.v !== 1 || map.n === undefined || map.t0 === undefined)
@@ -160,27 +161,26 @@ export class ColumnsCursor {
     return this.#rule.getUint16(this.index * 2, true)
   }
 
-  /** Arrival, microseconds since the epoch. */
+  /** Time of arrival, microseconds since the epoch. */
   get t(): number {
     const nanos = this.#nanos + this.#time.getInt32(this.index * 4, true)
-    // The same sum of whole seconds and the rest as the receiver makes, so that the double is the same.
+    // Whole seconds and the rest are added as Batch.receivedAt adds them, so that the double is the same.
     const carry = Math.floor(nanos / 1e9)
     return (this.#seconds + carry) * 1e6 + (nanos - carry * 1e9) / 1e3
   }
 
-  /** Source address as a number when it is IPv4, else -1. */
+  /** Source address as a number from 0 to 2^32 - 1 when it is IPv4, else -1. */
   get srcIPv4(): number {
     const at = this.index * this.#srcBytes
     const src = this.#src
     if (this.#srcBytes === 4) return src.getUint32(at)
-    const mapped = src.getUint32(at) === 0 && src.getUint32(at + 4) === 0 && src.getUint32(at + 8) === 0xffff
-    return mapped ? src.getUint32(at + 12) : -1
+    return ipv4Number(src, at)
   }
 
-  /** Source address as text. Builds a string; prefer {@link srcIPv4} on a hot path. */
+  /** Source address as text. It builds a string: prefer {@link srcIPv4} on a hot path. */
   get src(): string {
     const v4 = this.srcIPv4
-    if (v4 >= 0) return `${v4 >>> 24}.${(v4 >>> 16) & 255}.${(v4 >>> 8) & 255}.${v4 & 255}`
+    if (v4 >= 0) return ipv4Text(v4)
     return addressText(this.#src, this.index * this.#srcBytes)
   }
 }

@@ -1,20 +1,20 @@
-/** Exit statuses of the `millrace` command. Documented in docs/errors.md, which a test compares with this table. */
+/** Exit statuses of the `millrace` command; {@link EXIT_MEANING} describes them. */
 export const EXIT = {
-  /** Drained in time and the books close. */
+  /** The drain ended in time and the books balance. */
   clean: 0,
-  /** A fault of Millrace itself, or an exception nobody caught. */
+  /** An uncaught exception, or a fault of Millrace itself. */
   unexpected: 1,
-  /** Configuration, rules, handler or command line are wrong. */
+  /** The configuration, the rules, the handler or the command line is wrong. */
   usage: 2,
-  /** The host or the server refuses what the configuration asks for. */
+  /** The host refuses what the configuration asks for. */
   refused: 3,
-  /** The drain left something: the deadline passed, or the books do not close. */
+  /** The drain left something: the deadline passed, or the books do not balance. */
   leftover: 4,
-  /** It ran, and then could not go on. */
+  /** The service was running and could not go on. */
   failed: 5,
 } as const
 
-/** What {@link EXIT} means in one sentence each, for `--help` and docs/errors.md. */
+/** One sentence for each exit status, for `--help` and docs/errors.md. */
 export const EXIT_MEANING: readonly (readonly [status: string, meaning: string])[] = [
   ['0', 'Drained within the deadline; every datagram and result is accounted for.'],
   ['1', 'Unexpected: an exception nobody caught, or a fault of Millrace itself.'],
@@ -27,14 +27,14 @@ export const EXIT_MEANING: readonly (readonly [status: string, meaning: string])
 ]
 
 interface ErrorEntry {
-  /** Exit status when this error ends the process. */
-  readonly exit: number
+  /** Exit status of a process that this error ends; null for an error that is logged or thrown and ends no process. */
+  readonly exit: number | null
   readonly meaning: string
-  /** What a person does about it. */
+  /** What the operator can do about it. */
   readonly remedy: string
 }
 
-/** Every code Millrace reports. Codes are stable: they are never reused for another meaning. */
+/** Every code that Millrace reports. Codes are stable: none is ever reused for another meaning. */
 export const ERRORS = {
   MILLRACE_E_CONFIG: {
     exit: EXIT.usage,
@@ -94,30 +94,30 @@ export const ERRORS = {
     remedy: 'Run `npm run build:native` on this machine.',
   },
   MILLRACE_E_NATS_CONNECT: {
-    exit: EXIT.unexpected,
+    exit: null,
     meaning:
       'No NATS server answers. Logged once when it begins; the service stays up, not ready, and keeps trying.',
     remedy: 'Check `NATS_URL` and the server.',
   },
   MILLRACE_E_NATS_AUTH: {
-    exit: EXIT.unexpected,
+    exit: null,
     meaning:
       'The NATS server refuses the credentials. Logged; the service stays up, not ready, and keeps trying.',
     remedy: 'Check `NATS_USER`, `NATS_PASSWORD`, `NATS_TOKEN`, `NATS_CREDS` or `NATS_NKEY`.',
   },
   MILLRACE_E_NATS_TLS: {
-    exit: EXIT.unexpected,
+    exit: null,
     meaning: 'TLS to the NATS server fails. Logged; the service stays up, not ready, and keeps trying.',
     remedy: 'Check `NATS_CA`, `NATS_CERT` and `NATS_KEY` against what the server presents.',
   },
   MILLRACE_E_NATS_PERMISSION: {
-    exit: EXIT.unexpected,
+    exit: null,
     meaning:
       'The NATS server does not let us publish to a subject. Logged; what goes there is lost at the server.',
     remedy: 'Allow the subject of `MILLRACE_SUBJECT` (and those the handler uses) for this user.',
   },
   MILLRACE_E_FORMAT: {
-    exit: EXIT.unexpected,
+    exit: null,
     meaning: 'A consumer gave `millrace/decode` bytes that are no envelope of Millrace.',
     remedy: 'Subscribe to the subjects of `MILLRACE_SUBJECT` only; `raw` messages need no decoding.',
   },
@@ -138,17 +138,18 @@ export const ERRORS = {
     remedy: 'The log has the exception; it is almost always the handler.',
   },
   MILLRACE_E_RANGE: {
-    exit: EXIT.unexpected,
+    exit: null,
     meaning: 'A handler read beyond the end of a datagram. Costs the batch, not the process.',
     remedy: 'Compare with `batch.size(i)` first, or let a rule keep short datagrams away.',
   },
   MILLRACE_E_SUBJECT: {
     exit: EXIT.unexpected,
-    meaning: 'A handler published to something that is no NATS subject. Costs the batch, not the process.',
+    meaning:
+      'A handler published to something that is no NATS subject, which costs the batch, not the process; or `MILLRACE_SUBJECT` makes a subject of more than 1,024 characters, which ends the start.',
     remedy: 'Subjects to publish to have non-empty tokens without white space, `*` or `>`.',
   },
   MILLRACE_E_PAYLOAD: {
-    exit: EXIT.unexpected,
+    exit: null,
     meaning:
       "A handler published more bytes than the server's max_payload. Costs the batch, not the process.",
     remedy: 'Split the payload, or raise `max_payload` on the server.',
@@ -168,7 +169,7 @@ export const ERRORS = {
 /** A stable error code. */
 export type ErrorCode = keyof typeof ERRORS
 
-/** An error a person can act on: a stable code, and one line that says what was given and what was expected. */
+/** An error with a stable code and a message that says what was given and what was expected. */
 export class MillraceError extends Error {
   override readonly name = 'MillraceError'
   readonly code: ErrorCode
@@ -178,7 +179,7 @@ export class MillraceError extends Error {
     this.code = code
   }
 
-  /** `MILLRACE_E_X: message`, the form every place prints. */
+  /** `MILLRACE_E_X: message`, the form in which errors are printed everywhere. */
   override toString(): string {
     return `${this.code}: ${this.message}`
   }
@@ -187,8 +188,9 @@ export class MillraceError extends Error {
 const CODED = /^(MILLRACE_E_[A-Z]+): ([\s\S]*)$/
 
 /**
- * Turns whatever was thrown into a MillraceError: the addon's errors (message `MILLRACE_E_X: text`), errors that crossed
- * a worker boundary and lost their class, and strangers, which become MILLRACE_E_UNEXPECTED with the cause attached.
+ * Turns anything that was thrown into a MillraceError. The addon's errors have the message `MILLRACE_E_X: text`; errors from
+ * a worker have lost their class and kept a property `code`; every other one becomes MILLRACE_E_UNEXPECTED. The original is
+ * the cause.
  */
 export function fromNative(error: unknown): MillraceError {
   if (error instanceof MillraceError) return error
@@ -200,9 +202,9 @@ export function fromNative(error: unknown): MillraceError {
   return new MillraceError('MILLRACE_E_UNEXPECTED', message, { cause: error })
 }
 
-/** The exit status an error ends the process with. */
+/** Exit status of a process that this error ends; {@link EXIT.unexpected} where its code was not meant to end one. */
 export function exitStatus(error: unknown): number {
-  return ERRORS[fromNative(error).code].exit
+  return ERRORS[fromNative(error).code].exit ?? EXIT.unexpected
 }
 
 function isCode(text: string): text is ErrorCode {
@@ -213,7 +215,7 @@ function isCode(text: string): text is ErrorCode {
 export function errorsMarkdown(): { readonly exit: string; readonly codes: string } {
   const status = EXIT_MEANING.map(([code, meaning]) => `| ${code} | ${meaning} |`)
   const codes = Object.entries(ERRORS).map(
-    ([code, { exit, meaning, remedy }]) => `| \`${code}\` | ${exit} | ${meaning} | ${remedy} |`,
+    ([code, { exit, meaning, remedy }]) => `| \`${code}\` | ${exit ?? '–'} | ${meaning} | ${remedy} |`,
   )
   return {
     exit: ['| Status | Meaning |', '| --- | --- |', ...status].join('\n'),

@@ -1,22 +1,22 @@
 import { isatty } from 'node:tty'
 import { type DestinationStream, destination, type Logger, pino, stdTimeFunctions } from 'pino'
 
-/** The logger every part of the main thread and of the workers uses. */
+/** The logger of the main thread and of the workers. */
 export type Log = Logger
 
-/** Fields whose value never reaches the log, wherever in an object they stand. */
+/** Fields whose values are replaced in the log, down to the fourth level of an object. */
 const CREDENTIALS = ['password', 'pass', 'token', 'nkeySeed', 'NATS_PASSWORD', 'NATS_TOKEN', 'NATS_NKEY']
 
 /** Options of {@link createLog}. */
 export interface LogOptions {
   readonly level?: string
-  /** True: one readable line for a person; false: JSON. Default: readable when stdout is a terminal. */
+  /** True: readable lines; false: JSON. Default: readable when the log goes to stdout and that is a terminal. */
   readonly readable?: boolean
-  /** Where complete lines go. Default: stdout, synchronously, so that nothing is lost when the process exits. */
+  /** Where lines are written. Default: stdout, synchronously, so that nothing is lost when the process exits. */
   readonly stream?: DestinationStream
 }
 
-/** A logger with ISO time, without pid and host name, that hides credentials. */
+/** Makes a logger with ISO time and without pid and host name, which hides credentials. */
 export function createLog(options: LogOptions = {}): Log {
   const stream = options.stream ?? destination({ fd: 1, sync: true })
   const readable = options.readable ?? (options.stream === undefined && isatty(1))
@@ -35,7 +35,7 @@ export function createLog(options: LogOptions = {}): Log {
   )
 }
 
-/** `12:34:56.789 INFO  message  key=value …`, and a stack on lines of its own where there is one. */
+/** A line of the JSON log as `12:34:56.789 INFO  message  key=value …`, followed by the stack of an error where it has one. */
 export function readableLine(json: string): string {
   const { level, time, msg, err, ...rest } = JSON.parse(json) as Record<string, unknown>
   const fields = Object.entries(rest).map(([key, value]) => {

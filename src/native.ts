@@ -3,12 +3,12 @@ import { createRequire } from 'node:module'
 import { MillraceError } from './errors.js'
 import { LAYOUT } from './generated/layout.js'
 
-/** The addon's functions; crates/millrace-node/src/lib.rs documents them. All throw errors that `fromNative` reads. */
+/** The addon's functions, which crates/millrace-node/src/lib.rs documents. They throw errors that `fromNative` understands. */
 export interface Native {
   layout(): string
   checkHost(config: string): string
   openEngine(config: string): number
-  enginePlan(handle: number): string
+  describeEngine(handle: number): string
   attachQueue(handle: number, queue: number, memory: Uint8Array): string
   openQueue(handle: number, queue: number, wake: () => void): void
   closeQueue(handle: number, queue: number): void
@@ -37,8 +37,10 @@ export interface Native {
 let loaded: Native | undefined
 
 /**
- * Loads the addon and asserts that it shares this build's lane layout. The main thread must load it before any worker
- * does: Node unloads an addon with the last environment that holds it, receive threads or not.
+ * Loads the addon, and asserts that it was built for the same lane layout as this code. The main thread must load it before
+ * any worker does, because Node unloads an addon with the last environment that has loaded it, even while threads run in it.
+ *
+ * @throws MillraceError `MILLRACE_E_ADDON`.
  */
 export function native(): Native {
   if (loaded) return loaded

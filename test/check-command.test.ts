@@ -3,7 +3,8 @@ import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
-import { type CheckReport, checkTable } from '../src/cli/check.js'
+import { checkTable } from '../src/cli/check.js'
+import type { PreflightReport } from '../src/generated/contract.js'
 
 const CLI = fileURLToPath(new URL('../src/cli/main.js', import.meta.url))
 
@@ -17,7 +18,7 @@ function millrace(args: readonly string[], env: Record<string, string>) {
 }
 
 t.test('a line for each finding, its cure below', async (t) => {
-  const report: CheckReport = {
+  const report: PreflightReport = {
     findings: [
       { name: 'socket', state: 'ok', why: 'opens: single', cure: '' },
       { name: 'rss', state: 'degraded', why: 'by addresses', cure: 'ethtool -N' },
@@ -38,7 +39,7 @@ t.test('exit status and JSON', async (t) => {
   const env = { MILLRACE_BACKEND: 'socket', MILLRACE_LISTEN: `127.0.0.1:${port}` }
   const taken = millrace(['check', '--json'], env)
   t.equal(taken.status, 3, taken.stderr)
-  const report = JSON.parse(taken.stdout) as CheckReport
+  const report = JSON.parse(taken.stdout) as PreflightReport
   t.equal(report.backend, null)
   t.match(report.findings.find((f) => f.name === 'socket')?.why, `pid ${process.pid}`)
 

@@ -1,32 +1,16 @@
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { generatedPart } from '../rig/generated-part.js'
 import { helpText, referenceMarkdown } from '../src/config/index.js'
 import { VARIABLES } from '../src/config/variables.js'
 import { ERRORS, errorsMarkdown } from '../src/errors.js'
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
-const { TAP_SNAPSHOT } = process.env
-
-/** Compares the generated part of a page with what it should be; with TAP_SNAPSHOT=1 writes it instead. */
-function generated(page: string, part: string, expected: string): void {
-  const path = join(ROOT, 'docs', page)
-  const text = readFileSync(path, 'utf8')
-  const open = `<!-- generated: ${part} -->\n`
-  const from = text.indexOf(open) + open.length
-  const to = text.indexOf('<!-- /generated -->', from)
-  t.ok(from >= open.length && to >= from, `${page} has the part ${part}`)
-  if (TAP_SNAPSHOT === '1') {
-    writeFileSync(path, `${text.slice(0, from)}${expected}\n${text.slice(to)}`)
-  } else {
-    t.equal(text.slice(from, to), `${expected}\n`, `${page}: ${part} is up to date`)
-  }
-}
-
-generated('configuration.md', 'variables', referenceMarkdown())
-generated('errors.md', 'exit', errorsMarkdown().exit)
-generated('errors.md', 'codes', errorsMarkdown().codes)
+generatedPart(t, 'configuration.md', 'variables', referenceMarkdown())
+generatedPart(t, 'errors.md', 'exit', errorsMarkdown().exit)
+generatedPart(t, 'errors.md', 'codes', errorsMarkdown().codes)
 
 function* sources(directory: string): Generator<string> {
   for (const entry of readdirSync(directory, { withFileTypes: true })) {

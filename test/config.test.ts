@@ -1,7 +1,7 @@
 import t from 'tap'
 import { type Config, ConfigError, loadConfig, redactedConfig, settingsTable } from '../src/config/index.js'
-import { distance, isServiceLink } from '../src/config/names.js'
 import { readRules, rulesFileName } from '../src/config/rules-text.js'
+import { distance, isServiceLink } from '../src/config/unknown-variables.js'
 import { VARIABLES, type VariableName } from '../src/config/variables.js'
 import { exitStatus, fromNative, MillraceError } from '../src/errors.js'
 
@@ -81,7 +81,18 @@ t.test('defaults', async (t) => {
       envelopeBytes: 16 << 10,
       envelopeMs: 5,
       natsDown: 'hold',
-      nats: { servers: ['127.0.0.1:4222'], user: null, token: null, creds: null, nkeySeed: null, tls: null },
+      nats: {
+        servers: ['127.0.0.1:4222'],
+        user: null,
+        token: null,
+        creds: null,
+        nkeySeed: null,
+        nkeyFile: null,
+        tls: null,
+        gossip: true,
+        pingMs: 2000,
+        deadMs: 6000,
+      },
     },
     http: { host: '127.0.0.1', port: 9180 },
     log: { level: 'info' },
@@ -238,7 +249,7 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
   NATS_CREDS: { good: [['/c', (c) => c.publisher.nats.creds, '/c']], bad: ['/missing'] },
   NATS_NKEY: {
     good: [
-      ['/seed', (c) => c.publisher.nats.nkeySeed, SEED],
+      ['/seed', (c) => c.publisher.nats, { nkeyFile: '/seed', nkeySeed: null }],
       [SEED, (c) => c.publisher.nats.nkeySeed, SEED],
     ],
     bad: ['/missing', '/noseed'],
@@ -247,6 +258,15 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
     good: [['/ca', (c) => c.publisher.nats.tls, { ca: '/ca', cert: null, key: null }]],
     bad: ['/missing'],
   },
+  NATS_PASSWORD_FILE: { good: [], bad: ['/c'] },
+  NATS_TOKEN_FILE: { good: [['/c', (c) => c.publisher.nats.tokenFile, '/c']], bad: ['/missing'] },
+  NATS_TLS_FIRST: {
+    good: [['on', (c) => c.publisher.nats.tls, { ca: null, handshakeFirst: true }]],
+    bad: ['true'],
+  },
+  MILLRACE_NATS_GOSSIP: { good: [['off', (c) => c.publisher.nats.gossip, false]], bad: ['false'] },
+  MILLRACE_NATS_PING_MS: { good: [['500', (c) => c.publisher.nats.pingMs, 500]], bad: ['99', '60001'] },
+  MILLRACE_NATS_DEAD_MS: { good: [['1500', (c) => c.publisher.nats.deadMs, 1500]], bad: ['199', 'never'] },
   NATS_CERT: { good: [], bad: ['/cert-without-key'] },
   NATS_KEY: { good: [], bad: ['/key-without-cert'] },
   MILLRACE_LANE_SLOTS: { good: [['64', (c) => c.engine.laneSlots, 64]], bad: ['63', '100', '2097152'] },
@@ -406,6 +426,17 @@ t.test('variables that exclude or need each other', async (t) => {
   }
 })
 
+t.test('what an unset interface means depends on the backend', async (t) => {
+  const shown = (backend: string) =>
+    load({ MILLRACE_BACKEND: backend }).settings.find(({ name }) => name === 'MILLRACE_INTERFACE')?.value
+  t.same(['auto', 'xdp', 'packet', 'socket'].map(shown), [
+    '(none: auto takes sockets)',
+    '(default route)',
+    '(default route)',
+    '(none)',
+  ])
+})
+
 t.test('an empty variable counts as unset', async (t) => {
   t.equal(load({ MILLRACE_BATCH: '', MILLRACE_QEUES: '', NODE_NAME: '' }).workers.batch, 1024)
   t.equal(load({ NODE_NAME: 'node-7' }).node, 'node-7')
@@ -506,4 +537,5 @@ t.test('errors of the addon', async (t) => {
   t.equal(fromNative(null).code, 'MILLRACE_E_UNEXPECTED')
   t.equal(fromNative(Object.assign(new Error('x'), { code: 'MILLRACE_E_WORKER' })).code, 'MILLRACE_E_WORKER')
   t.equal(exitStatus(new MillraceError('MILLRACE_E_HANDLER', 'x')), 2)
+  t.equal(exitStatus(new MillraceError('MILLRACE_E_RANGE', 'x')), 1, 'not meant to end a process')
 })

@@ -15,6 +15,19 @@ import type { Link } from '../src/publisher/connection/link.js'
 /** A line of the log: level, message, and the reason it gives. */
 type Line = Readonly<{ level: string; message: string; reason?: unknown; code?: unknown; server?: unknown }>
 
+const NOBODY: ConnectionConfig['credentials'] = {
+  user: null,
+  password: null,
+  passwordFile: null,
+  token: null,
+  tokenFile: null,
+  creds: null,
+  nkeySeed: null,
+  nkeyFile: null,
+}
+
+const tls = (files: object) => ({ ca: null, cert: null, key: null, handshakeFirst: false, ...files })
+
 /** A connection, and what it told. */
 class Probe {
   readonly lines: Line[] = []
@@ -33,8 +46,8 @@ class Probe {
         gossip: true,
         name: 'test',
         version: '0',
-        credentials: {},
-        tls: undefined,
+        credentials: NOBODY,
+        tls: null,
         dialTimeoutMs: 5000,
         pingIntervalMs: 2000,
         deadAfterMs: 6000,
@@ -206,7 +219,7 @@ void t.test('credentials of every kind, read anew at each dial', async (t) => {
   const seed = new TextDecoder().decode(user.getSeed())
   const accounts = makeAccounts()
   const nkeyServer = { config: `authorization { users: [{ nkey: ${user.getPublicKey()} }] }` }
-  const cases: [string, NatsOptions, ConnectionConfig['credentials']][] = [
+  const cases: [string, NatsOptions, Partial<ConnectionConfig['credentials']>][] = [
     ['user and password', { user: 'u', password: 'p' }, { user: 'u', password: 'p' }],
     [
       'password from a file with a line end',
@@ -222,7 +235,7 @@ void t.test('credentials of every kind, read anew at each dial', async (t) => {
   for (const [name, options, credentials] of cases) {
     await t.test(name, async (t) => {
       const nats = await server(t, options)
-      const p = probe(t, [nats.address], { credentials })
+      const p = probe(t, [nats.address], { credentials: { ...NOBODY, ...credentials } })
       await p.saw('up')
       await p.publish('x', 'y')
     })
@@ -230,7 +243,7 @@ void t.test('credentials of every kind, read anew at each dial', async (t) => {
   await t.test('a wrong one is said once; one that is rotated is taken', async (t) => {
     const nats = await server(t, { token: 'new' })
     const path = file('rotated', 'old')
-    const p = probe(t, [nats.address], { credentials: { tokenFile: path } })
+    const p = probe(t, [nats.address], { credentials: { ...NOBODY, tokenFile: path } })
     t.match(await p.reason(), {
       level: 'error',
       code: 'MILLRACE_E_NATS_AUTH',
@@ -243,7 +256,7 @@ void t.test('credentials of every kind, read anew at each dial', async (t) => {
   })
   await t.test('a file that cannot be read', async (t) => {
     const nats = await server(t, { token: 'new' })
-    const p = probe(t, [nats.address], { credentials: { tokenFile: '/nonexistent/token' } })
+    const p = probe(t, [nats.address], { credentials: { ...NOBODY, tokenFile: '/nonexistent/token' } })
     t.match((await p.reason()).reason, /ENOENT.*\/nonexistent\/token/)
   })
 })
@@ -260,37 +273,37 @@ void t.test('TLS', async (t) => {
 
   await t.test('a literal address is verified as that address', async (t) => {
     const nats = await server(t, { config: tlsConfig(byIp) })
-    await probe(t, [nats.address], { tls: { ca } }).saw('up')
+    await probe(t, [nats.address], { tls: tls({ ca }) }).saw('up')
     await probe(t, [nats.address], {})
       .reason()
       .then((line) => t.equal(line.code, 'MILLRACE_E_NATS_TLS', 'unknown authority'))
-    const named = probe(t, [`localhost:${nats.port}`], { tls: { ca } })
+    const named = probe(t, [`localhost:${nats.port}`], { tls: tls({ ca }) })
     t.match(await named.reason(), { code: 'MILLRACE_E_NATS_TLS', reason: /does not match|altnames/i })
   })
   await t.test('a certificate for localhost does not pass for an address', async (t) => {
     const nats = await server(t, { config: tlsConfig(byName) })
-    await probe(t, [`localhost:${nats.port}`], { tls: { ca } }).saw('up')
-    const line = await probe(t, [nats.address], { tls: { ca } }).reason()
+    await probe(t, [`localhost:${nats.port}`], { tls: tls({ ca }) }).saw('up')
+    const line = await probe(t, [nats.address], { tls: tls({ ca }) }).reason()
     t.match(line, { code: 'MILLRACE_E_NATS_TLS', reason: /does not match|altnames/i })
   })
   await t.test('a client certificate where one is asked for', async (t) => {
     const nats = await server(t, { config: tlsConfig(byIp, `ca_file: "${ca}", verify: true`) })
-    const p = probe(t, [nats.address], { tls: { ca, ...client } })
+    const p = probe(t, [nats.address], { tls: tls({ ca, ...client }) })
     await p.saw('up')
     await p.publish('x', 'y'.repeat(100_000))
-    const without = await probe(t, [nats.address], { tls: { ca } }).reason()
+    const without = await probe(t, [nats.address], { tls: tls({ ca }) }).reason()
     t.equal(without.code, 'MILLRACE_E_NATS_TLS', String(without.reason))
   })
   await t.test('TLS that we ask for and the server has not', async (t) => {
     const nats = await server(t)
-    const line = await probe(t, [nats.address], { tls: { ca } }).reason()
+    const line = await probe(t, [nats.address], { tls: tls({ ca }) }).reason()
     t.match(line, { code: 'MILLRACE_E_NATS_TLS', reason: 'the server offers no TLS' })
   })
   await t.test('bytes between INFO and the handshake are refused', async (t) => {
     const address = await peer(t, (socket) => {
       socket.write('INFO {"tls_required":true}\r\nINFO {"connect')
     })
-    const line = await probe(t, [address], { tls: { ca } }).reason()
+    const line = await probe(t, [address], { tls: tls({ ca }) }).reason()
     t.match(line.reason, /bytes behind INFO/)
   })
   await t.test('a server of the cluster is verified by the configured name', async (t) => {
@@ -300,7 +313,7 @@ void t.test('TLS', async (t) => {
       `${tlsConfig(byName)}\ncluster { name: c, listen: "127.0.0.1:${own}", routes: ["nats://127.0.0.1:${other}"] }`
     const first = await server(t, { port: a, config: cluster(ca1, ca2) })
     const second = await server(t, { port: b, config: cluster(ca2, ca1) })
-    const p = probe(t, [`localhost:${a}`], { tls: { ca } })
+    const p = probe(t, [`localhost:${a}`], { tls: tls({ ca }) })
     await p.saw('up')
     await until(
       () => p.link?.info.connectUrls.includes(`127.0.0.1:${b}`) === true,
@@ -325,7 +338,7 @@ void t.test('a subject that is refused is said once, and the link stays', async 
   const nats = await server(t, {
     config: 'authorization { users: [{ user: u, password: p, permissions: { publish: "ok.>" } }] }',
   })
-  const p = probe(t, [nats.address], { credentials: { user: 'u', password: 'p' } })
+  const p = probe(t, [nats.address], { credentials: { ...NOBODY, user: 'u', password: 'p' } })
   await p.saw('up')
   for (let i = 0; i < 100; i++) await p.publish('no.way', 'x')
   await p.publish('ok.way', 'x')

@@ -8,8 +8,8 @@ import { freePort, freeUdpPort } from '../rig/ports.js'
 import { loadConfig } from '../src/config/index.js'
 import { createLog } from '../src/log.js'
 import { type Native, native } from '../src/native.js'
-import { REMEMBERED } from '../src/queue/rule-names.js'
-import { createDataPlane } from '../src/service/data-plane.js'
+import { MAX_GENERATIONS } from '../src/queue/rule-names.js'
+import { createDataPlane } from '../src/service/native-data-plane.js'
 
 /** Writes down what it is born with and the rule of each datagram, and dies of an empty one. */
 const HANDLER = `
@@ -68,8 +68,8 @@ t.test('a worker that is started again after refused reloads has the rules in fo
   }
   await send('x', 'first')
 
-  refusals = REMEMBERED + 1
-  for (let k = 0; k <= REMEMBERED; k++) {
+  refusals = MAX_GENERATIONS + 1
+  for (let k = 0; k <= MAX_GENERATIONS; k++) {
     t.throws(() => plane.reload('refused: u8[0] == 1 => queue(0); too: queue(0)'), {
       code: 'MILLRACE_E_KERNEL',
     })

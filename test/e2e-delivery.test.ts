@@ -7,7 +7,7 @@ import t from 'tap'
 import { blast } from '../rig/blast.js'
 import { totals } from '../rig/books.js'
 import { privileged } from '../rig/netns.js'
-import { PATIENT, scene } from '../rig/scene.js'
+import { DEEP_RINGS, testbed } from '../rig/testbed.js'
 
 // Tap's 30 s are for unit tests.
 t.setTimeout(240_000)
@@ -29,7 +29,7 @@ const RUNS = [
 for (const run of RUNS) {
   void t.test(`${run.backend}, ${run.format}, IPv${run.family}`, async (t) => {
     if (!privileged(t)) return
-    const s = await scene({ ...run, env: PATIENT })
+    const s = await testbed({ ...run, env: DEEP_RINGS })
     t.teardown(() => s.close())
     if (run.backend === 'xdp') t.ok(s.pair?.xdpAttached(), 'an XDP program is on the interface')
     const report = await blast(s.sender, {

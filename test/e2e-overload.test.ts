@@ -6,7 +6,7 @@ import t from 'tap'
 import { blast } from '../rig/blast.js'
 import { sumOf, totals } from '../rig/books.js'
 import { privileged } from '../rig/netns.js'
-import { scene } from '../rig/scene.js'
+import { testbed } from '../rig/testbed.js'
 
 // Tap's 30 s are for unit tests.
 t.setTimeout(240_000)
@@ -31,14 +31,14 @@ for (const [backend, format] of [
 ] as const) {
   void t.test(`${backend}, ${format}: unpaced for 5 s`, async (t) => {
     if (!privileged(t)) return
-    const s = await scene({ backend, format, queues: 2, rules: RULES, env: SMALL, verify: false })
+    const s = await testbed({ backend, format, queues: 2, rules: RULES, env: SMALL, verify: false })
     t.teardown(() => s.close())
     const report = await blast(s.sender, { to: s.target, seconds: 5, size: '100', flows: 32 }).done
-    await s.subscriber.settled(report.sent)
+    await s.subscriber.settled(report.sent, 2000)
     t.ok(s.service.memory().peak < MEMORY_LIMIT, `peak ${s.service.memory().peak} bytes`)
     const ended = await s.service.stop()
     t.equal(ended.code, 0, 'no crash, and the drain is clean')
-    const account = await s.subscriber.settled(report.sent, 1000)
+    const account = await s.subscriber.flushed()
 
     const books = totals(ended)
     const wire = report.interface_tx_dropped

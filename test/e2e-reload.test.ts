@@ -11,12 +11,12 @@ import { type Blast, blast } from '../rig/blast.js'
 import { totals } from '../rig/books.js'
 import { privileged, spawnIn } from '../rig/netns.js'
 import { freeUdpPort } from '../rig/ports.js'
-import { A, B, type Fates, HANDLER } from '../rig/reload-sets.js'
-import { PATIENT, type Scene, type SceneOptions, scene } from '../rig/scene.js'
+import { A, B, HANDLER, type ReloadSummary } from '../rig/reload-rules.js'
+import { DEEP_RINGS, type Testbed, type TestbedOptions, testbed } from '../rig/testbed.js'
 
 t.setTimeout(240_000)
 
-const CHECK = fileURLToPath(new URL('../rig/reload-check.js', import.meta.url))
+const CHECK = fileURLToPath(new URL('../rig/reload-subscriber.js', import.meta.url))
 const QUEUES = 4
 const RELOADS = 100
 /** Slow enough that nothing is lost on two busy CPUs. */
@@ -29,13 +29,13 @@ async function start(
   t: Test,
   dir: string,
   rules: string,
-  options: Partial<SceneOptions> = {},
+  options: Partial<TestbedOptions> = {},
   body = HANDLER,
 ) {
   const handler = join(dir, 'handler.mjs')
   writeFileSync(handler, body)
   const wire = options.wire ?? false
-  const s = await scene({
+  const s = await testbed({
     backend: 'socket',
     wire,
     queues: QUEUES,
@@ -43,29 +43,29 @@ async function start(
     verify: false,
     rulesFile: rules,
     ...options,
-    env: { ...PATIENT, MILLRACE_HANDLER: handler, MILLRACE_RX_THREADS: 2, ...options.env },
+    env: { ...DEEP_RINGS, MILLRACE_HANDLER: handler, MILLRACE_RX_THREADS: 2, ...options.env },
   })
   t.teardown(() => s.close())
   const child = spawnIn(s.ns, [process.execPath, CHECK, s.nats.url, String(QUEUES)], {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   })
   t.teardown(() => child.disconnect())
-  let fates: Fates | undefined
-  child.on('message', (told: Fates) => {
-    if (!fates?.last) fates = told
+  let summary: ReloadSummary | undefined
+  child.on('message', (told: ReloadSummary) => {
+    if (!summary?.last) summary = told
   })
-  const until = async (what: string, done: (fates: Fates) => boolean): Promise<Fates> => {
-    for (const end = Date.now() + 20_000; Date.now() < end; await sleep(10)) {
-      if (fates && done(fates)) return fates
+  const until = async (what: string, done: (summary: ReloadSummary) => boolean): Promise<ReloadSummary> => {
+    for (const end = Date.now() + 60_000; Date.now() < end; await sleep(10)) {
+      if (summary && done(summary)) return summary
     }
-    throw new Error(`not within 20 s: ${what}; ${JSON.stringify(fates)}`)
+    throw new Error(`not within 60 s: ${what}; ${JSON.stringify(summary)}`)
   }
   await until('the subscription', () => true)
   const last = () => {
     child.send('last')
-    return until('the last word', (fates) => fates.last)
+    return until('the last word', (summary) => summary.last)
   }
-  return { s, until, last, seen: () => fates?.seen ?? 0 }
+  return { s, until, last, seen: () => summary?.seen ?? 0 }
 }
 
 type Run = Awaited<ReturnType<typeof start>>
@@ -91,7 +91,7 @@ async function settle(t: Test, { s, until, last }: Run, traffic: Blast, metrics 
 }
 
 /** What /metrics says of the rules. */
-async function counters(s: Scene) {
+async function counters(s: Testbed) {
   const { address } = await s.service.line((l) => l.address !== undefined, 'the address of /metrics')
   const text = await (await fetch(`http://${address}/metrics`)).text()
   const read = (name: string) => Number(new RegExp(`^${name} (\\d+)$`, 'm').exec(text)?.[1])
@@ -103,10 +103,10 @@ async function reloaded({ s, until, seen }: Run, generation: number): Promise<vo
   const name = `generation ${generation}`
   await s.service.line((l) => l.msg === 'rules reloaded' && l.generation === generation, name)
   const enough = seen() + BETWEEN
-  await until(`${BETWEEN} datagrams under ${name}`, (fates) => fates.seen >= enough)
+  await until(`${BETWEEN} datagrams under ${name}`, (summary) => summary.seen >= enough)
 }
 
-const BACKENDS: readonly [options: Partial<SceneOptions>, mode: RegExp][] = [
+const BACKENDS: readonly [options: Partial<TestbedOptions>, mode: RegExp][] = [
   [{ backend: 'socket', wire: false }, /^reuseport/],
   [
     { backend: 'packet', wire: true, env: { MILLRACE_FANOUT: 'rules', MILLRACE_RX_THREADS: QUEUES } },

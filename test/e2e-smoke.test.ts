@@ -3,7 +3,7 @@ import t from 'tap'
 import { blast } from '../rig/blast.js'
 import { totals } from '../rig/books.js'
 import { freeUdpPort } from '../rig/ports.js'
-import { scene } from '../rig/scene.js'
+import { testbed } from '../rig/testbed.js'
 
 // Tap's 30 s are for unit tests.
 t.setTimeout(240_000)
@@ -11,7 +11,7 @@ t.setTimeout(240_000)
 for (const format of ['raw', 'records', 'columns'] as const) {
   void t.test(`10,000 datagrams over loopback as ${format}`, async (t) => {
     const port = await freeUdpPort()
-    const s = await scene({ backend: 'socket', wire: false, queues: 2, format, port })
+    const s = await testbed({ backend: 'socket', wire: false, queues: 2, format, port })
     t.teardown(() => s.close())
     const report = await blast(s.sender, {
       to: s.target,
@@ -33,7 +33,7 @@ for (const format of ['raw', 'records', 'columns'] as const) {
       faults: [],
     })
     const ended = await s.service.stop()
-    t.equal(ended.code, 0, s.service.said())
+    t.equal(ended.code, 0, s.service.lastOutput())
     const { received, dropped } = totals(ended)
     t.equal(received, 10_000)
     t.same(dropped, {})

@@ -7,7 +7,7 @@ t.setTimeout(120_000)
 
 void t.test('wrong credentials: says so once, and goes on trying', async (t) => {
   const nats = await natsServer(t, { token: 'right' })
-  const r = await startPublisher(t, nats.url, { auth: { token: 'wrong' } })
+  const r = await startPublisher(t, nats.url, { nats: { token: 'wrong' } })
   const auth = () => r.log.filter((l) => l.code === 'MILLRACE_E_NATS_AUTH')
   await until('refusal', () => auth().length > 0)
   await sleep(800)
@@ -19,15 +19,15 @@ void t.test('wrong credentials: says so once, and goes on trying', async (t) => 
   await natsServer(t, { token: 'wrong', port: nats.port })
   await until('connection', () => r.counters.get('connected') === 1)
 
-  const good = await startPublisher(t, nats.url, { auth: { token: 'wrong' } })
+  const good = await startPublisher(t, nats.url, { nats: { token: 'wrong' } })
   await until('connection', () => good.counters.get('connected') === 1)
-  const files = await startPublisher(t, nats.url, { auth: { creds: '/nonexistent/file.creds' } })
+  const files = await startPublisher(t, nats.url, { nats: { creds: '/nonexistent/file.creds' } })
   await until('refusal', () => files.log.some((l) => /ENOENT/u.test(l.message)))
 })
 
 void t.test('user and password', async (t) => {
   const nats = await natsServer(t, { user: 'u', password: 'p' })
-  const r = await startPublisher(t, nats.url, { auth: { user: 'u', password: 'p' } })
+  const r = await startPublisher(t, nats.url, { nats: { user: 'u', password: 'p' } })
   await until('connection', () => r.counters.get('connected') === 1)
   t.pass('connected')
 })
@@ -38,7 +38,7 @@ void t.test('an nkey user, and a subject the server refuses', async (t) => {
   const nats = await natsServer(t, {
     config: `authorization { users: [{ nkey: ${user.getPublicKey()}, permissions: { publish: "udp.>" } }] }`,
   })
-  const r = await startPublisher(t, nats.url, { auth: { nkeySeed } })
+  const r = await startPublisher(t, nats.url, { nats: { nkeySeed } })
   await until('connection', () => r.counters.get('connected') === 1)
   r.publisher.publish(new Uint8Array(1), 'forbidden')
   r.publisher.publish(new Uint8Array(1), 'udp.1')

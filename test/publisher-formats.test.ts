@@ -1,6 +1,6 @@
 import { unpack } from 'msgpackr'
 import t from 'tap'
-import { FakeLane, type Put } from '../rig/lane.js'
+import { type DatagramFields, FakeLane } from '../rig/lane.js'
 import { ColumnsCursor, countDatagrams, decode } from '../src/decode.js'
 import { newChunk } from '../src/publisher/chunk.js'
 import { ColumnsEnvelope } from '../src/publisher/columns.js'
@@ -63,7 +63,7 @@ const FORMATS: [string, () => Envelope][] = [
   ['columns', () => new ColumnsEnvelope('node-1', 3, 16 << 10)],
 ]
 
-const CASES: [string, () => FakeLane, Put[]][] = [
+const CASES: [string, () => FakeLane, DatagramFields[]][] = [
   [
     'payloads of 0 to 65,507 bytes',
     () => new FakeLane(),

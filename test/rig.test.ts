@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import t from 'tap'
 import { Accounts } from '../rig/account.js'
 import { startNats } from '../rig/nats.js'
-import { Pair, privileged, runIn, spawnIn, V4, V6 } from '../rig/netns.js'
+import { privileged, runIn, spawnIn, V4, V6, VethPair } from '../rig/netns.js'
 import { isPayload, payload } from '../rig/payload.js'
 
 void t.test('the payload is the one millrace-blast pins in its own tests', (t) => {
@@ -72,7 +72,7 @@ void t.test('the account finds every kind of fault', (t) => {
 
 void t.test('a pair carries datagrams both families, and goes away', async (t) => {
   if (!privileged(t)) return
-  const pair = new Pair(4)
+  const pair = new VethPair(4)
   t.teardown(() => pair.close())
   t.match(runIn(pair.b, 'ethtool', '-l', 'vb'), /RX:\s+4/)
   t.notOk(pair.xdpAttached())

@@ -1,5 +1,7 @@
 import t from 'tap'
+import { COUNTER_ROLES, COUNTERS, type CounterRole, DROPS } from '../src/queue/counters.js'
 import { booksTable, closeBooks, reasonText } from '../src/service/books.js'
+import { FAMILIES } from '../src/service/families.js'
 import { type OpenSnapshot, snapshot } from './service-fake.test.js'
 
 t.test('sums', async (t) => {
@@ -96,6 +98,46 @@ t.test('emitted = confirmed + dropped + in flight', async (t) => {
     [],
     'every reason counts',
   )
+})
+
+t.test('every counter has the role that its name says, and each role the books need has one', async (t) => {
+  const named = (role: CounterRole['role']) =>
+    COUNTERS.filter((name) => (COUNTER_ROLES[name] as CounterRole).role === role)
+  for (const role of ['handled', 'failed', 'emitted', 'confirmed'] as const) t.same(named(role), [role])
+  t.same(
+    DROPS.map(({ counter, reason }) => [counter, `dropped${reason[0]!.toUpperCase()}${reason.slice(1)}`]),
+    COUNTERS.filter((name) => name.startsWith('dropped')).map((name) => [name, name]),
+    'each counter of drops has the role of its reason, and no other one has',
+  )
+  t.ok(DROPS.length >= 5)
+})
+
+t.test('a result that is dropped for any reason is in the books and in the metrics', async (t) => {
+  const family = FAMILIES.find(({ name }) => name === 'dropped_results_total')!
+  for (const { counter, reason, help } of DROPS) {
+    const before = closeBooks(snapshot())
+    const snap = snapshot()
+    snap.workers[0]!.counters.emitted += 7
+    snap.workers[0]!.counters[counter] += 7
+    const books = closeBooks(snap)
+    t.same(books.discrepancies, [], reason)
+    t.equal(books.publisherDropped[reason], before.publisherDropped[reason]! + 7)
+    t.match(family.help, help)
+    t.ok(
+      family.read(snap).some(([labels, n]) => labels['reason'] === reason && n >= 7),
+      `${reason} is a label`,
+    )
+  }
+})
+
+t.test('every counter of a worker reaches a metric', async (t) => {
+  const samples = (snap: OpenSnapshot) =>
+    JSON.stringify(FAMILIES.map(({ read }) => read(snap).filter(([{ queue }]) => queue === 0)))
+  for (const counter of COUNTERS) {
+    const snap = snapshot()
+    snap.workers[0]!.counters[counter] += 1e9
+    t.not(samples(snap), samples(snapshot()), counter)
+  }
 })
 
 t.test('table', async (t) => {

@@ -4,12 +4,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { type Config, loadConfig } from '../src/config/index.js'
 import { type ErrorCode, MillraceError } from '../src/errors.js'
+import type { QueueStats, ThreadStats } from '../src/generated/contract.js'
 import { createLog } from '../src/log.js'
 import { COUNTERS, type CounterName } from '../src/queue/counters.js'
 import { closeBooks } from '../src/service/books.js'
-import type { DataPlane } from '../src/service/data-plane-api.js'
+import type { DataPlane } from '../src/service/data-plane.js'
 import { run } from '../src/service/run.js'
-import type { QueueStats, Snapshot, ThreadStats, WorkerStats } from '../src/service/statistics.js'
+import type { Snapshot, WorkerStats } from '../src/service/statistics.js'
 
 export type Writable<T> = { -readonly [K in keyof T]: T[K] }
 

@@ -1,5 +1,5 @@
-import { readFileSync, writeFileSync } from 'node:fs'
 import t from 'tap'
+import { generatedPart } from '../rig/generated-part.js'
 import { FAMILIES } from '../src/service/families.js'
 import { Metrics, metricsMarkdown, PREFIX } from '../src/service/metrics.js'
 import { snapshot } from './service-fake.test.js'
@@ -113,14 +113,6 @@ t.test('names', async (t) => {
 })
 
 t.test('docs/metrics.md and the registry agree', async (t) => {
-  const path = new URL('../../docs/metrics.md', import.meta.url)
-  const text = readFileSync(path, 'utf8')
-  const open = '<!-- generated: metrics -->\n'
-  const from = text.indexOf(open) + open.length
-  const to = text.indexOf('<!-- /generated -->', from)
-  const { TAP_SNAPSHOT } = process.env
-  if (TAP_SNAPSHOT === '1')
-    writeFileSync(path, `${text.slice(0, from)}${metricsMarkdown(metrics)}\n${text.slice(to)}`)
-  else t.equal(text.slice(from, to), `${metricsMarkdown(metrics)}\n`)
+  generatedPart(t, 'metrics.md', 'metrics', metricsMarkdown(metrics))
   t.equal(new Set(FAMILIES.map((f) => f.name)).size, FAMILIES.length)
 })

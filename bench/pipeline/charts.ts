@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { lines, svg } from '../chart.js'
 import { type Climb, median, type Point } from './summary.js'
 
-/** Draws loss and CPU against offered load into a folder: medians of the climbs at each step. */
+/** Draws two charts into a folder: loss and CPU over offered load, as medians of the climbs at each step. */
 export async function drawCharts(climbs: readonly Climb[], folder: string): Promise<void> {
   const x = 'offered load, thousand datagrams a second'
   const draw = async (name: string, title: string, y: string, value: (p: Point) => number) => {

@@ -1,16 +1,23 @@
-/** Something that takes UDP and publishes to NATS. */
+/** A program that receives UDP and publishes to NATS. */
 export interface Contestant {
   readonly name: string
-  /** How its messages are counted: one each, the careful baseline's frames, or Millrace's envelopes. */
+  /** How datagrams in its messages are counted: one each, by the careful baseline's frames, or by Millrace's envelopes. */
   readonly wire: 'raw' | 'framed' | 'envelope'
-  /** Script below build/ and its arguments, and the environment. */
-  readonly command: (place: Place) => { script: string; args: readonly string[]; env: Record<string, string> }
+  /** Returns the script, relative to build/, with its arguments and its environment. */
+  readonly command: (endpoints: Endpoints) => {
+    script: string
+    args: readonly string[]
+    env: Record<string, string>
+  }
 }
 
-/** Where it receives and publishes. */
-export interface Place {
+/** Where a contestant receives and publishes. */
+interface Endpoints {
+  /** UDP port. */
   readonly port: number
+  /** URL of the nats-server. */
   readonly server: string
+  /** `HOST:PORT` for /metrics. */
   readonly http: string
 }
 
@@ -36,7 +43,7 @@ const millrace = (backend: string, format: string): Contestant => ({
       MILLRACE_LISTEN: String(port),
       MILLRACE_QUEUES: '1',
       MILLRACE_RX_THREADS: '1',
-      // 32 MiB, as the ring of `packet` has by default.
+      // These are 32 MiB, the default size of the ring of `packet`.
       MILLRACE_XDP_FRAMES: '16384',
       MILLRACE_FORMAT: format,
       MILLRACE_SUBJECT: 'bench.{port}.{queue}',
@@ -56,5 +63,5 @@ export const CONTESTANTS: readonly Contestant[] = [
   ),
 ]
 
-/** The contestant every ratio is against. */
+/** The contestant that every ratio compares with. */
 export const REFERENCE = 'careful'

@@ -1,15 +1,16 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import type { Command } from 'commander'
-import { Pair } from '../../rig/netns.js'
+import { VethPair } from '../../rig/netns.js'
 import { drawCharts } from './charts.js'
 import { CONTESTANTS, REFERENCE } from './contestants.js'
 import { climb } from './run.js'
 import { type Climb, summarise } from './summary.js'
 
+/** Offered loads in datagrams per second, in the order of a climb. */
 const RATES = [50, 100, 150, 200, 300, 400, 600, 800, 1000, 1200].map((k) => k * 1000)
 
-/** Adds `pipeline` to the bench's command line. */
+/** Adds the command `pipeline`. */
 export function addPipeline(program: Command): void {
   program
     .command('pipeline')
@@ -44,10 +45,10 @@ async function pipeline(options: Options): Promise<void> {
   const contestants = CONTESTANTS.filter((c) => !wanted || wanted.includes(c.name) || c.name === REFERENCE)
   const climbs: Climb[] = []
   const runs = Number(options.runs)
-  // Contestants take turns inside a run, so that a noisy minute hurts all of them alike.
+  // Contestants alternate within a run, so that a noisy minute affects all of them alike.
   for (let run = 1; run <= runs; run++) {
     for (const contestant of contestants) {
-      const pair = new Pair(1)
+      const pair = new VethPair(1)
       try {
         const title = `run ${run}/${runs}  ${contestant.name}`
         const done = await climb(pair, contestant, {

@@ -2,23 +2,33 @@ import { type ChildProcess, fork } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { blast } from '../../rig/blast.js'
-import { inside, type Pair, spawnIn, V4 } from '../../rig/netns.js'
+import { commandIn, spawnIn, V4, type VethPair } from '../../rig/netns.js'
 import { cpuMicros } from '../process.js'
 import type { Contestant } from './contestants.js'
 import type { Climb, Point } from './summary.js'
 
 const PORT = 9000
 const NATS = 4222
-/** The climb ends when this many steps in a row lost something. */
+/**
+ * A climb ends when this many steps in a row lost datagrams. Too low: one unlucky step ends it. Too high: it spends its
+ * time on loads that are far too much.
+ */
 const LOSSES = 2
-/** Nothing arrived for this long: the step is over, ms. */
+/**
+ * A step ends when nothing has arrived for this many milliseconds. Too short: datagrams that are late count as lost. Too
+ * long: every step that lost something takes longer.
+ */
 const QUIET_MS = 400
 
-export interface ClimbOptions {
+/** What one climb consists of. */
+interface ClimbOptions {
+  /** Datagrams per second of each step. */
   readonly rates: readonly number[]
+  /** Length of a step. */
   readonly seconds: number
+  /** Payload bytes of a datagram. */
   readonly size: number
-  /** Datagrams the sender hands to the kernel in one UDP_SEGMENT send, so that it is not what limits the rate. */
+  /** Datagrams that the sender hands to the kernel in one send with UDP_SEGMENT, so that it does not limit the rate. */
   readonly gso: number
   readonly onPoint: (point: Point) => void
 }
@@ -26,8 +36,8 @@ export interface ClimbOptions {
 const build = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url))
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
-/** One contestant climbs the ladder of rates: fresh server, subscriber and receiver, one sender per step. */
-export async function climb(pair: Pair, contestant: Contestant, options: ClimbOptions): Promise<Climb> {
+/** Measures one contestant at one rate after the other, with a fresh server and subscriber, and one sender per step. */
+export async function climb(pair: VethPair, contestant: Contestant, options: ClimbOptions): Promise<Climb> {
   const server = `nats://127.0.0.1:${NATS}`
   const nats = spawnIn(pair.b, ['nats-server', '-a', '127.0.0.1', '-p', String(NATS)], { stdio: 'ignore' })
   await sleep(300)
@@ -36,7 +46,7 @@ export async function climb(pair: Pair, contestant: Contestant, options: ClimbOp
   const receiver = await child(pair, script, args, env)
   const points: Point[] = []
   try {
-    // Warm-up: code compiled, buffers touched, link awake.
+    // The warm-up compiles the code, touches the buffers and fills the neighbour tables.
     await step(pair, receiver, subscriber, options.rates[0]!, { ...options, seconds: 0.5 })
     let losses = 0
     for (const rate of options.rates) {
@@ -55,7 +65,7 @@ export async function climb(pair: Pair, contestant: Contestant, options: ClimbOp
 }
 
 async function step(
-  pair: Pair,
+  pair: VethPair,
   receiver: ChildProcess,
   subscriber: ChildProcess,
   rate: number,
@@ -89,14 +99,14 @@ async function step(
   }
 }
 
-/** Starts a script of ours in the receiving namespace with an IPC channel; resolves when it says that it is ready. */
+/** Starts a script in the receiving namespace with an IPC channel; resolves when it reports that it is ready. */
 async function child(
-  pair: Pair,
+  pair: VethPair,
   script: string,
   args: readonly string[],
   env: Record<string, string>,
 ): Promise<ChildProcess> {
-  const [execPath, execArgv] = inside(pair.b, [process.execPath])
+  const [execPath, execArgv] = commandIn(pair.b, [process.execPath])
   const started = fork(build(script), args, {
     execPath,
     execArgv,
@@ -112,7 +122,7 @@ async function child(
     for (const stream of [started.stdout, started.stderr]) {
       stream?.on('data', (text: Buffer) => {
         said = (said + text).slice(-4000)
-        // The service says so in its log; it has no IPC.
+        // The service has no IPC; it reports in its log.
         if (said.includes('"msg":"receiving"') && said.includes('connected to NATS')) resolve()
       })
     }

@@ -1,34 +1,34 @@
-/** One run at one offered rate. */
+/** The result of one step: one contestant at one offered load. */
 export interface Point {
-  /** Datagrams a second asked for, and really sent. */
+  /** Datagrams per second that were requested, and that were sent. */
   readonly offered: number
   readonly achieved: number
   readonly sent: number
   readonly received: number
-  /** Of those lost, how many the veth pair itself dropped between sender and receiver (its 256-slot ring was full). */
+  /** Lost datagrams that the veth pair dropped between sender and receiver, because its ring was full. */
   readonly wireDropped: number
-  /** CPU time of the contestant's process, µs per datagram received; kernel softirq work is nobody's and not in it. */
+  /** CPU time of the contestant's process in µs per datagram received, without what the kernel does in softirqs. */
   readonly cpuMicros: number
   /** Peak resident set, bytes. */
   readonly peakRss: number
 }
 
-/** One climb of the ladder by one contestant. */
+/** One climb of one contestant: its steps in order of load. */
 export interface Climb {
   readonly contestant: string
   readonly points: readonly Point[]
 }
 
-/** What the climbs of one contestant come to. */
+/** The figures of one contestant over all its climbs. */
 export interface Summary {
   readonly contestant: string
-  /** Highest rate really sent without losing one datagram: median of the climbs, datagrams a second. */
+  /** Highest rate sent without losing a datagram, in datagrams per second: median of the climbs. */
   readonly zeroLoss: number
-  /** Highest rate received at any step: median of the climbs. */
+  /** Highest rate received at any step, in datagrams per second: median of the climbs. */
   readonly saturation: number
-  /** µs of its CPU per datagram at its zero-loss rate: median of the climbs. */
+  /** µs of its CPU per datagram at its zero-loss rate: median of the climbs. NaN when every step lost something. */
   readonly cpuMicros: number
-  /** The first loss was the veth pair's in most climbs: the wire or the sender is the limit, not the contestant. */
+  /** In most climbs the first loss was the veth pair's, so that the wire or the sender is the limit. */
   readonly wireLimited: boolean
   readonly zeroLossRatio: number
   readonly cpuRatio: number
@@ -41,14 +41,14 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
 }
 
-/** The highest step before the first loss; a step above one that lost does not count, or luck would. */
+/** Returns the highest step before the first loss. A step above one that lost does not count, or luck would decide. */
 export function zeroLossPoint(climb: Climb): Point | undefined {
   const firstLoss = climb.points.findIndex((p) => p.received < p.sent)
   const clean = firstLoss < 0 ? climb.points : climb.points.slice(0, firstLoss)
   return clean.at(-1)
 }
 
-/** True when the first step with a loss lost to the wire alone, or no step lost at all. */
+/** Returns whether the first step with a loss lost to the wire alone, or no step lost at all. */
 function lostOnTheWire(climb: Climb): boolean {
   const first = climb.points.find((p) => p.received < p.sent)
   return first === undefined || first.sent - first.received <= first.wireDropped

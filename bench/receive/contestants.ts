@@ -1,42 +1,46 @@
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
-/** The Rust side (this file runs from build/bench/receive). */
+/** Path of the receiver in Rust. This file runs from build/bench/receive. */
 const RECEIVER = fileURLToPath(new URL('../../../target/release/examples/receive_bench', import.meta.url))
 
 export const BACKENDS = ['xdp', 'packet', 'socket'] as const
 export type Backend = (typeof BACKENDS)[number]
 export const PORT = 9000
 
-/** Stages of a drain, each with one thing more to do than the one before. */
+/** Stages of a drain. Each does what the one before does, and one thing more. */
 export const STAGES = ['count', 'parse', 'rules', 'lanes'] as const
 export type Stage = (typeof STAGES)[number]
 
 /**
- * How it is sent to: sender and receiver on a CPU each; on one CPU, which then is the limit and not the sender alone; on a
- * CPU each, in bursts that the kernel hands on as one packet, as it does with what a NIC's GRO has merged.
+ * How datagrams are sent. `apart`: sender and receiver have a CPU each. `oneCpu`: they share one, which then is the limit,
+ * and not the sender alone. `merged`: they have a CPU each, and datagrams come in bursts that the kernel delivers as one
+ * packet, as it does with what a NIC's GRO has merged.
  */
-export const SCENES = ['apart', 'oneCpu', 'merged'] as const
+const SCENES = ['apart', 'oneCpu', 'merged'] as const
 export type Scene = (typeof SCENES)[number]
-/** Those for whoever counts frames: it cannot count the datagrams of a merged one. */
+/** The scenes for receivers that count frames, which cannot count the datagrams of a merged one. */
 const BY_FRAME = SCENES.filter((scene) => scene !== 'merged')
 
-/** Someone who receives from `vb` while the sender sends. */
+/** A program that receives from `vb` while the sender sends. */
 export interface Contestant {
   readonly backend: Backend
   readonly name: string
   readonly command: readonly string[]
-  /** Ours: says `ready`, ends with stdin, reports JSON. The others: end by SIGINT and say their count in words. */
+  /**
+   * True for our own: they print `ready`, end when stdin ends, and report JSON. The others end by SIGINT and print their
+   * count as text.
+   */
   readonly ours: boolean
-  /** Those in which it takes part. */
+  /** The scenes in which it takes part. */
   readonly scenes: readonly Scene[]
-  /** Finds the number of frames in what it said. */
+  /** Finds the number of datagrams or frames in its output. */
   count(output: string): number
-  /** Why it cannot run here. */
+  /** Why it cannot run on this machine; undefined when it can. */
   readonly missing?: string
 }
 
-/** One of our own processes. */
+/** Returns the command line of one of our own receivers. */
 export function receiver(mode: 'flow' | 'drain', backend: Backend, what: string): string[] {
   return [RECEIVER, mode, backend, what, 'vb', String(PORT)]
 }
@@ -60,7 +64,7 @@ function foreign(name: string, words: RegExp, args: readonly string[]): Contesta
   return { backend: 'packet', name, command, ours: false, scenes: BY_FRAME, count, ...missing }
 }
 
-/** All of them, in the order of the table; the rings of all packet receivers are of the same size. */
+/** All contestants in the order of the table. The rings of all that use AF_PACKET have the same size. */
 export const CONTESTANTS: readonly Contestant[] = [
   own('xdp', 'millrace'),
   own('xdp', 'count'),

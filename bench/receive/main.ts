@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
 import type { Command } from 'commander'
-import { Pair } from '../../rig/netns.js'
+import { VethPair } from '../../rig/netns.js'
 import { BACKENDS, CONTESTANTS, STAGES } from './contestants.js'
 import { type Drain, drain, type Flow, flow, pinSender } from './run.js'
 import {
@@ -16,9 +16,9 @@ import {
   verdicts,
 } from './summary.js'
 
-/** Datagrams of a drain: what every ring and socket buffer here holds. */
+/** Datagrams of a drain. Every ring and socket buffer here holds as many; with more, some would be lost before it. */
 const DRAINED = 24_000
-/** Drains of each stage a run: they are short, and a subtraction of two figures is twice as noisy as one. */
+/** Drains of each stage in a run. They are short, and a difference of two figures is noisier than either. */
 const DRAINS = 2
 
 interface Options {
@@ -27,7 +27,7 @@ interface Options {
   out: string
 }
 
-/** Adds `receive` to the bench's command line. */
+/** Adds the command `receive`. */
 export function addReceive(program: Command): void {
   program
     .command('receive')
@@ -80,11 +80,11 @@ function build(): void {
   if (status !== 0) throw new Error(`cargo ${cargo.join(' ')}: exit ${status}`)
 }
 
-/** Contestants take turns inside a run, so that a noisy minute hurts all of them alike. */
+/** Contestants alternate within a run, so that a noisy minute affects all of them alike. */
 async function measure(runs: number, seconds: number): Promise<{ flows: Flow[]; drains: Drain[] }> {
   const flows: Flow[] = []
   const drains: Drain[] = []
-  const pair = new Pair(1)
+  const pair = new VethPair(1)
   try {
     for (let run = 1; run <= runs; run++) {
       for (const contestant of CONTESTANTS.filter((c) => c.missing === undefined)) {
@@ -109,7 +109,7 @@ async function measure(runs: number, seconds: number): Promise<{ flows: Flow[]; 
   return { flows, drains }
 }
 
-/** What every table shows of a contestant. */
+/** The columns that every table shows. */
 const figures = (r: FlowRow | RateRow) => ({
   backend: r.backend,
   receiver: r.contestant,
@@ -118,7 +118,7 @@ const figures = (r: FlowRow | RateRow) => ({
   'CPU ns': Math.round(r.cpuNanos),
 })
 
-/** Millrace against a contestant; of itself there is none. */
+/** Formats a ratio of Millrace to a contestant; Millrace itself has none. */
 const ratio = (r: FlowRow | RateRow, value: number) => (r.contestant === 'millrace' ? '' : value.toFixed(2))
 
 const thousands = (rate: number) => Math.round(rate / 1000)

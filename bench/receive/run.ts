@@ -3,33 +3,36 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { blast } from '../../rig/blast.js'
-import { type Pair, runIn, spawnIn, V4 } from '../../rig/netns.js'
+import { runIn, spawnIn, V4, type VethPair } from '../../rig/netns.js'
 import { type Backend, type Contestant, PORT, receiver, type Scene, type Stage } from './contestants.js'
 
-/** Until a foreign program has its ring; and until the last frames are through. */
+/**
+ * Milliseconds that a foreign program gets to set up its ring; half as many are waited for the last frames. Too short:
+ * frames count as lost that the program would have received. Too long: the bench takes longer.
+ */
 const SETTLE_MS = 700
-/** Datagrams of a merged burst: 64 KiB hold many more, and a NIC merges no more than came in one go. */
+/** Datagrams of a merged burst. 64 KiB would hold many more, but a NIC merges only what has come at once. */
 const MERGED = 16
-/** Nothing here takes this long; a child that does is killed and the bench fails. */
-const PATIENCE_MS = 20_000
+/** Longest run of a child in milliseconds; after it the child is killed and the bench fails. */
+const CHILD_LIMIT_MS = 20_000
 
-/** One contestant under the sender's full rate, once. */
+/** The result of one contestant that was sent to at full rate, once. */
 export interface Flow {
   readonly backend: Backend
   readonly contestant: string
   readonly scene: Scene
   readonly sent: number
-  /** Datagrams a second that came out of the sender, and of the receiver. */
+  /** Datagrams per second that were sent, and that were received. */
   readonly sentRate: number
   readonly receivedRate: number
   readonly received: number
-  /** Lost between sender and receiver's interface: the veth pair's queue was full. */
+  /** Datagrams lost on the veth pair, because its queue was full. */
   readonly wireDropped: number
-  /** CPU time of the receiver's receiving threads, ns for each datagram received. */
+  /** CPU time of the receiving threads in ns per datagram received. */
   readonly cpuNanos: number
 }
 
-/** One stage emptying a full ring, once. */
+/** The result of one stage that emptied a full ring, once. */
 export interface Drain {
   readonly backend: Backend
   readonly stage: Stage
@@ -45,13 +48,13 @@ interface Report {
   publishNanos: number
 }
 
-/** Sender and this process on the first CPU, receivers on the second one; with one CPU they share it. */
+/** Pins this process and the sender to the first CPU; receivers run on the second. With one CPU they share it. */
 export function pinSender(): void {
   if (cpus().length > 1) runIn(null, 'taskset', '-cp', '0', String(process.pid))
 }
 
-/** A child with its output. */
-function start(pair: Pair, command: readonly string[], cpu = 1) {
+/** Starts a child in the receiving namespace, pinned to a CPU, and collects its output. */
+function start(pair: VethPair, command: readonly string[], cpu = 1) {
   const pinned = cpus().length > 1 ? ['taskset', '-c', String(cpu)] : []
   const child = spawnIn(pair.b, [...pinned, ...command], { stdio: ['pipe', 'pipe', 'pipe'] })
   let output = ''
@@ -65,7 +68,7 @@ function start(pair: Pair, command: readonly string[], cpu = 1) {
       if (output.includes('ready\n')) resolve()
     })
   })
-  const timer = setTimeout(() => child.kill('SIGKILL'), PATIENCE_MS)
+  const timer = setTimeout(() => child.kill('SIGKILL'), CHILD_LIMIT_MS)
   const closed = once(child, 'close').finally(() => clearTimeout(timer))
   closed.catch(() => {})
   const failed = async (): Promise<never> => {
@@ -75,7 +78,7 @@ function start(pair: Pair, command: readonly string[], cpu = 1) {
   return {
     child,
     ready: () => Promise.race([said, failed()]),
-    /** Its end; gives what it said. */
+    /** Waits for the end of the child and returns its output. */
     async ended(): Promise<string> {
       const [code, signal] = await closed
       if (code !== 0) throw new Error(`${command.join(' ')}: ${signal ?? `exit ${code}`}\n${errors}`)
@@ -88,8 +91,13 @@ function report(text: string): Report {
   return JSON.parse(text) as Report
 }
 
-/** Sends as fast as it goes for `seconds` to a contestant that waits. */
-export async function flow(pair: Pair, contestant: Contestant, seconds: number, scene: Scene): Promise<Flow> {
+/** Sends to a contestant at full rate for `seconds`. */
+export async function flow(
+  pair: VethPair,
+  contestant: Contestant,
+  seconds: number,
+  scene: Scene,
+): Promise<Flow> {
   const { child, ready, ended } = start(pair, contestant.command, scene === 'oneCpu' ? 0 : 1)
   try {
     await (contestant.ours ? ready() : sleep(SETTLE_MS))
@@ -118,8 +126,8 @@ export async function flow(pair: Pair, contestant: Contestant, seconds: number, 
   }
 }
 
-/** Fills the ring of a receiver that waits, then lets it empty the ring. */
-export async function drain(pair: Pair, backend: Backend, stage: Stage, count: number): Promise<Drain> {
+/** Fills the ring of a receiver that waits, then lets it empty the ring. @throws Error when too little was in the ring. */
+export async function drain(pair: VethPair, backend: Backend, stage: Stage, count: number): Promise<Drain> {
   const { child, ready, ended } = start(pair, receiver('drain', backend, stage))
   try {
     await ready()
@@ -141,7 +149,7 @@ export async function drain(pair: Pair, backend: Backend, stage: Stage, count: n
   }
 }
 
-async function send(pair: Pair, how: { seconds?: number; count?: number; rate?: number; gso?: number }) {
+async function send(pair: VethPair, how: { seconds?: number; count?: number; rate?: number; gso?: number }) {
   const to = `${V4[1]}:${PORT}`
   const path =
     how.gso === undefined ? ({ via: 'packet', interface: 'va' } as const) : { via: 'socket' as const }
@@ -149,7 +157,7 @@ async function send(pair: Pair, how: { seconds?: number; count?: number; rate?: 
   return { sent: done.sent, seconds: done['seconds'] as number, dropped: done.interface_tx_dropped }
 }
 
-/** CPU time of all threads of a process, ns (`/proc/<pid>/task/<tid>/schedstat`). */
+/** Returns the CPU time of all threads of a process in ns (`/proc/<pid>/task/<tid>/schedstat`). */
 function cpuNanos(pid: number): number {
   const tasks = readdirSync(`/proc/${pid}/task`)
   const nanos = (tid: string) =>

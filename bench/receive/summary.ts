@@ -2,13 +2,13 @@ import { median } from '../pipeline/summary.js'
 import { BACKENDS, type Backend, type Scene, STAGES } from './contestants.js'
 import type { Drain, Flow } from './run.js'
 
-/** One contestant, medians of its runs. */
+/** The figures of one contestant in the scene `apart`: medians of its runs. */
 export interface FlowRow {
   readonly backend: Backend
   readonly contestant: string
   readonly receivedRate: number
   readonly cpuNanos: number
-  /** Share of what was sent that arrived. */
+  /** Share of the sent datagrams that was received. */
   readonly share: number
   /**
    * Millrace's share ÷ this one's: the ratio of received rates at the same offered rate. The plain ratio of rates would
@@ -17,14 +17,14 @@ export interface FlowRow {
   readonly shareRatio: number
   /** Millrace's CPU per datagram ÷ this one's. */
   readonly cpuRatio: number
-  /** Nearly everything sent was received: a faster sender would show more. */
+  /** Nearly everything was received, so that the sender limits the figure. */
   readonly senderLimited: boolean
 }
 
-/** From this share of the sent datagrams on we call the sender the limit. */
+/** Share of the sent datagrams from which on the sender is called the limit. */
 const ALL = 0.98
 
-/** One contestant where the sender is as fast as the receiver lets it be; medians of its runs. */
+/** The figures of one contestant in the scenes `oneCpu` and `merged`: medians of its runs. */
 export interface RateRow {
   readonly backend: Backend
   readonly contestant: string
@@ -35,7 +35,7 @@ export interface RateRow {
   readonly rateRatio: number
 }
 
-/** What the runs of one contestant in one scene have in common, medians; and those runs. */
+/** Returns each contestant's runs in one scene, with the medians of their figures. */
 function contestants(all: readonly Flow[], scene: Scene) {
   const flows = all.filter((f) => f.scene === scene)
   const names = [...new Set(flows.map((f) => `${f.backend} ${f.contestant}`))]
@@ -54,7 +54,7 @@ function contestants(all: readonly Flow[], scene: Scene) {
   })
 }
 
-/** Pairs of runs that followed each other are compared: the rate of this kind of machine changes over minutes. */
+/** Compares runs that followed each other, because the speed of a virtual machine changes over minutes. */
 export function rateRows(all: readonly Flow[], scene: Scene): RateRow[] {
   const found = contestants(all, scene)
   return found.map(({ own, row }) => {
@@ -77,7 +77,7 @@ export function flowRows(all: readonly Flow[]): FlowRow[] {
   })
 }
 
-/** ns of CPU for each part of the way of a datagram. */
+/** Nanoseconds of CPU for each part of the way of a datagram. */
 export interface StageRow {
   readonly backend: Backend
   readonly rx: number
@@ -88,7 +88,7 @@ export interface StageRow {
   readonly total: number
 }
 
-/** By subtraction: a stage costs what a drain with it takes longer than one without. */
+/** Subtracts: a stage costs the time by which a drain with it is longer than one without. */
 export function stageRows(drains: readonly Drain[]): StageRow[] {
   return BACKENDS.filter((backend) => drains.some((d) => d.backend === backend)).map((backend) => {
     const own = drains.filter((d) => d.backend === backend)
@@ -107,7 +107,7 @@ export function stageRows(drains: readonly Drain[]): StageRow[] {
   })
 }
 
-/** What issue 3 asks for: Millrace's received rate against the other's, at the same offered rate. */
+/** A target: Millrace's received rate against that of another receiver, at the same offered rate. */
 export interface Verdict {
   readonly target: string
   readonly needed: number
@@ -118,7 +118,7 @@ export interface Verdict {
   readonly senderLimited: boolean
 }
 
-/** Frames of others (ARP, IPv6), or still in a ring when a contestant was told to stop. */
+/** Tolerance of a target: frames of other protocols, or still in a ring when a contestant was stopped. */
 const COUNTING_ERROR = 0.005
 
 const percent = (row: FlowRow) => Math.round(row.share * 100)

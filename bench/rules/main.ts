@@ -6,10 +6,10 @@ interface Result {
   readonly ratios: { readonly rules256to4: number; readonly modToBare: number }
 }
 
-/** What issue 4 asks for: ratios of one run, which do not depend on the machine. */
+/** Highest ratios allowed. They are ratios of one run, which do not depend on the machine. */
 const LIMITS = { rules256to4: 3, modToBare: 2 } as const
 
-/** Adds `bench rules`: the cost of decisions. Exit 1 when a ratio is above its limit. */
+/** Adds the command `rules`: the cost of decisions. It exits with 1 when a ratio is above its limit. */
 export function addRules(program: Command): void {
   program
     .command('rules')

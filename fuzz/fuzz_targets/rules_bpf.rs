@@ -1,7 +1,7 @@
 //! Whatever compiles to BPF decides as the evaluator does. Input: queue count, IPv4 option words, rule text, NUL, payload.
 #![no_main]
 
-#[path = "../../crates/millrace-core/tests/rule_support/mod.rs"]
+#[path = "../../crates/millrace-core/tests/rule/support/mod.rs"]
 mod rule_support;
 
 use libfuzzer_sys::fuzz_target;

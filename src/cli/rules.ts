@@ -1,39 +1,19 @@
 import type { Command } from 'commander'
-import { type Facts, readFacts } from '../config/index.js'
+import { type HostInfo, readHostInfo } from '../config/index.js'
 import { readRules } from '../config/rules-text.js'
 import { MillraceError } from '../errors.js'
+import type {
+  CaptureSummary,
+  ExplainedVerdict,
+  Explanation,
+  RulesReport,
+  RuleTrace,
+  Translation,
+} from '../generated/contract.js'
 import { native } from '../native.js'
-import { type Capture, counted, fit, histogram, keyText } from './terminal.js'
+import { counted, fit, histogram, keyText } from './terminal.js'
 
-interface Refusal {
-  readonly rule: string
-  readonly why: string
-}
-
-type Target = { readonly instructions: number } | Refusal
-
-interface Report {
-  readonly rules: readonly { readonly name: string; readonly text: string }[]
-  readonly warnings: readonly string[]
-  readonly targets: { readonly fanout: Target; readonly reuseport: Target; readonly ebpf: Target }
-  readonly earlyDrops: number
-}
-
-interface Trial {
-  readonly rule: number
-  readonly name: string
-  readonly text: string
-  readonly outcome: 'matched' | 'false' | 'beyond' | 'kept'
-  readonly why: string
-}
-
-interface Explanation {
-  readonly verdict:
-    | { readonly queue: number; readonly key: number; readonly spill: readonly [number, number] | null }
-    | { readonly drop: true }
-  readonly trials: readonly Trial[]
-}
-
+/** Options of both commands, as commander hands them over. */
 interface Options {
   readonly queues?: string
   readonly json?: boolean
@@ -46,8 +26,9 @@ interface Options {
   readonly cpu: string
 }
 
-const DUMPS = ['program', 'cbpf', 'reuseport', 'ebpf']
-/** Trials shown of a rule set of many rules: the first and the last of them. */
+/** Stages of compilation that `--dump` prints. */
+const DUMP_STAGES = ['program', 'cbpf', 'reuseport', 'ebpf']
+/** Trials shown at either end of a long list. Both ends fit one screen; the last one decided. */
 const SHOWN_TRIALS = 20
 const OUTCOMES = {
   matched: 'matched',
@@ -56,7 +37,7 @@ const OUTCOMES = {
   kept: 'sampled',
 } as const
 
-/** Adds `millrace rules` to the command line. `print` gets whole lines. */
+/** Adds `millrace rules` to the command line; `print` prints whole lines. */
 export function addRulesCommand(program: Command, print: (text: string) => void): void {
   const rules = program.command('rules').description('check and explain rule sets; see docs/rules.md')
   const common = (command: Command): Command =>
@@ -65,8 +46,8 @@ export function addRulesCommand(program: Command, print: (text: string) => void)
       .option('--json', 'as one JSON object')
   common(rules.command('check <file>'))
     .description('compile the rules; exit 2 with every mistake when they are wrong')
-    .option('--dump <stage>', `print a stage of them instead: ${DUMPS.join(', ')}`)
-    .action((file: string, options: Options) => print(check(read(file), options)))
+    .option('--dump <stage>', `print a stage of them instead: ${DUMP_STAGES.join(', ')}`)
+    .action((file: string, options: Options) => print(compile(read(file), options)))
   common(rules.command('explain <file>'))
     .description('which rule takes a datagram, and why; or what becomes of the datagrams of a capture')
     .option('--hex <bytes>', 'UDP payload; blanks and colons are ignored')
@@ -82,16 +63,17 @@ function read(file: string): string {
   return file === '-' ? readRules(0, 'standard input') : readRules(file, file)
 }
 
-function check(text: string, options: Options): string {
-  const queues = queueCount(options, readFacts())
+function compile(text: string, options: Options): string {
+  const queues = queueCount(options, readHostInfo())
   if (options.dump !== undefined) {
-    if (!DUMPS.includes(options.dump)) throw usage(`--dump ${options.dump}: expected ${DUMPS.join(', ')}`)
+    if (!DUMP_STAGES.includes(options.dump))
+      throw usage(`--dump ${options.dump}: expected ${DUMP_STAGES.join(', ')}`)
     const dump = native().rulesDump(text, queues, options.dump)
     return options.json
       ? JSON.stringify({ stage: options.dump, lines: dump.trimEnd().split('\n') })
       : dump.trimEnd()
   }
-  const report = JSON.parse(native().rulesReport(text, queues)) as Report
+  const report = JSON.parse(native().rulesReport(text, queues)) as RulesReport
   if (options.json) return JSON.stringify({ queues, ...report })
   const width = Math.max(...report.rules.map(({ name }) => name.length))
   return [
@@ -99,9 +81,9 @@ function check(text: string, options: Options): string {
     ...report.rules.map(({ name, text }) => `  ${name.padEnd(width)}  ${fit(text)}`),
     ...report.warnings.map((warning) => `warning: ${warning}`),
     `user space: all of it`,
-    `classic BPF, packet fanout: ${target(report.targets.fanout)}`,
-    `classic BPF, socket group: ${target(report.targets.reuseport)}`,
-    `eBPF, packet fanout: ${target(report.targets.ebpf)}`,
+    `classic BPF, packet fanout: ${translation(report.targets.fanout)}`,
+    `classic BPF, socket group: ${translation(report.targets.reuseport)}`,
+    `eBPF, packet fanout: ${translation(report.targets.ebpf)}`,
     `XDP, early drop: ${early(report.earlyDrops)}`,
   ].join('\n')
 }
@@ -111,19 +93,19 @@ function early(rules: number): string {
   return `the first ${rules} rules`
 }
 
-function target(target: Target): string {
+function translation(target: Translation): string {
   return 'instructions' in target
     ? `yes, ${target.instructions} instructions`
     : `no, because of rule ${target.rule}: ${target.why}`
 }
 
 function explain(text: string, options: Options): string {
-  const queues = queueCount(options, readFacts())
+  const queues = queueCount(options, readHostInfo())
   if ((options.hex === undefined) === (options.pcap === undefined)) {
     throw usage('rules explain: expected either --hex or --pcap')
   }
   if (options.pcap !== undefined) {
-    const capture = JSON.parse(native().rulesCapture(text, queues, options.pcap)) as Capture
+    const capture = JSON.parse(native().rulesCapture(text, queues, options.pcap)) as CaptureSummary
     return options.json ? JSON.stringify(capture) : histogram(capture)
   }
   const payload = hexBytes(options.hex ?? '')
@@ -135,7 +117,7 @@ function explain(text: string, options: Options): string {
   const { trials } = answer
   const hidden = trials.slice(SHOWN_TRIALS, -SHOWN_TRIALS).length
   const width = Math.max(...trials.map(({ name }) => name.length))
-  const lines = (some: readonly Trial[]) =>
+  const lines = (some: readonly RuleTrace[]) =>
     some.map(
       ({ name, text, outcome, why }) =>
         `${name.padEnd(width)}  ${OUTCOMES[outcome]}${why && `: ${why}`}\n${' '.repeat(width)}    ${fit(text)}`,
@@ -151,7 +133,7 @@ function explain(text: string, options: Options): string {
   return [...shown, `⇒ ${verdict(answer.verdict)}`].join('\n')
 }
 
-function verdict(verdict: Explanation['verdict']): string {
+function verdict(verdict: ExplainedVerdict): string {
   if ('drop' in verdict) return 'drop'
   const spill = verdict.spill ? `; when it is full, the next of ${verdict.spill.join('..')}` : ''
   return `queue ${verdict.queue}${verdict.key === 0 ? '' : `, key ${keyText(verdict.key)}`}${spill}`
@@ -167,10 +149,10 @@ function hexBytes(text: string): Uint8Array {
   return Uint8Array.from(Buffer.from(digits, 'hex'))
 }
 
-function queueCount(options: Options, facts: Facts): number {
-  // Not the whole configuration: a rule set can be checked where Millrace could not run.
+function queueCount(options: Options, host: HostInfo): number {
+  // The configuration is not loaded, so that rules can be compiled where it would be refused.
   const given = options.queues ?? process.env['MILLRACE_QUEUES']
-  return given ? count('--queues', given, 1) : (facts.parallelism ?? facts.cpus.length)
+  return given ? count('--queues', given, 1) : (host.parallelism ?? host.cpus.length)
 }
 
 function count(option: string, text: string, least: number): number {

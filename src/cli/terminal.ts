@@ -1,35 +1,13 @@
-/** What the rules would have done with a capture; crates/millrace-core/src/capture.rs makes it. */
-export interface Capture {
-  readonly packets: number
-  readonly datagrams: number
-  readonly frames: Readonly<Record<string, number>>
-  readonly queues: readonly number[]
-  readonly rules: readonly {
-    readonly name: string
-    readonly text: string
-    readonly matched: number
-    readonly dropped: number
-  }[]
-  /** The fullest queue, as a multiple of the mean. */
-  readonly skew: number
-  readonly heaviest: readonly {
-    readonly rule: string
-    readonly key: number
-    readonly queue: number
-    readonly datagrams: number
-  }[]
-  readonly keys: number
-  readonly keysCut: boolean
-  readonly truncated: boolean
-}
+import type { CaptureSummary } from '../generated/contract.js'
 
-/** Characters of the longest bar. */
+/** Characters of the longest bar: with name, count and percentage a row still fits 80 columns. */
 const BAR = 40
-/** Longest text of a rule that is shown. */
-const WIDTH = 100
-/** Rules and queues that are shown at most, the heaviest. */
-const MOST_RULES = 20
-const MOST_QUEUES = 64
+/** Characters of a rule's text that are shown. */
+const MAX_TEXT = 100
+/** Rules that are shown, those with the most datagrams: about one screen. */
+const MAX_RULES = 20
+/** Queues that are shown, those with the most datagrams: all of them on most machines. */
+const MAX_QUEUES = 64
 
 interface Row {
   readonly name: string
@@ -37,8 +15,8 @@ interface Row {
   readonly note: string
 }
 
-/** The terminal picture of a capture. */
-export function histogram(capture: Capture): string {
+/** The summary of a capture as bars of text. */
+export function histogram(capture: CaptureSummary): string {
   const { packets, datagrams, queues, rules } = capture
   const frames = Object.entries(capture.frames).map(([reason, n]) => `${n} ${reason}`)
   const head = [
@@ -52,15 +30,15 @@ export function histogram(capture: Capture): string {
   return [
     ...head,
     '',
-    ...bars(inQueues, datagrams, MOST_QUEUES, 'queues'),
+    ...bars(inQueues, datagrams, MAX_QUEUES, 'queues'),
     `dropped ${dropped}; the fullest queue has ${capture.skew.toFixed(2)} times the mean`,
     '',
-    ...bars(byRule, datagrams, MOST_RULES, 'rules'),
+    ...bars(byRule, datagrams, MAX_RULES, 'rules'),
     ...keys(capture),
   ].join('\n')
 }
 
-function keys({ heaviest, keys, keysCut, rules, queues, datagrams }: Capture): string[] {
+function keys({ heaviest, keys, keysCut, rules, queues, datagrams }: CaptureSummary): string[] {
   const first = heaviest[0]
   if (!first) return []
   const keyed = new Set(rules.filter(({ text }) => /=> (mod|hash)\(/.test(text)).map(({ name }) => name))
@@ -83,10 +61,10 @@ function keys({ heaviest, keys, keysCut, rules, queues, datagrams }: Capture): s
   ]
 }
 
-/** One line for each row; when there are more than `limit`, the heaviest in their order, and the rest together. */
+/** One line for each row. Of more than `limit` rows those with the most are shown, in their order, and the rest as a sum. */
 function bars(rows: readonly Row[], total: number, limit: number, what: string): string[] {
-  const least = [...rows].sort((a, b) => b.n - a.n).slice(0, limit)
-  const shown = rows.length <= limit ? rows : rows.filter((row) => least.includes(row))
+  const heaviest = [...rows].sort((a, b) => b.n - a.n).slice(0, limit)
+  const shown = rows.length <= limit ? rows : rows.filter((row) => heaviest.includes(row))
   const width = Math.max(...shown.map(({ name }) => name.length))
   const most = Math.max(1, ...shown.map(({ n }) => n))
   const lines = shown.map(({ name, n, note }) =>
@@ -98,7 +76,7 @@ function bars(rows: readonly Row[], total: number, limit: number, what: string):
   return [...lines, `… and ${left} more ${what} with ${rest} together`]
 }
 
-/** A bar in eighths of a character; what is not nothing shows. */
+/** A bar in eighths of a character; a share above 0 has at least one. */
 function bar(share: number): string {
   const eighths = Math.ceil(share * BAR * 8)
   return '█'.repeat(eighths >> 3) + ' ▏▎▍▌▋▊▉'.charAt(eighths & 7).trim()
@@ -108,17 +86,17 @@ function percent(n: number, of: number): string {
   return `${((100 * n) / Math.max(1, of)).toFixed(1).padStart(5)} %`
 }
 
-/** A key as numbers: decimal, and as it stands in a datagram. */
+/** A key in decimal, and in hexadecimal as it stands in a datagram. */
 export function keyText(key: number): string {
   return `${key} (0x${key.toString(16).padStart(8, '0')})`
 }
 
-/** A text cut to one line of a terminal. */
+/** A text shortened to {@link MAX_TEXT} characters. */
 export function fit(text: string): string {
-  return text.length <= WIDTH ? text : `${text.slice(0, WIDTH - 1)}…`
+  return text.length <= MAX_TEXT ? text : `${text.slice(0, MAX_TEXT - 1)}…`
 }
 
-/** `1 rule`, `3 rules`. */
+/** A number and its noun, such as `1 rule` or `3 rules`. */
 export function counted(n: number, what: string): string {
   return `${n} ${what}${n === 1 ? '' : 's'}`
 }

@@ -1,121 +1,90 @@
-import type { HttpAddress, Listen, Multicast } from './addresses.js'
+import type { EngineConfig } from '../generated/contract.js'
+import type { HttpAddress } from './addresses.js'
 import type { VariableName } from './variables.js'
 
-/** What the Rust side takes as JSON; field for field `EngineConfig` in crates/millrace-core/src/config.rs. */
-export interface EngineConfigJson {
-  readonly backend: 'auto' | 'xdp' | 'packet' | 'socket'
-  /** null: the interface of the default route. */
-  readonly interface: string | null
-  readonly listen: readonly Listen[]
-  readonly multicast: readonly Multicast[]
-  readonly queues: number
-  readonly rxThreads: number
-  /** In thread order, repeated when short; empty: not pinned. */
-  readonly rxCpus: readonly number[]
-  /** SCHED_FIFO priority of receive threads; null: normal. */
-  readonly rxPriority: number | null
-  readonly rules: string
-  readonly busyPoll: 'adaptive' | 'always' | 'off'
-  /** Microseconds. */
-  readonly busyPollUs: number
-  readonly laneSlots: number
-  /** Bytes. */
-  readonly laneBytes: number
-  /** Datagrams. */
-  readonly wakeMin: number
-  /** Microseconds. */
-  readonly wakeMaxUs: number
-  readonly xdpMode: 'auto' | 'native' | 'generic'
-  readonly xdpFrames: number
-  readonly xdpZerocopy: 'off' | 'on' | 'auto'
-  readonly xdpPreferBusyPoll: boolean
-  /** Settings of the interface while xdp runs; null: left alone. */
-  readonly napiDeferHardIrqs: number | null
-  /** Nanoseconds. */
-  readonly groFlushTimeout: number | null
-  /** Bytes. */
-  readonly packetBlockBytes: number
-  readonly packetBlocks: number
-  readonly verifyChecksum: boolean
-  readonly tpacket: 'v3' | 'v2'
-  /** Bytes. */
-  readonly packetSlotBytes: number
-  readonly fanout: 'rules' | 'hash' | 'lb' | 'cpu' | 'rollover' | 'rnd' | 'qm' | 'cbpf' | 'ebpf'
-  readonly fanoutFlags: readonly ('rollover' | 'defrag' | 'uniqueid' | 'ignore_outgoing')[]
-  readonly socketTimestamps: 'pass' | 'kernel'
-  /** Bytes. */
-  readonly socketRcvbuf: number
-}
-
-/** What a worker needs to know. */
+/** Configuration of the workers. */
 export interface WorkersConfig {
-  /** Queues, one worker each. */
+  /** Number of queues; each has one worker. */
   readonly queues: number
-  /** CPU of each worker by queue, exactly `queues` long; empty: not pinned. */
+  /** CPU of each worker by queue, exactly {@link queues} long; empty: not pinned. */
   readonly cpus: readonly number[]
   /** `forward`, or the absolute path of the handler module. */
   readonly handler: string
   /** Most datagrams in a batch. */
   readonly batch: number
-  /** Overwrite released batch memory. */
+  /** Whether released payloads are overwritten, so that a handler that keeps a view sees it. */
   readonly debugPoison: boolean
 }
 
-/** How to reach NATS. At most one of user, token, creds and nkey is given. */
+/** How to reach NATS. At most one of user, token, creds and nkeySeed is given. */
 export interface NatsConfig {
   /** `host:port`, without scheme and credentials. */
   readonly servers: readonly string[]
   readonly user: string | null
   readonly password: string | null
   readonly token: string | null
-  /** Path of a credentials file. */
+  /** Paths of files with the password and with the token, read at each dial. */
+  readonly passwordFile: string | null
+  readonly tokenFile: string | null
+  /** Path of a credentials file, read at each dial. */
   readonly creds: string | null
-  /** An nkey seed (`SU…`), read from the file where a path was given. */
+  /** An nkey seed (`SU…`), where it was given and not a path. */
   readonly nkeySeed: string | null
-  /** null: no TLS asked for. Paths of PEM files. */
+  /** Path of a file with an nkey seed, read at each dial. */
+  readonly nkeyFile: string | null
+  /** Paths of PEM files; null where TLS is not asked for. */
   readonly tls: {
     readonly ca: string | null
     readonly cert: string | null
     readonly key: string | null
+    /** The server expects the TLS handshake before it sends its INFO. */
+    readonly handshakeFirst: boolean
   } | null
+  /** Whether servers that the cluster announces are dialled too. */
+  readonly gossip: boolean
+  /** Silence of the server after which it is sent a PING, milliseconds. */
+  readonly pingMs: number
+  /** Time without an answer to a PING after which the server counts as dead, milliseconds. */
+  readonly deadMs: number
 }
 
-/** What a publisher needs to know. */
+/** Configuration of the publishers, the same for every queue. */
 export interface PublisherConfig {
   readonly format: 'raw' | 'records' | 'columns'
-  /** Subject template: `{node}` is already replaced, `{port}` and `{queue}` are not. */
+  /** Subject template with `{port}` and `{queue}`; `{node}` is already replaced. */
   readonly subject: string
-  /** Most unconfirmed bytes of one worker. */
+  /** Bytes sent and not confirmed, or waiting for NATS, at which a worker stops draining its queue. */
   readonly windowBytes: number
-  /** An envelope is sent at this many bytes … */
+  /** Bytes at which an envelope is sealed. */
   readonly envelopeBytes: number
-  /** … or this many milliseconds after its first datagram. */
+  /** Age at which an envelope is sealed, milliseconds after its first datagram. */
   readonly envelopeMs: number
+  /** While NATS is away: `hold` fills the window, then stops draining the queue; `drop` drops and counts results. */
   readonly natsDown: 'hold' | 'drop'
   readonly nats: NatsConfig
 }
 
 /** One line of `millrace config`. */
-export interface Setting {
+interface Setting {
   readonly name: VariableName
   /** As a user would write it, without secrets; empty when unset. */
   readonly value: string
   readonly source: 'environment' | 'default'
 }
 
-/** Everything one start of the service is told. Frozen all the way down. */
+/** The whole configuration of one start of the service, deeply frozen. */
 export interface Config {
   readonly node: string
-  readonly engine: EngineConfigJson
+  readonly engine: EngineConfig
   readonly workers: WorkersConfig
   readonly publisher: PublisherConfig
-  /** null: no HTTP server. */
+  /** Address of the HTTP server; null: none is started. */
   readonly http: HttpAddress | null
   readonly log: { readonly level: string }
   /** Deadline of the drain, milliseconds. */
   readonly drainMs: number
-  /** The same by variable, for people. */
+  /** The same values by variable, as a user writes them. */
   readonly settings: readonly Setting[]
-  /** Names with our prefix that Kubernetes injected for a Service and that were ignored. */
+  /** Ignored variables with our prefix, which Kubernetes injects for a Service. */
   readonly serviceLinks: readonly string[]
 }

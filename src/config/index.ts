@@ -1,13 +1,7 @@
-export { addressPort, type HttpAddress, type Listen } from './addresses.js'
-export type {
-  Config,
-  EngineConfigJson,
-  NatsConfig,
-  PublisherConfig,
-  Setting,
-  WorkersConfig,
-} from './config.js'
-export { type Facts, readFacts } from './facts.js'
+export { addressPort, type HttpAddress } from './addresses.js'
+export type { Config, NatsConfig, PublisherConfig } from './config.js'
+export { redactedConfig, settingsTable } from './effective.js'
+export { type HostInfo, readHostInfo } from './host-info.js'
 export { loadConfig } from './load.js'
-export { ConfigError, type Problem } from './problems.js'
-export { helpText, redactedConfig, referenceMarkdown, settingsTable } from './reference.js'
+export { ConfigError } from './problems.js'
+export { helpText, referenceMarkdown } from './reference.js'

@@ -1,67 +1,58 @@
-import { Check } from './check.js'
 import type { Config } from './config.js'
-import type { Facts } from './facts.js'
-import { cpuText } from './kinds.js'
-import { strangers } from './names.js'
+import type { HostInfo } from './host-info.js'
 import { natsConfig } from './nats.js'
 import { ConfigError, redacted, shown } from './problems.js'
 import { readValues } from './schema.js'
-import { ENTRIES, type VariableName } from './variables.js'
+import { unknownVariables } from './unknown-variables.js'
+import { Validation } from './validate.js'
+import { cpuText } from './value-types.js'
+import { ENTRIES, type Values, type VariableName } from './variables.js'
 
 const DEFAULT_RULES = 'else => hash(flow)'
-const MOST_QUEUES = 256
-/** Names we do not know that may still hold what nobody should read. */
-const SECRETIVE = /PASS|TOKEN|SECRET|KEY|SEED|CRED|AUTH|URL/
+/** Queues that the engine takes (EngineConfig::queues); a machine with more CPUs starts with so many. */
+const MAX_QUEUES = 256
+/** Parts of names that Millrace does not know whose values may still be secrets. */
+const SECRET_NAME = /PASS|TOKEN|SECRET|KEY|SEED|CRED|AUTH|URL/
 
 /**
- * The configuration that an environment means. Depends on nothing but its arguments (and on the files it names, through
- * `facts`). An empty variable counts as unset, because that is what templates leave behind.
+ * The configuration that an environment means. It depends on the arguments alone, and on the files that variables name,
+ * which are read through `host`. An empty variable counts as unset, because templates leave such variables behind.
  *
  * @throws {@link ConfigError} with every problem at once.
  */
-export function loadConfig(environment: Readonly<Record<string, string | undefined>>, facts: Facts): Config {
+export function loadConfig(
+  environment: Readonly<Record<string, string | undefined>>,
+  host: HostInfo,
+): Config {
   const env = Object.fromEntries(
     Object.entries(environment).filter((pair): pair is [string, string] => !!pair[1]),
   )
-  const { unknown, serviceLinks } = strangers(env)
+  const { unknown, serviceLinks } = unknownVariables(env)
   const { values, problems } = readValues(env)
   for (const { name, suggestion } of unknown) {
     problems.push({
       code: 'MILLRACE_E_CONFIG',
       name,
-      given: SECRETIVE.test(name) ? '"[redacted]"' : shown(name, env[name]!),
+      given: SECRET_NAME.test(name) ? '"[redacted]"' : shown(name, env[name]!),
       expected: `a name Millrace knows${suggestion ? `; did you mean ${suggestion}?` : ', see millrace --help'}`,
     })
   }
-  const check = new Check(env, values, facts, problems)
-  const config = assemble(check)
+  const validation = new Validation(env, values, host, problems)
+  const config = assemble(validation)
   if (problems.length > 0) throw new ConfigError(problems)
-  return deepFreeze({ ...config, settings: settings(check, config), serviceLinks })
+  return deepFreeze({ ...config, settings: settings(validation, config), serviceLinks })
 }
 
 type Assembled = Omit<Config, 'settings' | 'serviceLinks'>
 
-function assemble(check: Check): Assembled {
-  const { values: v, facts } = check
-  const { NODE_NAME } = check.env
-  const node = v.MILLRACE_NODE ?? NODE_NAME ?? facts.hostname
-  const queues = queueCount(check)
+function assemble(validation: Validation): Assembled {
+  const { values: v, host } = validation
+  const { NODE_NAME } = validation.env
+  const node = v.MILLRACE_NODE ?? NODE_NAME ?? host.hostname
+  const queues = queueCount(validation)
   const rxThreads = v.MILLRACE_RX_THREADS ?? queues
-  const cpus = pinning(check, queues, rxThreads)
-  if (v.MILLRACE_ENVELOPE_BYTES > v.MILLRACE_WINDOW_BYTES) {
-    check.fail('MILLRACE_ENVELOPE_BYTES', `no more than MILLRACE_WINDOW_BYTES, ${v.MILLRACE_WINDOW_BYTES}`, [
-      'MILLRACE_WINDOW_BYTES',
-    ])
-  }
-  if (v.MILLRACE_FANOUT === 'rollover' && v.MILLRACE_FANOUT_FLAGS?.includes('rollover')) {
-    check.fail('MILLRACE_FANOUT_FLAGS', 'no rollover while MILLRACE_FANOUT=rollover', ['MILLRACE_FANOUT'])
-  }
-  if (
-    v.MILLRACE_PACKET_SLOT_BYTES % 16 !== 0 ||
-    v.MILLRACE_PACKET_SLOT_BYTES > v.MILLRACE_PACKET_BLOCK_BYTES
-  ) {
-    check.fail('MILLRACE_PACKET_SLOT_BYTES', 'a multiple of 16, at most MILLRACE_PACKET_BLOCK_BYTES')
-  }
+  const cpus = assignCpus(validation, queues, rxThreads)
+  validateSizes(validation)
   return {
     node,
     engine: {
@@ -73,7 +64,7 @@ function assemble(check: Check): Assembled {
       rxThreads,
       rxCpus: cpus.rx,
       rxPriority: v.MILLRACE_RX_PRIORITY ?? null,
-      rules: rules(check),
+      rules: rules(validation),
       busyPoll: v.MILLRACE_BUSY_POLL,
       busyPollUs: v.MILLRACE_BUSY_POLL_US,
       laneSlots: v.MILLRACE_LANE_SLOTS,
@@ -100,7 +91,9 @@ function assemble(check: Check): Assembled {
       queues,
       cpus: cpus.workers,
       handler:
-        v.MILLRACE_HANDLER === 'forward' ? 'forward' : check.file('MILLRACE_HANDLER', 'MILLRACE_E_HANDLER')!,
+        v.MILLRACE_HANDLER === 'forward'
+          ? 'forward'
+          : validation.existingFile('MILLRACE_HANDLER', 'MILLRACE_E_HANDLER')!,
       batch: v.MILLRACE_BATCH,
       debugPoison: v.MILLRACE_DEBUG_POISON,
     },
@@ -112,7 +105,7 @@ function assemble(check: Check): Assembled {
       envelopeBytes: v.MILLRACE_ENVELOPE_BYTES,
       envelopeMs: v.MILLRACE_ENVELOPE_MS,
       natsDown: v.MILLRACE_NATS_DOWN,
-      nats: natsConfig(check),
+      nats: natsConfig(validation),
     },
     http: v.MILLRACE_HTTP,
     log: { level: v.MILLRACE_LOG_LEVEL },
@@ -120,12 +113,35 @@ function assemble(check: Check): Assembled {
   }
 }
 
-function queueCount(check: Check): number {
-  const { values, facts } = check
-  const cpus = facts.cpus.length
-  const queues = values.MILLRACE_QUEUES ?? Math.min(facts.parallelism ?? cpus, cpus, MOST_QUEUES)
+/** Reports sizes and flags that are valid alone and not together. */
+function validateSizes(validation: Validation): void {
+  const { values: v } = validation
+  if (v.MILLRACE_ENVELOPE_BYTES > v.MILLRACE_WINDOW_BYTES) {
+    validation.fail(
+      'MILLRACE_ENVELOPE_BYTES',
+      `no more than MILLRACE_WINDOW_BYTES, ${v.MILLRACE_WINDOW_BYTES}`,
+      ['MILLRACE_WINDOW_BYTES'],
+    )
+  }
+  if (v.MILLRACE_FANOUT === 'rollover' && v.MILLRACE_FANOUT_FLAGS?.includes('rollover')) {
+    validation.fail('MILLRACE_FANOUT_FLAGS', 'no rollover while MILLRACE_FANOUT=rollover', [
+      'MILLRACE_FANOUT',
+    ])
+  }
+  if (
+    v.MILLRACE_PACKET_SLOT_BYTES % 16 !== 0 ||
+    v.MILLRACE_PACKET_SLOT_BYTES > v.MILLRACE_PACKET_BLOCK_BYTES
+  ) {
+    validation.fail('MILLRACE_PACKET_SLOT_BYTES', 'a multiple of 16, at most MILLRACE_PACKET_BLOCK_BYTES')
+  }
+}
+
+function queueCount(validation: Validation): number {
+  const { values, host } = validation
+  const cpus = host.cpus.length
+  const queues = values.MILLRACE_QUEUES ?? Math.min(host.parallelism ?? cpus, cpus, MAX_QUEUES)
   if (queues > cpus && !values.MILLRACE_OVERSUBSCRIBE) {
-    check.fail(
+    validation.fail(
       'MILLRACE_QUEUES',
       `at most ${cpus}, the CPUs this process may use, unless MILLRACE_OVERSUBSCRIBE=true`,
       ['MILLRACE_OVERSUBSCRIBE'],
@@ -135,58 +151,69 @@ function queueCount(check: Check): number {
   return queues
 }
 
-/** CPUs of receive threads and workers; empty lists where nothing is pinned. */
-function pinning(check: Check, queues: number, rxThreads: number): { rx: number[]; workers: number[] } {
-  const { values, facts } = check
-  const pick = (
+/** The CPU of each receive thread and of each worker; the lists are empty where nothing is pinned. */
+function assignCpus(
+  validation: Validation,
+  queues: number,
+  rxThreads: number,
+): { rx: number[]; workers: number[] } {
+  const { values, host } = validation
+  const pin = values.MILLRACE_PIN === 'on' || (values.MILLRACE_PIN === 'auto' && host.cpus.length >= queues)
+  const assign = (
     name: 'MILLRACE_RX_CPUS' | 'MILLRACE_WORKER_CPUS',
     first: number,
     count: number,
   ): number[] => {
-    const asked = values[name]
-    const foreign = asked?.filter((cpu) => !facts.cpus.includes(cpu)) ?? []
+    const given = values[name]
+    const foreign = given?.filter((cpu) => !host.cpus.includes(cpu)) ?? []
     if (foreign.length > 0) {
-      check.fail(name, `CPUs this process may use, ${cpuText(facts.cpus)}, not ${cpuText(foreign)}`)
+      validation.fail(name, `CPUs this process may use, ${cpuText(host.cpus)}, not ${cpuText(foreign)}`)
     }
-    if (asked && values.MILLRACE_PIN === 'off') {
-      check.fail(name, 'no value while MILLRACE_PIN=off', ['MILLRACE_PIN'])
+    if (given && values.MILLRACE_PIN === 'off') {
+      validation.fail(name, 'no value while MILLRACE_PIN=off', ['MILLRACE_PIN'])
     }
-    const pin =
-      values.MILLRACE_PIN === 'on' || (values.MILLRACE_PIN === 'auto' && facts.cpus.length >= queues)
-    const from = asked ?? (pin ? facts.cpus : [])
+    const from = given ?? (pin ? host.cpus : [])
     if (from.length === 0) return []
-    const offset = asked ? 0 : first
+    const offset = given ? 0 : first
     return Array.from({ length: count }, (_, i) => from[(offset + i) % from.length]!)
   }
   return {
-    rx: pick('MILLRACE_RX_CPUS', 0, rxThreads),
-    // After the receive threads, so that on a host with room for both no two share a CPU.
-    workers: pick('MILLRACE_WORKER_CPUS', rxThreads, queues),
+    rx: assign('MILLRACE_RX_CPUS', 0, rxThreads),
+    // Workers follow the receive threads, so that no two threads share a CPU where there are enough for all.
+    workers: assign('MILLRACE_WORKER_CPUS', rxThreads, queues),
   }
 }
 
-function rules(check: Check): string {
-  check.exclusive('MILLRACE_RULES', 'MILLRACE_RULES_FILE')
-  return check.values.MILLRACE_RULES ?? check.rules() ?? DEFAULT_RULES
+function rules(validation: Validation): string {
+  validation.exclusive('MILLRACE_RULES', 'MILLRACE_RULES_FILE')
+  return validation.values.MILLRACE_RULES ?? validation.readRulesFile() ?? DEFAULT_RULES
 }
 
-/** What every variable came to, for `millrace config`. */
-function settings(check: Check, config: Assembled): Config['settings'] {
+/** The value of every variable as `millrace config` shows it. */
+function settings(validation: Validation, config: Assembled): Config['settings'] {
   const computed: Partial<Record<VariableName, string>> = {
     MILLRACE_QUEUES: String(config.engine.queues),
     MILLRACE_RX_THREADS: String(config.engine.rxThreads),
     MILLRACE_RX_CPUS: config.engine.rxCpus.join(',') || '(not pinned)',
     MILLRACE_WORKER_CPUS: config.workers.cpus.join(',') || '(not pinned)',
     MILLRACE_NODE: config.node,
-    MILLRACE_INTERFACE: '(default route)',
-    ...(check.isSet('MILLRACE_RULES_FILE') ? {} : { MILLRACE_RULES: config.engine.rules }),
+    MILLRACE_INTERFACE: UNSET_INTERFACE[config.engine.backend],
+    ...(validation.isSet('MILLRACE_RULES_FILE') ? {} : { MILLRACE_RULES: config.engine.rules }),
   }
   return ENTRIES.map(([name, variable]) => {
-    const given = check.env[name]
+    const given = validation.env[name]
     return given === undefined
       ? { name, value: computed[name] ?? variable.default ?? '', source: 'default' }
       : { name, value: redacted(name, given), source: 'environment' }
   })
+}
+
+/** What each backend does without MILLRACE_INTERFACE (rx/ladder.rs, and the `open` of each backend). */
+const UNSET_INTERFACE: Readonly<Record<Values['MILLRACE_BACKEND'], string>> = {
+  auto: '(none: auto takes sockets)',
+  xdp: '(default route)',
+  packet: '(default route)',
+  socket: '(none)',
 }
 
 function deepFreeze<T>(value: T): T {

@@ -9,8 +9,10 @@ const REASONS: Readonly<Record<string, string>> = {
 }
 
 /**
- * The text of a rules file, without a byte order mark; `name` is how messages call it. Start, reload and command line all
- * read rules by this.
+ * The text of a rules file, without a byte order mark. The start, a reload and the command line all read rules with it.
+ *
+ * @param path path or file descriptor.
+ * @param name what messages call the file.
  *
  * @throws MillraceError `MILLRACE_E_CONFIG` when it cannot be read, `MILLRACE_E_RULES` when it is not UTF-8.
  */
@@ -31,12 +33,12 @@ export function readRules<P extends string | number>(
   throw new MillraceError('MILLRACE_E_RULES', `${name}: line ${badLine(bytes)} is not UTF-8`)
 }
 
-/** How messages call the file that MILLRACE_RULES_FILE names. */
+/** What messages call the file that MILLRACE_RULES_FILE names. */
 export function rulesFileName(path: string): string {
   return `MILLRACE_RULES_FILE ${path}`
 }
 
-/** Number of the first line that is not UTF-8. A line feed is no part of any longer character. */
+/** Number, from 1, of the first line that is not UTF-8. Lines can be split before decoding: no longer character has a byte 0x0a. */
 function badLine(bytes: Buffer): number {
   let line = 1
   for (let start = 0; start < bytes.length; line++) {

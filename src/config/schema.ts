@@ -1,11 +1,11 @@
 import { type TSchema, Type } from '@sinclair/typebox'
 import { envSchema } from 'env-schema'
-import { Unfit } from './kinds.js'
 import { type Problem, shown } from './problems.js'
+import { InvalidValue } from './value-types.js'
 import { ENTRIES, VARIABLES, type Values, type VariableName } from './variables.js'
 
-// Each property is text that the keyword `millrace` reads by the kind of its variable. JSON Schema's own coercion is not
-// used: it knows no sizes or lists, refuses `1` as a boolean, and its messages name no expectation.
+// Each property is text that the keyword `millrace` parses by the type of its variable. JSON Schema's own coercion is not
+// used: it knows no sizes or lists, refuses `1` as a boolean, and its messages do not say what was expected.
 const SCHEMA = Type.Object(
   Object.fromEntries(
     ENTRIES.map(([name, variable]): [string, TSchema] => {
@@ -28,7 +28,7 @@ type AjvInstance = ReturnType<CustomOptions>
 
 let ajv: AjvInstance | undefined
 
-/** env-schema's own validator with the keyword added, once: compiling the schema takes longer than reading the values. */
+/** env-schema's own validator with the keyword added. It is kept, because compiling the schema takes longer than reading the values. */
 function validator(fresh: AjvInstance): AjvInstance {
   ajv ??= fresh.addKeyword({
     keyword: 'millrace',
@@ -37,19 +37,19 @@ function validator(fresh: AjvInstance): AjvInstance {
     modifying: true,
     errors: true,
     compile: (name: VariableName) => {
-      const { kind } = VARIABLES[name]
+      const { type } = VARIABLES[name]
       const read = (value: string, at?: { parentData: object; parentDataProperty: string | number }) => {
         try {
-          const parsed = kind.parse(value)
-          if (parsed === undefined) return unfit(kind.expected)
+          const parsed = type.parse(value)
+          if (parsed === undefined) return invalid(type.expected)
           Object.assign(at!.parentData, { [at!.parentDataProperty]: parsed })
           return true
         } catch (error) {
-          if (error instanceof Unfit) return unfit(error.message)
+          if (error instanceof InvalidValue) return invalid(error.message)
           throw error
         }
       }
-      const unfit = (message: string) => {
+      const invalid = (message: string) => {
         Object.assign(read, { errors: [{ keyword: 'millrace', message, params: {} }] })
         return false
       }
@@ -59,7 +59,10 @@ function validator(fresh: AjvInstance): AjvInstance {
   return ajv
 }
 
-/** Reads every variable; faulty ones are reported and come back as if they were unset, so that later checks can go on. */
+/**
+ * Parses every variable. What cannot be parsed is reported, and has the value of an unset variable in the result, so that
+ * the rest can be validated and all problems are found in one start.
+ */
 export function readValues(env: Readonly<Record<string, string>>): { values: Values; problems: Problem[] } {
   const attempt = (data: Readonly<Record<string, string>>): Values =>
     envSchema<Values>({

@@ -1,4 +1,4 @@
-// Printed from crates/millrace-core/src/lane.rs by `npm run build:layout`; the addon asserts it at load.
+// Printed from crates/millrace-core/src/lane/layout.rs by `npm run generate`; the addon asserts it at load.
 export const LAYOUT = {
   queueControlBytes: 128,
   armedOffset: 0,

@@ -1,9 +1,9 @@
-import type { AddressCache } from '../queue/address.js'
 import type { Batch } from '../queue/batch.js'
 import type { Counters } from '../queue/counters.js'
+import type { AddressCache } from './address-cache.js'
 import { type ChunkPool, newChunk } from './chunk.js'
 import { ColumnsEnvelope } from './columns.js'
-import type { ResolvedConfig } from './config.js'
+import type { QueuePublisherConfig } from './config.js'
 import { ALIGNMENT_SLACK, type Envelope } from './envelope.js'
 import { type Head, headRoom, TAIL_BYTES } from './frame.js'
 import { OpenEnvelopes } from './open-envelopes.js'
@@ -24,7 +24,7 @@ const IDLE_SEAL_INTERVAL_MS = 1
  * connection is idle at the end of a turn; too many are open; the publisher drains.
  */
 export class Envelopes {
-  readonly #config: ResolvedConfig
+  readonly #config: QueuePublisherConfig
   readonly #outbox: Outbox
   readonly #pool: ChunkPool
   readonly #subjects: Subjects
@@ -48,7 +48,7 @@ export class Envelopes {
    * @param onTimer is called when the timer has sealed envelopes that became too old.
    */
   constructor(
-    config: ResolvedConfig,
+    config: QueuePublisherConfig,
     outbox: Outbox,
     pool: ChunkPool,
     subjects: Subjects,

@@ -4,7 +4,7 @@
  */
 export const FIXMAP = 0x80
 export const FIXARRAY = 0x90
-export const FIXSTR = 0xa0
+const FIXSTR = 0xa0
 export const BIN8 = 0xc4
 export const BIN16 = 0xc5
 export const BIN32 = 0xc6

@@ -1,7 +1,7 @@
-import type { HandlerLog } from '../handler.js'
 import type { Counters } from '../queue/counters.js'
+import type { HandlerLog } from '../queue/handler.js'
 import type { Chunk, ChunkPool } from './chunk.js'
-import { connectionConfig, type ResolvedConfig } from './config.js'
+import { connectionConfig, type QueuePublisherConfig } from './config.js'
 import { Connection } from './connection/connection.js'
 import type { Link } from './connection/link.js'
 import { walkFrames } from './frame.js'
@@ -48,7 +48,7 @@ export interface OpenExtent {
 export class Outbox {
   /** Bytes of the longest message that the server accepts. */
   maxPayload = DEFAULT_MAX_PAYLOAD
-  readonly #config: ResolvedConfig
+  readonly #config: QueuePublisherConfig
   readonly #counters: Counters
   readonly #events: OutboxEvents
   readonly #connection: Connection
@@ -65,7 +65,7 @@ export class Outbox {
 
   /** @param pool gets chunks back when their extents are written or discarded. */
   constructor(
-    config: ResolvedConfig,
+    config: QueuePublisherConfig,
     counters: Counters,
     pool: ChunkPool,
     events: OutboxEvents,
@@ -128,7 +128,7 @@ export class Outbox {
     if (link !== undefined && this.#pending.length === 0) {
       this.#write(link, extent)
       if (this.#window.bytes >= this.#config.windowBytes / 2) this.#window.flush(link)
-    } else if (this.away && this.#config.whenDown === 'drop') {
+    } else if (this.away && this.#config.natsDown === 'drop') {
       this.#counters.add('droppedDisconnected', extent.results)
       this.#pool.done(extent.chunk)
     } else {
@@ -254,7 +254,7 @@ export class Outbox {
     this.#counters.add('droppedUnconfirmed', this.#window.abandon())
     // Moving to another server is no outage: `up` follows at once, and what is pending goes there.
     if (moving) return
-    if (this.#config.whenDown === 'drop') this.#counters.add('droppedDisconnected', this.#discardPending())
+    if (this.#config.natsDown === 'drop') this.#counters.add('droppedDisconnected', this.#discardPending())
     this.#events.onDisconnected()
   }
 

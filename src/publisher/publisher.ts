@@ -1,9 +1,9 @@
 import { MillraceError } from '../errors.js'
-import type { HandlerLog, Out } from '../handler.js'
 import type { Batch } from '../queue/batch.js'
 import type { CounterName, Counters } from '../queue/counters.js'
+import type { HandlerLog, Out } from '../queue/handler.js'
 import { ChunkPool, newChunk } from './chunk.js'
-import { type PublisherConfig, type ResolvedConfig, resolveConfig } from './config.js'
+import { type QueuePublisherConfig, validateConfig } from './config.js'
 import { ALIGNMENT_SLACK } from './envelope.js'
 import { Envelopes } from './envelopes.js'
 import { HEAD_ROOM, TAIL_BYTES } from './frame.js'
@@ -27,7 +27,7 @@ const RESUME_SHARE = 0.75
 const overrunBytes = (windowBytes: number): number => Math.max(4 * windowBytes, windowBytes + (64 << 20))
 
 /** What a publisher tells its worker. */
-export interface PublisherHooks {
+interface PublisherHooks {
   /**
    * {@link Publisher.ready} has turned from false to true, because a PONG came or a connection began or ended. It is
    * called from the microtask of that event, never from within a call of the worker's.
@@ -42,7 +42,7 @@ export interface PublisherHooks {
  * folder draws the way of a result.
  */
 export class Publisher implements Out {
-  readonly #config: ResolvedConfig
+  readonly #config: QueuePublisherConfig
   readonly #counters: Counters
   readonly #hooks: PublisherHooks
   readonly #subjects: Subjects
@@ -61,10 +61,10 @@ export class Publisher implements Out {
    *
    * @throws MillraceError `MILLRACE_E_CONFIG` or `MILLRACE_E_SUBJECT` for a configuration that can never work.
    */
-  constructor(config: PublisherConfig, counters: Counters, hooks: PublisherHooks) {
-    const resolved = resolveConfig(config)
-    const { format, windowBytes, envelopeBytes, subject, queue, node } = resolved
-    this.#config = resolved
+  constructor(config: QueuePublisherConfig, counters: Counters, hooks: PublisherHooks) {
+    validateConfig(config)
+    const { format, windowBytes, envelopeBytes, subject, queue, node } = config
+    this.#config = config
     this.#counters = counters
     this.#hooks = hooks
     const raw = format === 'raw'
@@ -76,10 +76,8 @@ export class Publisher implements Out {
       onProgress: () => this.#updateReady(),
       onDisconnected: () => this.#onDisconnected(),
     }
-    this.#outbox = new Outbox(resolved, counters, pool, events, hooks.log)
-    this.#envelopes = new Envelopes(resolved, this.#outbox, pool, this.#subjects, counters, () =>
-      this.#flush(),
-    )
+    this.#outbox = new Outbox(config, counters, pool, events, hooks.log)
+    this.#envelopes = new Envelopes(config, this.#outbox, pool, this.#subjects, counters, () => this.#flush())
     this.#rawMessages = new RawMessages(
       this.#outbox,
       this.#subjects,
@@ -195,7 +193,7 @@ export class Publisher implements Out {
   /** Returns whether `n` results are accepted, and counts them as dropped when they are not. */
   #admit(n: number): boolean {
     if (this.#state !== 'accepting') return this.#drop('droppedShutdown', n)
-    if (this.#config.whenDown === 'drop' && this.#outbox.away) return this.#drop('droppedDisconnected', n)
+    if (this.#config.natsDown === 'drop' && this.#outbox.away) return this.#drop('droppedDisconnected', n)
     if (this.#bytes > overrunBytes(this.#config.windowBytes)) return this.#drop('droppedOverrun', n)
     return true
   }
@@ -220,7 +218,7 @@ export class Publisher implements Out {
   }
 
   #onDisconnected(): void {
-    if (this.#config.whenDown === 'drop') {
+    if (this.#config.natsDown === 'drop') {
       this.#counters.add('droppedDisconnected', this.#envelopes.discard() + this.#rawMessages.discard())
     }
     this.#updateReady()

@@ -1,4 +1,3 @@
-import { AddressCache } from '../queue/address.js'
 import type { Batch } from '../queue/batch.js'
 import {
   descriptorWords,
@@ -11,6 +10,7 @@ import {
   W_SRC,
   WORDS,
 } from '../queue/descriptors.js'
+import { AddressCache } from './address-cache.js'
 import { type Chunk, newChunk } from './chunk.js'
 import { copyPayload } from './copy.js'
 import type { Envelope } from './envelope.js'

@@ -2,7 +2,7 @@ import { MillraceError } from '../errors.js'
 import { type Head, newHead } from './frame.js'
 
 /** The values of the placeholders in a subject template. */
-export interface SubjectValues {
+interface SubjectValues {
   /** Destination port of the datagram; 0 for results that belong to no datagram. */
   readonly port: number
   readonly queue: number

@@ -1,4 +1,5 @@
 import { LAYOUT } from '../generated/layout.js'
+import { addressText, ipv4Number } from './address-text.js'
 import type { Lane } from './lane.js'
 import { RuleNames } from './rule-names.js'
 
@@ -19,26 +20,26 @@ const {
   generation: GENERATION,
 } = LAYOUT
 
-/** Bits of {@link Batch.flags}. */
+/** Bits of {@link Batch.flags}; `flags` in crates/millrace-core/src/datagram.rs. */
 export const DatagramFlag = {
   /** The kernel stamped the datagram; without it the time is that of the receive pass. */
   kernelTime: 1,
-  /** It came by the guard socket: reassembled fragments, IP options, extension headers, another interface. */
+  /** It came by the guard socket: reassembled fragments, IP options, extension headers, an unbound rx queue, another interface. */
   slowPath: 2,
-  /** It was part of a GRO or GSO super-packet. */
+  /** It was part of a GRO or GSO super-packet, which Millrace split. */
   split: 4,
 } as const
 
 /**
- * The datagrams a handler gets: one reused object, no object per datagram. Index `i` runs from 0 to `length - 1`; an
- * index outside throws a RangeError or reads another datagram's descriptor, so stay inside.
+ * The datagrams that a handler gets. There is one batch object for each worker, reused, and no object for a datagram. Index
+ * `i` runs from 0 to `length - 1`; an index outside throws a RangeError or reads another datagram's descriptor.
  *
- * Everything it returns by reference is valid until the handler returns or its promise settles.
+ * Every view that a method returns is valid until the handler returns or its promise settles.
  */
 export class Batch {
-  /** Number of datagrams. */
+  /** Number of datagrams; 0 after the handler is done. */
   length = 0
-  /** Queue this worker serves. */
+  /** Number of the queue, from 0. */
   readonly queue: number
   readonly #names: RuleNames
   #lane!: Lane
@@ -50,30 +51,32 @@ export class Batch {
     this.#names = names
   }
 
-  /** @internal Points the flyweight at `count` descriptors from `slot` on; they do not cross the ring's end. */
+  /** @internal Makes this the batch of `count` descriptors from `slot` on, which do not cross the end of the ring. */
   point(lane: Lane, slot: number, count: number): void {
     this.#lane = lane
     this.#base = slot * SIZE
     this.length = count
   }
 
-  /** @internal For formats: the lane's descriptors, and the byte offset of datagram 0's. */
+  /** @internal For formats: the lane's descriptors. */
   get descriptors(): DataView {
     return this.#lane.descriptors
   }
 
-  /** @internal */
+  /** @internal For formats: byte offset in {@link descriptors} of the descriptor of datagram 0. */
   get base(): number {
     return this.#base
   }
 
-  /** @internal For formats: the lane's payload slab; datagram i's bytes are at `offset(i)`, `size(i)` long. */
+  /** @internal For formats: the lane's payload slab. Payload `i` begins at `offset(i)` and has `size(i)` bytes. */
   get slab(): Uint8Array {
     return this.#lane.payloads
   }
 
-  /** Byte offset of the payload in {@link slab}. Payloads that arrived one after the other lie one after the other,
-   * without gaps, except where the slab wraps. */
+  /**
+   * Byte offset of the payload in {@link slab}. Payloads that arrived one after the other lie one after the other, without
+   * gaps, except where the slab wraps.
+   */
   offset(i: number): number {
     return this.#lane.descriptors.getUint32(this.#base + i * SIZE + OFFSET, true)
   }
@@ -83,13 +86,13 @@ export class Batch {
     return this.#lane.descriptors.getUint16(this.#base + i * SIZE + LENGTH, true)
   }
 
-  /** The payload as a view: no copy, about 25-50 ns, valid until the handler is done. */
+  /** The payload as a view of the lane, made without a copy in about 25-50 ns; valid until the handler is done. */
   payload(i: number): Buffer {
     const { payloads } = this.#lane
     return Buffer.from(payloads.buffer, payloads.byteOffset + this.offset(i), this.size(i))
   }
 
-  /** The payload as a copy of its own, to keep. */
+  /** A copy of the payload, which the handler may keep. */
   copy(i: number): Buffer {
     const at = this.offset(i)
     return Buffer.from(this.#lane.payloads.subarray(at, at + this.size(i)))
@@ -109,7 +112,7 @@ export class Batch {
     return Object.assign(error, { code: 'MILLRACE_E_RANGE' })
   }
 
-  /** Unsigned byte at `off`. @throws RangeError beyond the payload, as for every reader here. */
+  /** Unsigned byte at `off`. @throws RangeError `MILLRACE_E_RANGE` beyond the payload; so do all readers down to `f64`. */
   u8(i: number, off: number): number {
     return this.#lane.payloadView.getUint8(this.#at(i, off, 1))
   }
@@ -124,7 +127,7 @@ export class Batch {
     return this.#lane.payloadView.getUint32(this.#at(i, off, 4))
   }
 
-  /** Unsigned 64-bit, network order. A BigInt costs 20 times a number: prefer two u32 on a hot path. */
+  /** Unsigned 64-bit, network order. A BigInt costs 20 times as much as a number: prefer two `u32` on a hot path. */
   u64(i: number, off: number): bigint {
     return this.#lane.payloadView.getBigUint64(this.#at(i, off, 8))
   }
@@ -159,29 +162,29 @@ export class Batch {
     return this.#lane.descriptors.getUint16(this.#base + i * SIZE + DST_PORT, true)
   }
 
-  /** Source address as text: dotted for IPv4, RFC 5952 for IPv6. Builds a string; compare bytes on a hot path. */
+  /** Source address as text, dotted for IPv4, RFC 5952 for IPv6. It builds a string: prefer {@link srcIPv4} on a hot path. */
   srcAddress(i: number): string {
     return addressText(this.#lane.descriptors, this.#base + i * SIZE + SRC)
   }
 
-  /** Destination address as text; `::` where the backend could not know it. */
+  /** Destination address as text; `::` where the backend cannot know it. */
   dstAddress(i: number): string {
     return addressText(this.#lane.descriptors, this.#base + i * SIZE + DST)
   }
 
-  /** Source address as a number when it is IPv4, else -1. */
+  /** Source address as a number from 0 to 2^32 - 1 when it is IPv4, else -1. */
   srcIPv4(i: number): number {
-    return ipv4(this.#lane.descriptors, this.#base + i * SIZE + SRC)
+    return ipv4Number(this.#lane.descriptors, this.#base + i * SIZE + SRC)
   }
 
-  /** Index of the rule that chose this queue, in the order of the rules that were in force when it did. */
+  /** Index, from 0, of the rule that chose this queue among the rules in force at that moment. */
   rule(i: number): number {
     return this.#lane.descriptors.getUint16(this.#base + i * SIZE + RULE, true)
   }
 
   /**
-   * Name of the rule that chose this queue, also when the rules have been reloaded since. `?` for a datagram that waited
-   * in its queue through more than 64 reloads, or fewer of large sets (65,536 names are kept).
+   * Name of the rule that chose this queue, also when the rules have been reloaded since. It is `?` for a datagram that
+   * waited in its queue through 64 reloads, or fewer of large rule sets (65,536 names are kept, and at least two sets).
    */
   ruleName(i: number): string {
     const d = this.#base + i * SIZE
@@ -192,52 +195,33 @@ export class Batch {
     )
   }
 
-  /** The 32-bit key the rule reduced or hashed; 0 where its action has none. */
+  /** The 32-bit key that the rule's action reduced or hashed; 0 where the action has no key. */
   key(i: number): number {
     return this.#lane.descriptors.getUint32(this.#base + i * SIZE + KEY, true)
   }
 
-  /** rx queue of the interface, or index of the ring member or socket. */
+  /** rx queue of the interface (xdp), or index of the ring or socket that the datagram came by. */
   rxQueue(i: number): number {
     return this.#lane.descriptors.getUint16(this.#base + i * SIZE + RX_QUEUE, true)
   }
 
-  /** See {@link DatagramFlag}. */
+  /** A sum of the bits in {@link DatagramFlag}. */
   flags(i: number): number {
     return this.#lane.descriptors.getUint16(this.#base + i * SIZE + FLAGS, true)
   }
 
-  /** Arrival, microseconds since the epoch with a fraction (a double holds them to 0.25 µs until 2100). */
+  /**
+   * Time of arrival, microseconds since the epoch with a fraction: a double has steps of 0.25 µs there until 2041, and of
+   * 0.5 µs until 2112.
+   */
   receivedAt(i: number): number {
     const d = this.#base + i * SIZE
     const { descriptors } = this.#lane
     return descriptors.getUint32(d + SECONDS, true) * 1e6 + descriptors.getUint32(d + NANOS, true) / 1e3
   }
 
-  /** The indices, for `for (const i of batch)`; a plain counting loop is faster. */
+  /** The indices, for `for (const i of batch)`. A counting loop is faster. */
   *[Symbol.iterator](): IterableIterator<number> {
     for (let i = 0; i < this.length; i++) yield i
   }
-}
-
-function ipv4(view: DataView, at: number): number {
-  const mapped = view.getUint32(at) === 0 && view.getUint32(at + 4) === 0 && view.getUint32(at + 8) === 0xffff
-  return mapped ? view.getUint32(at + 12) : -1
-}
-
-/** Text of a 16-byte address at `at`; IPv4-mapped ones are dotted, others RFC 5952. */
-export function addressText(view: DataView, at: number): string {
-  const v4 = ipv4(view, at)
-  if (v4 >= 0) return `${v4 >>> 24}.${(v4 >>> 16) & 255}.${(v4 >>> 8) & 255}.${v4 & 255}`
-  const groups = Array.from({ length: 8 }, (_, g) => view.getUint16(at + 2 * g))
-  // RFC 5952 §4.2: the longest run of two or more zero groups, the first of equals, becomes '::'.
-  let best = { start: 0, length: 0 }
-  for (let start = 0; start < 8; start++) {
-    let length = 0
-    while (groups[start + length] === 0) length++
-    if (length > best.length) best = { start, length }
-  }
-  const hex = (part: number[]) => part.map((g) => g.toString(16)).join(':')
-  if (best.length < 2) return hex(groups)
-  return `${hex(groups.slice(0, best.start))}::${hex(groups.slice(best.start + best.length))}`
 }

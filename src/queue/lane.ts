@@ -1,32 +1,13 @@
+import type { LaneLayout, QueueLayout } from '../generated/contract.js'
 import { LAYOUT } from '../generated/layout.js'
 
-/** Where one lane lies inside its queue's SharedArrayBuffer; all offsets and sizes in bytes. */
-export interface LanePlan {
-  /** Index of the receive thread that fills this lane. */
-  readonly thread: number
-  readonly controlOffset: number
-  readonly descriptorsOffset: number
-  /** Descriptors in the ring, a power of two. */
-  readonly slots: number
-  readonly payloadOffset: number
-  /** Payload bytes in the slab, a power of two. */
-  readonly payloadBytes: number
-}
-
-/** Where things lie in one queue's memory, computed by Rust. */
-export interface QueuePlan {
-  readonly bytes: number
-  /** Queue control block, LAYOUT.queueControlBytes long. */
-  readonly controlOffset: number
-  readonly lanes: readonly LanePlan[]
-}
-
 /**
- * Consumer's side of a lane: the ring between one receive thread and this queue. Indices run freely and wrap at 2^32;
- * `index & mask` is the slot.
+ * The consumer's end of a lane, the ring between one receive thread and one queue. The indices `head` (written by the
+ * receive thread) and `tail` (written here) count datagrams and wrap at 2^32; `index & mask` is a slot.
  */
 export class Lane {
   readonly mask: number
+  /** Descriptors in the ring, a power of two. */
   readonly slots: number
   readonly descriptors: DataView
   readonly payloads: Uint8Array
@@ -34,45 +15,46 @@ export class Lane {
   readonly #head: number
   readonly #tail: number
   readonly #words: Int32Array
+  /** The tail: index of the oldest datagram not yet released. */
   #next: number
 
-  constructor(memory: SharedArrayBuffer, plan: LanePlan) {
-    this.slots = plan.slots
-    this.mask = plan.slots - 1
-    this.descriptors = new DataView(memory, plan.descriptorsOffset, plan.slots * LAYOUT.descriptorBytes)
-    this.payloads = new Uint8Array(memory, plan.payloadOffset, plan.payloadBytes)
-    this.payloadView = new DataView(memory, plan.payloadOffset, plan.payloadBytes)
-    this.#words = new Int32Array(memory, plan.controlOffset, LAYOUT.laneControlBytes / 4)
+  constructor(memory: SharedArrayBuffer, layout: LaneLayout) {
+    this.slots = layout.slots
+    this.mask = layout.slots - 1
+    this.descriptors = new DataView(memory, layout.descriptorsOffset, layout.slots * LAYOUT.descriptorBytes)
+    this.payloads = new Uint8Array(memory, layout.payloadOffset, layout.payloadBytes)
+    this.payloadView = new DataView(memory, layout.payloadOffset, layout.payloadBytes)
+    this.#words = new Int32Array(memory, layout.controlOffset, LAYOUT.laneControlBytes / 4)
     this.#head = LAYOUT.headOffset / 4
     this.#tail = LAYOUT.tailOffset / 4
     this.#next = Atomics.load(this.#words, this.#tail) >>> 0
   }
 
-  /** Index of the oldest datagram not yet released, as a signed 32-bit word. */
+  /** The tail, index of the oldest datagram not yet released, as a signed 32-bit word. */
   get next(): number {
     return this.#next | 0
   }
 
   /** Slot of the oldest datagram not yet released. */
-  get first(): number {
+  get firstSlot(): number {
     return this.#next & this.mask
   }
 
-  /** Datagrams ready from {@link first} on without crossing the end of the descriptor ring, at most `limit`. */
+  /** Datagrams ready from {@link firstSlot} on without crossing the end of the descriptor ring, at most `limit`. */
   ready(limit: number): number {
     const pending = ((Atomics.load(this.#words, this.#head) >>> 0) - this.#next) >>> 0
     const toEnd = this.slots - (this.#next & this.mask)
     return Math.min(pending, toEnd, limit)
   }
 
-  /** Gives the `count` oldest datagrams' room back to the receive thread; they must not be read afterwards. */
+  /** Gives the memory of the `count` oldest datagrams back to the receive thread; they must not be read afterwards. */
   release(count: number): void {
     this.#next = (this.#next + count) >>> 0
     Atomics.store(this.#words, this.#tail, this.#next | 0)
   }
 }
 
-/** The control words of a queue: armed flag, heartbeat, lease; see crates/millrace-core/src/lane.rs. */
-export function queueControl(memory: SharedArrayBuffer, plan: QueuePlan): Int32Array {
-  return new Int32Array(memory, plan.controlOffset, LAYOUT.queueControlBytes / 4)
+/** The control words of a queue: armed flag, heartbeat and lease; crates/millrace-core/src/lane/layout.rs describes them. */
+export function queueControl(memory: SharedArrayBuffer, layout: QueueLayout): Int32Array {
+  return new Int32Array(memory, layout.controlOffset, LAYOUT.queueControlBytes / 4)
 }

@@ -1,63 +1,52 @@
-import type { Snapshot, WorkerStats } from './statistics.js'
+import { droppedByReason, resultsInFlight } from '../queue/counters.js'
+import type { Snapshot } from './statistics.js'
 
 /** Counts by reason. */
-export type ByReason = Readonly<Record<string, number>>
+type ByReason = Readonly<Record<string, number>>
 
-/** Where every datagram and every result went. Counts since start. */
+/** Where every datagram and every result went, counted since the start. */
 export interface Books {
-  /** Datagrams the receive threads took, and those that rules dropped in the XDP program before. */
+  /** Datagrams that receive threads took, and those that rules dropped before in the XDP program. */
   readonly received: number
+  /** Datagrams put into a queue. */
   readonly scattered: number
-  /** Received and given to no queue. */
+  /** Datagrams received and put into no queue, by reason. */
   readonly dropped: ByReason
+  /** Datagrams whose handler returned. */
   readonly handled: number
-  /** Of batches whose handler threw. */
+  /** Datagrams of batches whose handler threw or rejected, or with which the worker died. */
   readonly failed: number
-  /** In the lanes now. */
+  /** Datagrams in the lanes now. */
   readonly queued: number
-  /** Results handlers gave to their publisher. */
+  /** Results that handlers gave to their publisher. */
   readonly emitted: number
+  /** Results that a NATS server has confirmed. */
   readonly confirmed: number
+  /** Results that publishers dropped, by reason. */
   readonly publisherDropped: ByReason
   /** Results neither confirmed nor dropped. */
   readonly inFlight: number
-  /** Lost by the kernel on our behalf before we received them; not part of `received`. */
+  /** Datagrams that the kernel lost before a receive thread could take them, by reason; not part of `received`. */
   readonly kernelLost: ByReason
-  /** True when the three equations hold, in total and for each thread, queue and publisher. */
+  /** True when the equations hold for every thread, queue and publisher. */
   readonly balanced: boolean
   /** Each equation that does not hold, with its numbers. */
   readonly discrepancies: readonly string[]
 }
 
-/** Publisher drops of one worker by reason. */
-export function publisherDrops({ counters: c }: WorkerStats): ByReason {
-  return {
-    disconnected: c.droppedDisconnected,
-    unconfirmed: c.droppedUnconfirmed,
-    oversize: c.droppedOversize,
-    overrun: c.droppedOverrun,
-    shutdown: c.droppedShutdown,
-  }
-}
-
-/** Results of one worker that are neither confirmed nor dropped. */
-export function resultsInFlight(worker: WorkerStats): number {
-  return worker.counters.emitted - worker.counters.confirmed - total(publisherDrops(worker))
-}
-
-/** Reasons as metrics and books write them: `queueFull` is `queue_full`. */
+/** A reason as metrics and books write it: `queueFull` is `queue_full`. */
 export function reasonText(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 }
 
 /** Sum over reasons. */
-export function total(counts: ByReason): number {
+function total(counts: ByReason): number {
   return Object.values(counts).reduce((sum, n) => sum + n, 0)
 }
 
 /**
- * Closes the books. The equations (docs/metrics.md) hold at any quiet moment; while traffic flows a snapshot reads
- * counters one after the other, so a busy service may look unbalanced for one reading.
+ * Adds the counters of a snapshot up and verifies the equations of docs/metrics.md. They hold at any quiet moment. While
+ * traffic flows a snapshot has counters read one after the other, so one reading of a busy service may not balance.
  */
 export function closeBooks({ engine, workers }: Snapshot): Books {
   const discrepancies: string[] = []
@@ -74,13 +63,14 @@ export function closeBooks({ engine, workers }: Snapshot): Books {
       ...prefixed('dropped', thread.dropped),
     })
   }
-  // What threads put into queues is what queues say they got.
+  // The engine counts what went into queues, and what found them full, by thread and by queue.
   const scattered = sum(engine.threads, (t) => t.scattered)
   expect('queues', ['scattered', scattered], { 'sum of queues': sum(engine.queues, (q) => q.scattered) })
   const full = sum(engine.threads, (t) => t.dropped.queueFull)
   expect('queues', ['dropped queue_full', full], { 'sum of queues': sum(engine.queues, (q) => q.queueFull) })
 
-  // What rules dropped is what threads and the XDP program dropped by rule. A rule that a reload took away still counts there.
+  // Drops by rule add up to those of the threads and the XDP program. After a reload they need not, because rules that it
+  // removed have no numbers of their own any more.
   if (engine.rulesGeneration === 1) {
     const byRule = sum(engine.threads, (t) => t.dropped.rule) + engine.earlyDropped
     expect('rules', ['dropped', byRule], { 'sum of rules': sum(engine.rules, (r) => r.dropped) })
@@ -96,15 +86,15 @@ export function closeBooks({ engine, workers }: Snapshot): Books {
     })
   }
 
-  // emitted = confirmed + dropped{reason} + in flight. There is no counter of results in flight, so they are the
-  // difference; it must not be negative, and not stay open once nothing is under way any more.
+  // emitted = confirmed + dropped{reason} + in flight. Results in flight have no counter, they are the difference. It must
+  // not be negative, and must be 0 once nothing is under way any more.
   for (const worker of workers) {
-    const inFlight = resultsInFlight(worker)
+    const inFlight = resultsInFlight(worker.counters)
     const over = worker.state === 'stopped' || worker.counters.inFlightBytes === 0
     if (inFlight === 0 || (inFlight > 0 && !over)) continue
     expect(`publisher ${worker.queue}`, ['emitted', worker.counters.emitted], {
       confirmed: worker.counters.confirmed,
-      ...prefixed('dropped', publisherDrops(worker)),
+      ...prefixed('dropped', droppedByReason(worker.counters)),
       'in flight': 0,
     })
   }
@@ -118,8 +108,8 @@ export function closeBooks({ engine, workers }: Snapshot): Books {
     queued: sum(engine.queues, (q) => q.depth),
     emitted: sum(workers, (w) => w.counters.emitted),
     confirmed: sum(workers, (w) => w.counters.confirmed),
-    publisherDropped: merged(workers.map(publisherDrops)),
-    inFlight: sum(workers, resultsInFlight),
+    publisherDropped: merged(workers.map((w) => droppedByReason(w.counters))),
+    inFlight: sum(workers, (w) => resultsInFlight(w.counters)),
     kernelLost: merged(engine.threads.map((t) => t.kernelLost)),
     balanced: discrepancies.length === 0,
     discrepancies,
@@ -167,7 +157,7 @@ export function booksTable(books: Books): string {
   return [...text, ...verdict].join('\n')
 }
 
-/** Reasons that never occurred only make the table longer. */
+/** A row for each reason that occurred. */
 function reasons(label: string, counts: ByReason): [string, number][] {
   return Object.entries(counts)
     .filter(([, n]) => n !== 0)

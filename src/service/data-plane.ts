@@ -1,234 +1,26 @@
-import type { Config } from '../config/index.js'
-import { fromNative, MillraceError } from '../errors.js'
-import type { Log } from '../log.js'
-import { type Native, native } from '../native.js'
-import type { PublisherConfig } from '../publisher/config.js'
-import { Counters } from '../queue/counters.js'
-import type { QueuePlan } from '../queue/lane.js'
-import { Generations } from '../queue/rule-names.js'
-import type { DataPlane } from './data-plane-api.js'
-import type { EngineStats, Snapshot, ThreadStats } from './statistics.js'
-import { SupervisedWorker } from './supervisor.js'
+import type { Snapshot } from './statistics.js'
 
-interface Plan {
-  readonly queueBytes: number
-  readonly queues: number
-  readonly rules: readonly string[]
-}
-
-/** What there is to know of a rule set before it is in force. */
-interface CompiledRules {
-  /** By index. */
-  readonly names: readonly string[]
-  readonly warnings: readonly string[]
-}
-
-/** How often the main thread looks whether the receive threads are alive, ms. */
-const WATCH_MS = 1000
-
-/** Opens nothing yet; see {@link DataPlane}. */
-export function createDataPlane(config: Config, log: Log, addon: Native = native()): DataPlane {
-  return new NativeDataPlane(config, log, addon)
-}
-
-class NativeDataPlane implements DataPlane {
-  readonly #config: Config
-  readonly #log: Log
-  readonly #addon: Native
-  #engine = 0
-  #workers: SupervisedWorker[] = []
-  #last: EngineStats | undefined
-  #watch: NodeJS.Timeout | undefined
-  #fatal: (error: Error) => void = () => {}
-  /** Why a receive thread had nothing to receive from when we last looked. */
-  #away: string | null = null
-  #starting: Promise<void> | undefined
-  /** Of the rules in force. */
-  #generation = 1
-  /** What was and is in force, for workers that are started again. */
-  readonly #rules = new Generations()
-  /** Reloads that were refused before they reached the engine. */
-  #refused = 0
-
-  constructor(config: Config, log: Log, addon: Native) {
-    this.#config = config
-    this.#log = log
-    this.#addon = addon
-  }
-
-  onFatal(listener: (error: Error) => void): void {
-    this.#fatal = listener
-  }
-
-  start(): Promise<void> {
-    this.#starting = this.#start()
-    return this.#starting
-  }
-
-  async #start(): Promise<void> {
-    const plan = this.#open()
-    this.#rules.add({ number: this.#generation, names: plan.rules })
-    try {
-      this.#workers = Array.from({ length: plan.queues }, (_, queue) => this.#worker(plan, queue))
-      await Promise.all(this.#workers.map((worker) => worker.start()))
-      this.#call(() => this.#addon.startEngine(this.#engine))
-      this.#warn(this.#compile(this.#config.engine.rules))
-    } catch (error) {
-      await Promise.all(this.#workers.map((worker) => worker.kill()))
-      this.#close()
-      throw error
-    }
-    this.#watch = setInterval(() => this.#look(), WATCH_MS)
-  }
-
-  async stop(deadlineMs: number): Promise<{ clean: boolean }> {
-    // A start in progress is let finish, one way or the other: then there is one state to leave.
-    await this.#starting?.catch(() => {})
-    clearInterval(this.#watch)
-    if (this.#engine === 0) return { clean: true }
-    const deadline = performance.now() + deadlineMs
-    this.#call(() => this.#addon.stopEngine(this.#engine))
-    const left = () => Math.max(0, deadline - performance.now())
-    const drained = await Promise.all(this.#workers.map((worker) => worker.drain(left())))
-    const { queues } = this.#stats()
-    this.#close()
-    return { clean: drained.every(Boolean) && queues.every((queue) => queue.depth === 0) }
-  }
-
-  snapshot(): Snapshot {
-    return { time: Date.now(), engine: this.#stats(), workers: this.#workers.map((worker) => worker.stats()) }
-  }
-
-  reload(rules: string): number {
-    if (this.#engine === 0) throw new MillraceError('MILLRACE_E_STATE', 'reload of rules while nothing runs')
-    let compiled: CompiledRules
-    try {
-      compiled = this.#compile(rules)
-    } catch (error) {
-      this.#refused += 1
-      throw error
-    }
-    // Before the receive threads have them: whoever meets a datagram of new rules must know what they are called.
-    const next = { number: this.#generation + 1, names: compiled.names }
-    for (const worker of this.#workers) worker.announce(next)
-    this.#generation = this.#call(() => this.#addon.reloadRules(this.#engine, rules))
-    // Not before: the kernel may refuse them, and a worker that is born later must know only what came in force.
-    this.#rules.add(next)
-    this.#warn(compiled)
-    return this.#generation
-  }
-
-  reloadRefused(): void {
-    this.#refused += 1
-  }
-
-  #compile(rules: string): CompiledRules {
-    const { queues } = this.#config.engine
-    return this.#call(() => JSON.parse(this.#addon.compileRules(rules, queues)) as CompiledRules)
-  }
-
-  /** Says what is allowed, but probably not meant. */
-  #warn({ warnings }: CompiledRules): void {
-    for (const warning of warnings) this.#log.warn({}, warning)
-  }
-
-  #open(): Plan {
-    return this.#call(() => {
-      this.#engine = this.#addon.openEngine(JSON.stringify(this.#config.engine))
-      return JSON.parse(this.#addon.enginePlan(this.#engine)) as Plan
-    })
-  }
-
-  #worker(plan: Plan, queue: number): SupervisedWorker {
-    const { engine, workers, node, log } = this.#config
-    const memory = new SharedArrayBuffer(plan.queueBytes)
-    const layout = this.#call(() => this.#addon.attachQueue(this.#engine, queue, new Uint8Array(memory)))
-    const { cpus } = workers
-    const birth = {
-      engine: this.#engine,
-      queue,
-      queues: engine.queues,
-      memory,
-      plan: JSON.parse(layout) as QueuePlan,
-      counters: new SharedArrayBuffer(Counters.BYTES),
-      node,
-      handler: workers.handler,
-      batch: workers.batch,
-      cpu: cpus.length > 0 ? cpus[queue % cpus.length]! : null,
-      poison: workers.debugPoison,
-      publisher: publisherConfig(this.#config, queue),
-      logLevel: log.level,
-    }
-    return new SupervisedWorker(birth, this.#rules, this.#log, (error) => this.#fatal(error))
-  }
-
-  #stats(): EngineStats {
-    if (this.#engine !== 0) {
-      const stats = this.#call(() => JSON.parse(this.#addon.engineStats(this.#engine)) as EngineStats)
-      this.#last = { ...stats, rulesRefused: stats.rulesRefused + this.#refused }
-    }
-    if (!this.#last) throw new MillraceError('MILLRACE_E_STATE', 'snapshot before start')
-    return this.#last
-  }
-
-  /** Reads the last stats, then lets go of the engine. */
-  #close(): void {
-    if (this.#engine === 0) return
-    this.#stats()
-    this.#addon.closeEngine(this.#engine)
-    this.#engine = 0
-  }
-
-  #look(): void {
-    const receivers = this.#stats().threads.filter((thread) => thread.kind === 'receive')
-    this.#tellOfAbsence(receivers)
-    const dead = receivers.filter((thread) => thread.error !== null)
-    if (dead.length > 0 && dead.length === receivers.length) {
-      clearInterval(this.#watch)
-      const message = `no receive thread is left: ${dead[0]!.error}`
-      this.#fatal(new MillraceError('MILLRACE_E_RECEIVE', message))
-    }
-    // Keeps the heartbeat ages current between scrapes.
-    for (const worker of this.#workers) worker.stats()
-  }
-
-  /** One line when an interface is lost, and one when it is back; not one for each thread. */
-  #tellOfAbsence(receivers: readonly ThreadStats[]): void {
-    const reason = receivers.find((thread) => thread.away !== null)?.away ?? null
-    if ((reason === null) === (this.#away === null)) return
-    if (reason !== null) this.#log.warn({ reason }, 'nothing to receive from; waiting for it')
-    else this.#log.info({ lost: this.#away }, 'receiving again')
-    this.#away = reason
-  }
-
-  #call<T>(f: () => T): T {
-    try {
-      return f()
-    } catch (error) {
-      throw fromNative(error)
-    }
-  }
-}
-
-/** One publisher's configuration. It travels to the worker, which opens the connection. */
-function publisherConfig(config: Config, queue: number): PublisherConfig {
-  const { nats, natsDown, ...publisher } = config.publisher
-  const { user, password, token, creds, nkeySeed, tls } = nats
-  return {
-    ...publisher,
-    servers: nats.servers,
-    auth: present({ user, password, token, creds, nkeySeed }),
-    ...(tls ? { tls: present(tls) } : {}),
-    name: `millrace ${config.node} queue ${queue}`,
-    node: config.node,
-    queue,
-    whenDown: natsDown,
-  }
-}
-
-type Present<T> = { [K in keyof T]?: NonNullable<T[K]> }
-
-/** Leaves out what is null. */
-function present<T extends object>(fields: T): Present<T> {
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null)) as Present<T>
+/** The data plane as the service sees it: native engine, workers and publishers together. */
+export interface DataPlane {
+  /** Opens the backend and starts workers and receive threads. Rejects with a MillraceError. */
+  start(): Promise<void>
+  /**
+   * Drains in order: receiving stops, queues are emptied, handlers are torn down, publishers have everything confirmed. It
+   * resolves within about `deadlineMs` milliseconds; `clean` is false when anything was left. It may be called while `start`
+   * is pending.
+   */
+  stop(deadlineMs: number): Promise<{ clean: boolean }>
+  /** One reading of every counter; after `stop` the last one. Throws a MillraceError before the first. */
+  snapshot(): Snapshot
+  /**
+   * Compiles rules and puts them in force.
+   *
+   * @returns their generation.
+   * @throws MillraceError when they are wrong or refused, or the data plane does not run: the old ones stay in force.
+   */
+  reload(rules: string): number
+  /** Counts a refused reload whose rules could not be read, so that {@link DataPlane.reload} was not called. */
+  reloadRefused(): void
+  /** Sets the listener that is called when the data plane cannot go on: no receive thread is left, or a worker keeps dying. */
+  onFatal(listener: (error: Error) => void): void
 }

@@ -1,64 +1,16 @@
-import type { CounterName } from '../queue/counters.js'
-import { closeBooks, publisherDrops, reasonText, resultsInFlight } from './books.js'
-import type { QueueStats, RuleStats, Snapshot, ThreadStats, WorkerStats } from './statistics.js'
-
-/** One time series: its labels and its value. */
-export type Sample = readonly [labels: Readonly<Record<string, string | number>>, value: number]
-
-/** A metric of ours: what docs/metrics.md says about it, and how it is read from a snapshot. */
-export interface Family {
-  /** Without the prefix `millrace_`. */
-  readonly name: string
-  readonly type: 'counter' | 'gauge'
-  readonly help: string
-  readonly labels: readonly string[]
-  readonly read: (snapshot: Snapshot) => readonly Sample[]
-}
-
-type Type = Family['type']
-
-function perThread(type: Type, name: string, help: string, value: (thread: ThreadStats) => number): Family {
-  const read = ({ engine }: Snapshot) => engine.threads.map((t): Sample => [threadLabels(t), value(t)])
-  return { name, type, help, labels: ['thread', 'kind'], read }
-}
-
-function perThreadAndReason(
-  name: string,
-  help: string,
-  counts: (thread: ThreadStats) => Readonly<Record<string, number>>,
-): Family {
-  const read = ({ engine }: Snapshot) =>
-    engine.threads.flatMap((t) =>
-      Object.entries(counts(t)).map(
-        ([reason, n]): Sample => [{ ...threadLabels(t), reason: reasonText(reason) }, n],
-      ),
-    )
-  return { name, type: 'counter', help, labels: ['thread', 'kind', 'reason'], read }
-}
-
-function threadLabels({ index, kind }: ThreadStats) {
-  return { thread: index, kind }
-}
-
-function perQueue(type: Type, name: string, help: string, value: (queue: QueueStats) => number): Family {
-  const read = ({ engine }: Snapshot) => engine.queues.map((q): Sample => [{ queue: q.index }, value(q)])
-  return { name, type, help, labels: ['queue'], read }
-}
-
-function perRule(name: string, help: string, value: (rule: RuleStats) => number): Family {
-  const read = ({ engine }: Snapshot) =>
-    engine.rules.map((rule): Sample => [{ rule: rule.name }, value(rule)])
-  return { name, type: 'counter', help, labels: ['rule'], read }
-}
-
-function perWorker(type: Type, name: string, help: string, value: (worker: WorkerStats) => number): Family {
-  const read = ({ workers }: Snapshot) => workers.map((w): Sample => [{ queue: w.queue }, value(w)])
-  return { name, type, help, labels: ['queue'], read }
-}
-
-function slot(name: string, help: string, counter: CounterName, type: Type = 'counter'): Family {
-  return perWorker(type, name, help, (w) => w.counters[counter])
-}
+import { DROPS, droppedByReason, resultsInFlight } from '../queue/counters.js'
+import { closeBooks, reasonText } from './books.js'
+import {
+  type Family,
+  perQueue,
+  perRule,
+  perThread,
+  perThreadAndReason,
+  perWorker,
+  type Sample,
+  threadLabels,
+  workerCounter,
+} from './metric-family.js'
 
 /** Every metric that is read from the data plane, in the order of docs/metrics.md. */
 export const FAMILIES: readonly Family[] = [
@@ -81,7 +33,7 @@ export const FAMILIES: readonly Family[] = [
   {
     name: 'degraded_features',
     type: 'gauge',
-    help: 'Things the kernel granted only in part; the start line of the log names them.',
+    help: 'Things the kernel granted only in part; a warning at the start, "the kernel granted less", names them.',
     labels: [],
     read: ({ engine }) => [[{}, engine.backend.degraded.length]],
   },
@@ -104,7 +56,7 @@ export const FAMILIES: readonly Family[] = [
   ),
   perThreadAndReason(
     'dropped_datagrams_total',
-    'Datagrams received and given to no queue: rule (a rule says drop) or queue_full.',
+    'Datagrams received and given to no queue: rule (by an action drop or sample) or queue_full.',
     (t) => t.dropped,
   ),
   perThreadAndReason('ignored_frames_total', 'Frames that were no datagram for us.', (t) => t.frames),
@@ -115,10 +67,15 @@ export const FAMILIES: readonly Family[] = [
   ),
   perThreadAndReason(
     'kernel_notes_total',
-    'Counters of the kernel for diagnosis. They may overlap: do not add them up. guard_rcvbuf_unsure: datagrams that overflowed the guard socket where it looks for reassembled fragments, and that the rings have too unless they were just that; none of them is counted as lost. guard_program_cut: times that, after the start, net.core.optmem_max had too little room for what the guard sorts by: datagrams for addresses the rings do not know are lost, or some come twice.',
+    'Numbers for diagnosis, most of them counters of the kernel. They may overlap: do not add them up. guard_rcvbuf_unsure: datagrams that overflowed the guard socket where it looks for reassembled fragments, and that the rings have too unless they were just that; none of them is counted as lost. guard_program_cut: times that, after the start, net.core.optmem_max had too little room for what the guard sorts by: datagrams for addresses the rings do not know are lost, or some come twice.',
     (t) => t.kernelNotes,
   ),
-  perThread('counter', 'thread_wakeups_total', 'Times the thread woke from a sleep.', (t) => t.wakeups),
+  perThread(
+    'counter',
+    'thread_wakeups_total',
+    'Wake-ups the thread sent to sleeping workers.',
+    (t) => t.wakeups,
+  ),
   perThread('counter', 'thread_sleeps_total', 'Times the thread went to sleep.', (t) => t.sleeps),
   perThread('gauge', 'thread_up', '1 while the thread runs, 0 after it ended with an error.', (t) =>
     Number(t.error === null),
@@ -208,18 +165,30 @@ export const FAMILIES: readonly Family[] = [
     read: ({ engine }) => [[{}, engine.rulesRefused]],
   },
 
-  slot('handled_datagrams_total', 'Datagrams whose handler returned.', 'handled'),
-  slot('failed_datagrams_total', 'Datagrams of batches whose handler threw.', 'failed'),
-  slot('batches_total', 'Batches given to the handler.', 'batches'),
-  slot('failed_batches_total', 'Batches whose handler threw.', 'failedBatches'),
+  workerCounter('handled_datagrams_total', 'Datagrams whose handler returned.', 'handled'),
+  workerCounter(
+    'failed_datagrams_total',
+    'Datagrams of batches whose handler threw or rejected, or with which the worker died.',
+    'failed',
+  ),
+  workerCounter('batches_total', 'Batches whose handler returned.', 'batches'),
+  workerCounter(
+    'failed_batches_total',
+    'Batches whose handler threw or rejected, or with which the worker died.',
+    'failedBatches',
+  ),
   perWorker(
     'counter',
     'handler_seconds_total',
-    'Time inside handlers.',
+    'Time from the call of the handler until it returned or its promise was fulfilled. Failed batches are left out.',
     (w) => w.counters.handlerNanos / 1e9,
   ),
-  slot('worker_wakeups_total', 'Times the worker was woken.', 'wakeups'),
-  slot('worker_paused_total', 'Times the worker stopped draining: window full, or NATS away.', 'paused'),
+  workerCounter('worker_wakeups_total', 'Times a receive thread woke the worker.', 'wakeups'),
+  workerCounter(
+    'worker_paused_total',
+    'Times the worker stopped draining: window full, or NATS away.',
+    'paused',
+  ),
   perWorker(
     'counter',
     'worker_restarts_total',
@@ -232,28 +201,41 @@ export const FAMILIES: readonly Family[] = [
   perWorker(
     'gauge',
     'worker_heartbeat_age_seconds',
-    'Time since the event loop of the worker last turned.',
+    'Time since the event loop of the worker was last seen to turn; 0 while the worker does not run.',
     (w) => w.heartbeatAgeMs / 1e3,
   ),
 
-  slot('emitted_results_total', 'Results the handler gave to the publisher.', 'emitted'),
-  slot('emitted_bytes_total', 'Bytes of those results.', 'emittedBytes'),
-  slot('confirmed_results_total', 'Results the NATS server has confirmed.', 'confirmed'),
+  workerCounter('emitted_results_total', 'Results the handler gave to the publisher.', 'emitted'),
+  workerCounter('emitted_bytes_total', 'Payload bytes of those results.', 'emittedBytes'),
+  workerCounter('confirmed_results_total', 'Results the NATS server has confirmed.', 'confirmed'),
   {
     name: 'dropped_results_total',
     type: 'counter',
-    help: 'Results that were lost: disconnected, unconfirmed (may have arrived), oversize, overrun (of the bound on what is held), shutdown.',
+    help: `Results that were lost: ${DROPS.map((drop) => drop.help).join(', ')}.`,
     labels: ['queue', 'reason'],
     read: ({ workers }) =>
       workers.flatMap((w) =>
-        Object.entries(publisherDrops(w)).map(([reason, n]): Sample => [{ queue: w.queue, reason }, n]),
+        Object.entries(droppedByReason(w.counters)).map(
+          ([reason, n]): Sample => [{ queue: w.queue, reason }, n],
+        ),
       ),
   },
-  perWorker('gauge', 'results_in_flight', 'Results neither confirmed nor dropped.', resultsInFlight),
-  slot('nats_in_flight_bytes', 'Bytes not yet confirmed by the server.', 'inFlightBytes', 'gauge'),
-  slot('nats_messages_total', 'NATS messages handed to the connection.', 'messages'),
-  slot('nats_message_bytes_total', 'Bytes of those messages.', 'messageBytes'),
-  slot('nats_flushes_total', 'Flushes: one round trip to the server each.', 'flushes'),
-  slot('nats_connected', '1 while the publisher is connected.', 'connected', 'gauge'),
-  slot('nats_reconnects_total', 'Times the publisher came back after a disconnect.', 'reconnects'),
+  perWorker('gauge', 'results_in_flight', 'Results neither confirmed nor dropped.', (w) =>
+    resultsInFlight(w.counters),
+  ),
+  workerCounter(
+    'nats_in_flight_bytes',
+    'Bytes of sealed messages, protocol lines included, that wait for the connection or for the confirmation of the server.',
+    'inFlightBytes',
+    'gauge',
+  ),
+  workerCounter('nats_messages_total', 'NATS messages handed to the connection.', 'messages'),
+  workerCounter(
+    'nats_message_bytes_total',
+    'Bytes of those messages, without protocol lines.',
+    'messageBytes',
+  ),
+  workerCounter('nats_flushes_total', 'Flushes: one round trip to the server each.', 'flushes'),
+  workerCounter('nats_connected', '1 while the publisher is connected.', 'connected', 'gauge'),
+  workerCounter('nats_reconnects_total', 'Times the publisher came back after a disconnect.', 'reconnects'),
 ]

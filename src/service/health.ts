@@ -1,24 +1,27 @@
 import type { Snapshot } from './statistics.js'
 
-/** Where the service is in its life. */
+/** Phase of the service's life. */
 export type Phase = 'starting' | 'running' | 'draining' | 'stopped'
 
-/** Answer of a probe: `reasons` is empty exactly when `ok`. */
-export interface Verdict {
+/** Result of a probe; `reasons` is empty exactly when `ok` is true. */
+export interface ProbeResult {
   readonly ok: boolean
   readonly phase: Phase
   readonly reasons: readonly string[]
 }
 
-/** A worker whose event loop has not turned for this long is not alive, milliseconds. */
-export const HEARTBEAT_LIMIT_MS = 2000
+/**
+ * Age of a heartbeat, in milliseconds, from which a worker counts as dead. It must be well above the second between two
+ * readings and the 250 ms between two beats, else a busy worker fails the probe; longer, and a stuck one is found later.
+ */
+const HEARTBEAT_LIMIT_MS = 2000
 
 /**
- * Liveness: no receive thread has failed and every worker's event loop turns. A thread whose interface is away waits for
- * it and lives. That the main loop turns is shown by the
- * answer itself. Without a snapshot (before the data plane is up, and after) there is nothing else to be dead.
+ * Liveness: no receive thread has failed, and every worker's event loop turns. A thread whose interface is away waits for it
+ * and is alive. That the main thread's loop turns is shown by the answer itself, which is all there is to show without a
+ * snapshot, before the data plane has started.
  */
-export function healthy(phase: Phase, snapshot: Snapshot | null): Verdict {
+export function healthy(phase: Phase, snapshot: Snapshot | null): ProbeResult {
   const reasons: string[] = []
   for (const thread of snapshot?.engine.threads ?? []) {
     if (thread.error !== null) reasons.push(`${thread.kind} thread ${thread.index}: ${thread.error}`)
@@ -32,8 +35,8 @@ export function healthy(phase: Phase, snapshot: Snapshot | null): Verdict {
   return { ok: reasons.length === 0, phase, reasons }
 }
 
-/** Readiness: receiving from an interface that is there, every publisher connected, not draining. */
-export function ready(phase: Phase, snapshot: Snapshot | null): Verdict {
+/** Readiness: the service runs and does not drain, its interface is there, and every publisher is connected. */
+export function ready(phase: Phase, snapshot: Snapshot | null): ProbeResult {
   const reasons: string[] = []
   if (phase !== 'running') reasons.push(phase)
   else if (!snapshot) reasons.push('no data plane')

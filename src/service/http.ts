@@ -2,26 +2,29 @@ import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { addressPort, type HttpAddress } from '../config/index.js'
 import { MillraceError } from '../errors.js'
-import type { Verdict } from './health.js'
+import type { ProbeResult } from './health.js'
 
-/** What the HTTP server answers with; each is asked at every request. */
-export interface Probes {
+/** What the HTTP server answers with. Each function is called at every request. */
+interface Endpoints {
   metrics(): Promise<string>
-  healthy(): Verdict
-  ready(): Verdict
+  healthy(): ProbeResult
+  ready(): ProbeResult
 }
 
 /** A listening HTTP server. */
 export interface HttpServer {
-  /** Where it listens, the kernel's choice of port filled in. */
+  /** Address and port on which it listens, with the port that the kernel chose for 0. */
   readonly address: string
   close(): Promise<void>
 }
 
-/** Nobody needs more at once to scrape and probe; beyond it a client that leaks connections only hurts itself. */
-const MOST_CONNECTIONS = 64
+/**
+ * Connections at a time. Scrapes and probes need a few; the bound keeps a client that leaks connections from using up the
+ * process's descriptors.
+ */
+const MAX_CONNECTIONS = 64
 
-/** A client that sends nothing must not hold one of those for long. Milliseconds. */
+/** Times after which idle or slow connections are closed, milliseconds, so that they do not keep others out. */
 const TIMEOUTS = {
   requestTimeout: 5000,
   headersTimeout: 5000,
@@ -31,25 +34,26 @@ const TIMEOUTS = {
 
 /**
  * Serves /metrics, /healthz and /readyz on the main thread.
- * @throws MILLRACE_E_PORT when the address is taken or may not be bound.
+ *
+ * @throws MillraceError `MILLRACE_E_PORT` when the address is taken or may not be bound.
  */
-export async function serve(at: HttpAddress, probes: Probes): Promise<HttpServer> {
+export async function serve(at: HttpAddress, endpoints: Endpoints): Promise<HttpServer> {
   const server = createServer(TIMEOUTS, (request, response) => {
-    // Not by URL: it throws on some targets a client may send, and nothing here needs more than the path.
+    // The request target is not parsed as a URL, which throws on some that clients send; only the path is needed.
     const [path] = (request.url ?? '/').split('?', 1)
     if (request.method !== 'GET' && request.method !== 'HEAD') {
       response.setHeader('allow', 'GET, HEAD')
       return json(response, 405, { error: 'only GET and HEAD' })
     }
-    if (path === '/healthz') return verdict(response, probes.healthy())
-    if (path === '/readyz') return verdict(response, probes.ready())
+    if (path === '/healthz') return probe(response, endpoints.healthy())
+    if (path === '/readyz') return probe(response, endpoints.ready())
     if (path !== '/metrics') return json(response, 404, { error: 'try /metrics, /healthz or /readyz' })
-    probes.metrics().then(
+    endpoints.metrics().then(
       (text) => send(response, 200, 'text/plain; version=0.0.4; charset=utf-8', text),
       (error: unknown) => json(response, 500, { error: String(error) }),
     )
   })
-  server.maxConnections = MOST_CONNECTIONS
+  server.maxConnections = MAX_CONNECTIONS
   await listen(server, at)
   const { address, port } = server.address() as AddressInfo
   return {
@@ -78,7 +82,7 @@ function listen(server: Server, { host, port }: HttpAddress): Promise<void> {
   })
 }
 
-function verdict(response: ServerResponse, { ok, phase, reasons }: Verdict): void {
+function probe(response: ServerResponse, { ok, phase, reasons }: ProbeResult): void {
   json(response, ok ? 200 : 503, { ok, phase, reasons })
 }
 

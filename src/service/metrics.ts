@@ -1,15 +1,19 @@
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import { VERSION } from '../version.js'
-import { FAMILIES, type Family } from './families.js'
+import { FAMILIES } from './families.js'
+import type { Family } from './metric-family.js'
 import type { Snapshot } from './statistics.js'
 
-/** Prefix of every metric, those of the process and of its event loop included. */
+/** Prefix of the names of all metrics, also those of the process and of its event loop. */
 export const PREFIX = 'millrace_'
 
-// prom-client's default of 10 ms means 100 timer events a second of a main thread that is otherwise asleep.
+/**
+ * Interval of the event loop's lag measurement, milliseconds. prom-client's default of 10 means 100 timer events a second in
+ * a main thread that is otherwise asleep; a longer one misses short stalls.
+ */
 const EVENT_LOOP_PRECISION_MS = 100
 
-/** Everything `/metrics` shows. */
+/** The registry behind `/metrics`. */
 export class Metrics {
   readonly registry = new Registry()
   #snapshot: Snapshot | null = null
@@ -29,7 +33,7 @@ export class Metrics {
     })
   }
 
-  /** The text form (version 0.0.4) of one reading; without a snapshot only the process is shown. */
+  /** One snapshot in the Prometheus text format, version 0.0.4; without a snapshot only the process's metrics are in it. */
   async scrape(snapshot: Snapshot | null): Promise<string> {
     this.#snapshot = snapshot
     return await this.registry.metrics()
@@ -38,13 +42,13 @@ export class Metrics {
   #register({ name, type, help, labels, read }: Family): void {
     const samples = () => (this.#snapshot ? read(this.#snapshot) : [])
     const options = { name: PREFIX + name, help, labelNames: labels, registers: [this.registry] }
-    // The data plane keeps the counts; at scrape they replace whatever was here, so a series that is gone disappears.
+    // The data plane keeps the counts. Each scrape replaces all samples, so that a series that is gone disappears.
     if (type === 'counter') {
       new Counter({
         ...options,
         collect() {
           clear(this, labels)
-          // A driver that resets its counters can make a difference negative; prom-client would fail the whole scrape.
+          // A driver that resets its counters can make a difference negative, for which prom-client would fail the whole scrape.
           for (const [sampleLabels, value] of samples()) this.inc(sampleLabels, Math.max(0, value))
         },
       })
@@ -60,7 +64,7 @@ export class Metrics {
   }
 }
 
-/** Like `reset()`, but without the zero that reset leaves behind for a metric without labels. */
+/** Removes all samples. `reset()` alone leaves a zero behind in a metric without labels. */
 function clear(metric: Counter | Gauge, labels: readonly string[]): void {
   metric.reset()
   if (labels.length === 0) metric.remove()

@@ -1,51 +1,41 @@
+import type { QueueLayout } from '../generated/contract.js'
 import { LAYOUT } from '../generated/layout.js'
-import type { Counters } from '../queue/counters.js'
-import { Lane, type QueuePlan, queueControl } from '../queue/lane.js'
+import { type Counters, resultsInFlight, settledDatagrams } from '../queue/counters.js'
+import { Lane, queueControl } from '../queue/lane.js'
 
 /**
- * Settles the books of a worker that ended without draining. Called by the main thread between the worker's exit and
- * its restart, so nobody else writes the queue's control words or counters.
+ * Settles the books of a worker that ended without draining. The main thread calls it between the worker's exit and its
+ * restart, when no other thread writes the queue's control words or counters.
  *
- * - The batch it held is released and counted as failed: a batch that kills its handler must not kill the next worker.
- *   Wherever between taking a batch and counting it the worker died, the batch is counted once and never seen again.
- * - Results it had not seen confirmed are counted as unconfirmed: its connection died with it.
+ * - The batch that was in the handler is released and counted as failed: a batch that killed one worker must not kill the
+ *   next. At whatever step between taking a batch and counting it the worker died, the batch is counted once and not
+ *   delivered again.
+ * - Results in flight are counted as unconfirmed, because the connection died with the worker.
  *
- * @returns how many datagrams and results that were.
+ * @returns how many datagrams and results were counted so.
  */
 export function recoverQueue(
   memory: SharedArrayBuffer,
-  plan: QueuePlan,
+  layout: QueueLayout,
   counters: Counters,
 ): { failed: number; unconfirmed: number } {
-  const control = queueControl(memory, plan)
+  const control = queueControl(memory, layout)
   Atomics.store(control, LAYOUT.armedOffset / 4, 0)
-  const lanes = plan.lanes.map((lane) => new Lane(memory, lane))
+  const lanes = layout.lanes.map((lane) => new Lane(memory, lane))
   const leased = lanes[Atomics.exchange(control, LAYOUT.leasedLaneOffset / 4, 0) - 1]
-  // A lane that has moved on since was released already; only the count is missing.
+  // Where the tail has moved on from the lease's start, the batch is released already and only not counted.
   if (leased && leased.next === Atomics.load(control, LAYOUT.leasedStartOffset / 4)) {
     leased.release(leased.ready(Atomics.load(control, LAYOUT.leasedCountOffset / 4)))
   }
-  // Tails count what was released since the start, modulo 2^32; handled and failed count the same datagrams.
+  // The tails count the datagrams released since the start, modulo 2^32. Those are the settled ones, and the lost batch.
   const released = lanes.reduce((sum, lane) => sum + lane.next, 0)
-  const failed = (released - ((counters.get('handled') + counters.get('failed')) % 2 ** 32)) >>> 0
+  const values = counters.snapshot()
+  const failed = (released - (settledDatagrams(values) % 2 ** 32)) >>> 0
   counters.add('failed', failed)
   counters.add('failedBatches', failed > 0 ? 1 : 0)
-  const unconfirmed = inFlight(counters)
+  const unconfirmed = resultsInFlight(values)
   counters.add('droppedUnconfirmed', unconfirmed)
   counters.set('inFlightBytes', 0)
   counters.set('connected', 0)
   return { failed, unconfirmed }
-}
-
-/** Results given to the publisher that are neither confirmed nor dropped. */
-export function inFlight(counters: Counters): number {
-  return (
-    counters.get('emitted') -
-    counters.get('confirmed') -
-    counters.get('droppedDisconnected') -
-    counters.get('droppedUnconfirmed') -
-    counters.get('droppedOversize') -
-    counters.get('droppedOverrun') -
-    counters.get('droppedShutdown')
-  )
 }

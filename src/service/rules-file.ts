@@ -4,45 +4,47 @@ import { readRules, rulesFileName } from '../config/rules-text.js'
 import { type ErrorCode, fromNative, type MillraceError } from '../errors.js'
 import type { Log } from '../log.js'
 
-/** A change of a ConfigMap is several events; so long nothing more must happen before the file is read, milliseconds. */
+/**
+ * Time without further events after which a changed file is read, milliseconds. A change of a ConfigMap is several events:
+ * shorter would read the file in the middle of them, longer delays the reload.
+ */
 const SETTLE_MS = 100
 
-/** Errors that stay until the file changes; after others the same text may be taken another time. */
-const OF_THE_FILE: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['MILLRACE_E_RULES', 'MILLRACE_E_CONFIG'])
+/** Errors of the text itself, which stay until the file changes. After any other the same text is tried again. */
+const ERRORS_OF_TEXT: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['MILLRACE_E_RULES', 'MILLRACE_E_CONFIG'])
 
-/** What is done with the text of the file. */
-export interface RulesSink {
-  /** Compiles rules, puts them in force and returns their generation, or throws and counts. */
+/** What receives the text of the file. */
+interface RulesTarget {
+  /** Compiles rules, puts them in force and returns their generation; throws, and counts a refused reload, when it cannot. */
   apply(text: string): number
-  /** Counts a reload that had no text to apply. */
+  /** Counts a refused reload for which the file could not be read. */
   refused(): void
 }
 
 /**
- * The rules file of a running service: when it changes, or on request, the rules are compiled and put in force. Rules
- * that do not compile, or a file that cannot be read, leave the old ones in force, one line in the log and one more
- * refused reload.
+ * The rules file of a running service. When it changes, or on request, the rules are compiled and put in force. When they do
+ * not compile or the file cannot be read, the old rules stay in force, and the reload is logged and counted as refused.
  *
- * The directory is watched and not the file: an editor replaces the file, and Kubernetes the symbolic link `..data` beside
- * it, through which the file is reached.
+ * The directory is watched and not the file, because an editor replaces the file, and Kubernetes replaces the symbolic link
+ * `..data` beside it, through which the file is reached.
  */
 export class RulesFile {
   readonly #path: string
-  readonly #sink: RulesSink
+  readonly #target: RulesTarget
   readonly #log: Log
   readonly #watcher: FSWatcher | undefined
   #timer: NodeJS.Timeout | undefined
   /**
-   * What was found last, a text, good or bad, or why there is none: an event that leaves it as it was means nothing.
-   * Nothing when a good text could not be put in force: the next event tries it again.
+   * The text that was read last, good or bad, or the error of reading it: an event that leaves it as it was is ignored.
+   * Undefined when a good text could not be put in force, so that the next event tries it again.
    */
-  #found: string | MillraceError | undefined
+  #lastRead: string | MillraceError | undefined
 
-  /** `text`: the rules in force. */
-  constructor(path: string, text: string, sink: RulesSink, log: Log) {
+  /** @param text the rules in force. */
+  constructor(path: string, text: string, target: RulesTarget, log: Log) {
     this.#path = path
-    this.#found = text
-    this.#sink = sink
+    this.#lastRead = text
+    this.#target = target
     this.#log = log
     try {
       this.#watcher = watch(dirname(path), { persistent: false }, () => this.#changed())
@@ -52,11 +54,11 @@ export class RulesFile {
     } catch (err) {
       log.warn({ err, path }, 'the rules file cannot be watched; SIGHUP reads it')
     }
-    // It may have changed since the start read it; no event will tell.
+    // The file may have changed between the start's reading and the watch, for which there is no event.
     this.#changed()
   }
 
-  /** Reads the file now. */
+  /** Reads the file now, and applies its text also when it is as before. */
   reload(): void {
     this.#read(true)
   }
@@ -71,18 +73,18 @@ export class RulesFile {
     this.#timer = setTimeout(() => this.#read(false), SETTLE_MS).unref()
   }
 
-  #read(asked: boolean): void {
-    const found = readText(this.#path)
-    const before = this.#found
-    this.#found = found
-    if (!asked && String(found) === String(before) && typeof found === typeof before) return
-    if (typeof found !== 'string') {
-      this.#sink.refused()
-      this.#refuse(found)
+  #read(always: boolean): void {
+    const current = readText(this.#path)
+    const before = this.#lastRead
+    this.#lastRead = current
+    if (!always && String(current) === String(before) && typeof current === typeof before) return
+    if (typeof current !== 'string') {
+      this.#target.refused()
+      this.#refuse(current)
       return
     }
     try {
-      const generation = this.#sink.apply(found)
+      const generation = this.#target.apply(current)
       this.#log.info({ path: this.#path, generation }, 'rules reloaded')
     } catch (error) {
       this.#refuse(error)
@@ -91,7 +93,7 @@ export class RulesFile {
 
   #refuse(error: unknown): void {
     const { code, message } = fromNative(error)
-    if (!OF_THE_FILE.has(code)) this.#found = undefined
+    if (!ERRORS_OF_TEXT.has(code)) this.#lastRead = undefined
     this.#log.error(
       { path: this.#path, code, reason: message },
       'rules not reloaded: the old ones stay in force',
@@ -99,7 +101,7 @@ export class RulesFile {
   }
 }
 
-/** The text of the file, or why there is none. */
+/** The text of the file, or the error of reading it. */
 function readText(path: string): string | MillraceError {
   try {
     return readRules(path, rulesFileName(path))

@@ -3,7 +3,7 @@ import type { Config } from '../config/index.js'
 import { EXIT, exitStatus, fromNative } from '../errors.js'
 import type { Log } from '../log.js'
 import { type Books, booksTable, closeBooks } from './books.js'
-import type { DataPlane } from './data-plane-api.js'
+import type { DataPlane } from './data-plane.js'
 import { healthy, type Phase, ready } from './health.js'
 import { type HttpServer, serve } from './http.js'
 import { Metrics } from './metrics.js'
@@ -11,30 +11,35 @@ import { RulesFile } from './rules-file.js'
 import { type Cause, watchProcess } from './signals.js'
 import type { Snapshot } from './statistics.js'
 
-/** How much longer than its deadline the data plane may take to say that it passed, milliseconds. */
+/**
+ * Time beyond its deadline that a drain has to report, milliseconds. It must be longer than the grace of a worker's drain,
+ * else the drain counts as late whose last worker had to be killed; and it prolongs the stop of a data plane that hangs.
+ */
 const GRACE_MS = 2000
 
-/** What {@link run} talks to besides the log. */
-export interface Surroundings {
-  /** Prints for a person: errors of the start, and the closing table. Default: stderr. */
+/** Options of {@link run}, for tests. */
+export interface RunOptions {
+  /** Prints errors of the start, and the closing table. Default: to stderr. */
   readonly print?: (text: string) => void
   /** Whether the closing table is printed. Default: when stderr is a terminal. */
   readonly table?: boolean
-  /** Ends the process at once, on a second signal. Default: process.exit. */
+  /** Ends the process at a second signal. Default: process.exit. */
   readonly exit?: (status: number) => void
 }
 
 /**
- * Runs the service from start to closing books, and resolves to the exit status. Owns the process's signal handlers and
- * the HTTP server while it runs.
+ * Runs the service from the start to the closing books. While it runs it has the process's signal handlers and the HTTP
+ * server.
+ *
+ * @returns the exit status.
  */
 export async function run(
   config: Config,
   dataPlane: DataPlane,
   log: Log,
-  surroundings: Surroundings = {},
+  options: RunOptions = {},
 ): Promise<number> {
-  const service = new Service(config, dataPlane, log, surroundings)
+  const service = new Service(config, dataPlane, log, options)
   return await service.run()
 }
 
@@ -46,26 +51,29 @@ class Service {
   readonly #table: boolean
   readonly #exit: (status: number) => void
   #phase: Phase = 'starting'
+  /** True once the data plane has started. */
   #started = false
+  /** True once an exception was not caught: the exit status is then that of a fault, however well the drain ends. */
   #uncaught = false
-  #rules: RulesFile | undefined
-  /** A SIGHUP that came while starting. */
-  #hungUp = false
+  /** The watched rules file, while the service runs and rules come from one. */
+  #rulesFile: RulesFile | undefined
+  /** True when a SIGHUP came while the service was starting. */
+  #reloadAfterStart = false
 
-  constructor(config: Config, dataPlane: DataPlane, log: Log, surroundings: Surroundings) {
+  constructor(config: Config, dataPlane: DataPlane, log: Log, options: RunOptions) {
     this.#config = config
     this.#dataPlane = dataPlane
     this.#log = log
-    this.#print = surroundings.print ?? ((text) => process.stderr.write(`${text}\n`))
-    this.#table = surroundings.table ?? isatty(2)
-    this.#exit = surroundings.exit ?? ((status) => process.exit(status))
+    this.#print = options.print ?? ((text) => process.stderr.write(`${text}\n`))
+    this.#table = options.table ?? isatty(2)
+    this.#exit = options.exit ?? ((status) => process.exit(status))
   }
 
   async run(): Promise<number> {
     let end: (cause: Cause) => void = () => {}
     const ended = new Promise<Cause>((resolve) => {
       end = (cause) => {
-        // Only the first decides; what comes later must still be seen.
+        // The first cause decides how the service ends; later ones are logged as well.
         if (cause.kind !== 'signal') this.#log.error({ err: cause.error }, cause.error.message)
         this.#uncaught ||= cause.kind === 'uncaught'
         resolve(cause)
@@ -90,20 +98,20 @@ class Service {
       const cause = await Promise.race([ended, this.#start()])
       return await this.#stop(cause ?? (await ended))
     } catch (error) {
-      // Only the start throws: nothing has been received yet, so there are no books to close.
-      const known = fromNative(error)
-      this.#print(String(known))
-      if (known.code === 'MILLRACE_E_UNEXPECTED') this.#log.error({ err: error }, 'the start failed')
+      // Only the start throws. Nothing has been received then, so there are no books to close.
+      const failure = fromNative(error)
+      this.#print(String(failure))
+      if (failure.code === 'MILLRACE_E_UNEXPECTED') this.#log.error({ err: error }, 'the start failed')
       return exitStatus(error)
     } finally {
       this.#phase = 'stopped'
-      this.#rules?.close()
+      this.#rulesFile?.close()
       await http?.close()
       unwatch()
     }
   }
 
-  /** Before the data plane, so that a taken port is known before an interface is touched. */
+  /** Starts the HTTP server. It precedes the data plane, so that a taken port is found before an interface is touched. */
   async #serve(): Promise<HttpServer | null> {
     if (!this.#config.http) return null
     const metrics = new Metrics()
@@ -119,12 +127,12 @@ class Service {
   async #start(): Promise<void> {
     await this.#dataPlane.start()
     this.#started = true
-    // A signal may have come first; the drain that it began keeps the phase.
+    // A signal may have come meanwhile; the drain that it began has set the phase.
     if (this.#phase !== 'starting') return
     this.#phase = 'running'
     this.#watchRules()
     const { backend, refused, threads, queues } = this.#dataPlane.snapshot().engine
-    for (const rung of refused) this.#log.info(rung, `backend ${rung.backend} refused`)
+    for (const refusal of refused) this.#log.info(refusal, `backend ${refusal.backend} refused`)
     if (backend.degraded.length > 0) this.#log.warn({ degraded: backend.degraded }, 'the kernel granted less')
     this.#log.info(
       {
@@ -139,18 +147,18 @@ class Service {
     )
   }
 
-  /** Path of the rules file, if rules come from one. */
+  /** Path of the rules file; empty when rules come from elsewhere. */
   get #rulesPath(): string {
     return this.#config.settings.find(({ name }) => name === 'MILLRACE_RULES_FILE')?.value ?? ''
   }
 
   #hangup(): void {
-    if (this.#rules) {
-      this.#rules.reload()
+    if (this.#rulesFile) {
+      this.#rulesFile.reload()
       return
     }
     if (this.#phase === 'starting' && this.#rulesPath) {
-      this.#hungUp = true
+      this.#reloadAfterStart = true
       this.#log.info('SIGHUP while starting: the rules file is read again once receiving')
       return
     }
@@ -160,18 +168,18 @@ class Service {
   #watchRules(): void {
     const path = this.#rulesPath
     if (!path) return
-    const sink = {
+    const target = {
       apply: (text: string) => this.#dataPlane.reload(text),
       refused: () => this.#dataPlane.reloadRefused(),
     }
-    this.#rules = new RulesFile(path, this.#config.engine.rules, sink, this.#log)
-    if (this.#hungUp) this.#rules.reload()
+    this.#rulesFile = new RulesFile(path, this.#config.engine.rules, target, this.#log)
+    if (this.#reloadAfterStart) this.#rulesFile.reload()
   }
 
   async #stop(cause: Cause): Promise<number> {
     this.#phase = 'draining'
-    this.#rules?.close()
-    this.#rules = undefined
+    this.#rulesFile?.close()
+    this.#rulesFile = undefined
     const { drainMs } = this.#config
     this.#log.info({ cause: cause.kind === 'signal' ? cause.signal : cause.kind, drainMs }, 'draining')
     const clean = await this.#drain(drainMs)
@@ -200,7 +208,7 @@ class Service {
     }
   }
 
-  /** The closing line; true when nothing is left and everything is accounted for. */
+  /** Logs the closing line. Returns true when nothing is left and everything is accounted for. */
   #close(snapshot: Snapshot, clean: boolean): boolean {
     const books = closeBooks(snapshot)
     const settled = nothingLeft(books)
@@ -210,7 +218,7 @@ class Service {
     return settled
   }
 
-  /** The data plane's snapshot, or null while it has none (before it is up). */
+  /** The data plane's snapshot, or null where it has none because it has not started. */
   #snapshot(): Snapshot | null {
     try {
       return this.#dataPlane.snapshot()

@@ -6,34 +6,34 @@ export type Cause =
   | { readonly kind: 'fatal'; readonly error: Error }
   | { readonly kind: 'uncaught'; readonly error: Error }
 
-/** What process events lead to. */
-export interface Reactions {
-  /** The first SIGTERM, SIGINT or uncaught exception. */
+/** What is called at process events. */
+interface ProcessListener {
+  /** Called at the first SIGTERM or SIGINT, and at every uncaught exception. */
   end(cause: Cause): void
-  /** A second SIGTERM or SIGINT; `status` is 128 + the signal's number. Does not return. */
+  /** Called at every later SIGTERM or SIGINT; `status` is 128 + the signal's number. */
   abort(signal: string, status: number): void
-  /** SIGHUP. */
+  /** Called at every SIGHUP. */
   hangup(): void
 }
 
-/** Listens to the process until the returned function is called. */
-export function watchProcess(reactions: Reactions): () => void {
+/** Listens to events of the process until the returned function is called. */
+export function watchProcess(listener: ProcessListener): () => void {
   let signalled = false
   const onSignal = (signal: 'SIGTERM' | 'SIGINT') => () => {
-    if (signalled) return reactions.abort(signal, 128 + constants.signals[signal])
+    if (signalled) return listener.abort(signal, 128 + constants.signals[signal])
     signalled = true
-    reactions.end({ kind: 'signal', signal })
+    listener.end({ kind: 'signal', signal })
   }
-  const listeners = {
+  const handlers = {
     SIGTERM: onSignal('SIGTERM'),
     SIGINT: onSignal('SIGINT'),
-    SIGHUP: () => reactions.hangup(),
+    SIGHUP: () => listener.hangup(),
     // Unhandled rejections arrive here too.
-    uncaughtException: (error: Error) => reactions.end({ kind: 'uncaught', error }),
+    uncaughtException: (error: Error) => listener.end({ kind: 'uncaught', error }),
   }
-  const events = Object.entries(listeners) as [string, () => void][]
-  for (const [event, listener] of events) process.on(event, listener)
+  const events = Object.entries(handlers) as [string, () => void][]
+  for (const [event, handle] of events) process.on(event, handle)
   return () => {
-    for (const [event, listener] of events) process.off(event, listener)
+    for (const [event, handle] of events) process.off(event, handle)
   }
 }

@@ -1,102 +1,100 @@
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import { type ErrorCode, MillraceError } from '../errors.js'
 import { LAYOUT } from '../generated/layout.js'
+import type { Log } from '../log.js'
 import { Counters } from '../queue/counters.js'
 import { queueControl } from '../queue/lane.js'
-import type { WorkerBirth, WorkerReport } from '../queue/messages.js'
 import type { Generation, Generations } from '../queue/rule-names.js'
+import type { DrainRequest, WorkerData, WorkerMessage } from '../worker/protocol.js'
 import { recoverQueue } from './recovery.js'
+import { RestartPolicy } from './restart-policy.js'
 import type { WorkerStats } from './statistics.js'
 
-/** First pause before a dead worker is started again, ms; doubles to the longest. */
-const RESTART_MS = 100
-const RESTART_LONGEST_MS = 5_000
-/** A worker that ran this long starts again with the first pause, ms. */
-const STABLE_MS = 30_000
-/** Deaths without a stable run in between before the service gives up; Kubernetes then restarts the pod. */
-const MAX_DEATHS = 8
+/** Interval at which a drain looks whether a starting worker runs, milliseconds: what it adds to a drain at most. */
+const START_POLL_MS = 10
+/**
+ * Time beyond its deadline that a draining worker has to say so, milliseconds. A worker ends itself at the deadline unless
+ * its event loop is stuck; less would kill one that is about to report, more delays the end of the service.
+ */
+const DRAIN_GRACE_MS = 1000
 
-/** How often a drain looks whether a starting worker runs, ms. */
-const START_LOOK_MS = 10
+/** What all workers of one queue are started with. The rules are added at each start. */
+export type WorkerSetup = Omit<WorkerData, 'generations' | 'rulesPort'>
 
-/** What every worker of a queue is born with; the rules come with each birth. */
-export type QueueBirth = Omit<WorkerBirth, 'generations' | 'announced'>
-
-interface SupervisorLog {
-  error(fields: object, message: string): void
-  warn(fields: object, message: string): void
-}
-
-/** One queue's worker: starts it, watches it, starts it again on the same lanes, drains it. */
+/** The worker of one queue: starts it, watches it, starts it again on the same lanes when it dies, drains it. */
 export class SupervisedWorker {
   readonly queue: number
-  readonly #birth: QueueBirth
+  readonly #setup: WorkerSetup
   readonly #counters: Counters
   readonly #control: Int32Array
-  readonly #log: SupervisorLog
+  readonly #log: Log
   readonly #onFatal: (error: Error) => void
-  #worker: Worker | undefined
   readonly #rules: Generations
-  #announce: MessagePort | undefined
+  readonly #restarting = new RestartPolicy()
+  #worker: Worker | undefined
+  #rulesPort: MessagePort | undefined
   #state: WorkerStats['state'] = 'starting'
   #restarts = 0
-  #deaths = 0
-  #runningSince = 0
   #restartTimer: NodeJS.Timeout | undefined
-  /** Drained or killed: an exit is no death, and nothing is started again. */
+  /** True once the worker is drained or killed: its exit is then no death, and it is not started again. */
   #stopping = false
-  #lastBeat = 0
-  #lastBeatAt = performance.now()
+  #lastHeartbeat = 0
+  #lastHeartbeatAt = performance.now()
   #drained: { left: number } | undefined
   #onExit: (() => void) | undefined
 
-  /** `rules`: shared by all workers; what it holds when a worker is born, that one is told. */
-  constructor(birth: QueueBirth, rules: Generations, log: SupervisorLog, onFatal: (error: Error) => void) {
-    this.queue = birth.queue
-    this.#birth = birth
+  /**
+   * @param rules the generations of rules, shared by all workers; each worker gets those that are in it when it starts.
+   * @param onFatal called when the worker keeps dying.
+   */
+  constructor(setup: WorkerSetup, rules: Generations, log: Log, onFatal: (error: Error) => void) {
+    this.queue = setup.queue
+    this.#setup = setup
     this.#rules = rules
-    this.#counters = new Counters(birth.counters)
-    this.#control = queueControl(birth.memory, birth.plan)
+    this.#counters = new Counters(setup.counters)
+    this.#control = queueControl(setup.memory, setup.layout)
     this.#log = log
     this.#onFatal = onFatal
   }
 
-  /** Starts the worker; resolves when its handler is set up, rejects with what it reported. */
+  /** Starts the worker. Resolves when its handler is set up, and rejects with what the worker reported otherwise. */
   start(): Promise<void> {
     return new Promise((resolve, reject) => this.#spawn(resolve, reject))
   }
 
-  /** Tells the running worker what the rules of a generation are called; call it before the generation is put in force. */
+  /** Announces the rule names of a generation to the running worker. It must be called before the generation is in force. */
   announce(rules: Generation): void {
-    this.#announce?.postMessage(rules)
+    this.#rulesPort?.postMessage(rules)
   }
 
-  /** Reads counters and heartbeat; the heartbeat's age is measured from call to call, so call it about every second. */
+  /**
+   * Reads counters and heartbeat. The heartbeat's age is the time since a call of this method saw it move, so it must be
+   * called about every second.
+   */
   stats(): WorkerStats {
-    const beat = Atomics.load(this.#control, LAYOUT.heartbeatOffset / 4)
-    if (beat !== this.#lastBeat || this.#state !== 'running') {
-      this.#lastBeat = beat
-      this.#lastBeatAt = performance.now()
+    const heartbeat = Atomics.load(this.#control, LAYOUT.heartbeatOffset / 4)
+    if (heartbeat !== this.#lastHeartbeat || this.#state !== 'running') {
+      this.#lastHeartbeat = heartbeat
+      this.#lastHeartbeatAt = performance.now()
     }
     return {
       queue: this.queue,
       counters: this.#counters.snapshot(),
       restarts: this.#restarts,
-      heartbeatAgeMs: performance.now() - this.#lastBeatAt,
+      heartbeatAgeMs: performance.now() - this.#lastHeartbeatAt,
       state: this.#state,
     }
   }
 
   /**
-   * Empties the queue and confirms what was published; call it after the receive threads have stopped.
+   * Empties the queue and has what was published confirmed. It must be called after the receive threads have stopped.
    *
    * @returns false when something was left at the deadline.
    */
   async drain(deadlineMs: number): Promise<boolean> {
-    const started = performance.now()
-    // One that is being started again drains as soon as it runs: its lanes are as full as the others'.
-    await this.#running(deadlineMs)
-    deadlineMs -= performance.now() - started
+    const deadline = performance.now() + deadlineMs
+    // A worker that is being started again drains as soon as it runs, because its lanes are as full as the others'.
+    await this.#started(deadline)
     this.#stopping = true
     const worker = this.#worker
     if (!worker || this.#state !== 'running') {
@@ -107,14 +105,15 @@ export class SupervisedWorker {
     const exited = new Promise<void>((resolve) => {
       this.#onExit = resolve
     })
-    worker.postMessage({ type: 'drain', deadlineMs })
-    // The worker keeps to the deadline by itself unless its event loop is stuck; then it is ended here.
-    const late = await Promise.race([exited.then(() => false), timeout(deadlineMs + 1000)])
+    const left = deadline - performance.now()
+    const request: DrainRequest = { type: 'drain', deadlineMs: left }
+    worker.postMessage(request)
+    const late = await Promise.race([exited.then(() => false), timeout(left + DRAIN_GRACE_MS)])
     if (late) await this.kill()
     return !late && this.#drained?.left === 0
   }
 
-  /** Ends the worker without asking it, for failed starts and missed deadlines. */
+  /** Terminates the worker, after a failed start or a missed deadline. */
   async kill(): Promise<void> {
     this.#stopping = true
     clearTimeout(this.#restartTimer)
@@ -122,33 +121,33 @@ export class SupervisedWorker {
     await this.#worker?.terminate()
   }
 
-  /** Waits until a worker that is being started runs, or `ms` have passed. */
-  async #running(ms: number): Promise<void> {
-    const until = performance.now() + ms
-    while (this.#state === 'starting' && performance.now() < until) {
-      await new Promise((resolve) => setTimeout(resolve, START_LOOK_MS))
+  /** Resolves when the worker is not starting any more, or at the deadline. */
+  async #started(deadline: number): Promise<void> {
+    while (this.#state === 'starting' && performance.now() < deadline) {
+      await new Promise((resolve) => setTimeout(resolve, START_POLL_MS))
     }
   }
 
   #spawn(onRunning: () => void, onFailed: (error: Error) => void): void {
-    // A channel for each worker: the port of the one before died with it, and what came in force since is in the birth.
+    // Each worker has a channel of its own: the port of the one before died with it. Generations that were announced there
+    // and came in force are in the list that the new worker gets.
     const { port1, port2 } = new MessageChannel()
-    this.#announce = port1
-    const birth: WorkerBirth = { ...this.#birth, generations: this.#rules.list, announced: port2 }
+    this.#rulesPort = port1
+    const workerData: WorkerData = { ...this.#setup, generations: this.#rules.list, rulesPort: port2 }
     const worker = new Worker(new URL('../worker/main.js', import.meta.url), {
-      workerData: birth,
+      workerData,
       transferList: [port2],
       name: `millrace-q${this.queue}`,
     })
     this.#worker = worker
     let cause: Error | undefined
-    let reported = false
-    worker.on('message', (message: WorkerReport) => {
+    let running = false
+    worker.on('message', (message: WorkerMessage) => {
       if (message.type === 'running') {
-        reported = true
+        running = true
         this.#state = 'running'
-        this.#runningSince = performance.now()
-        this.#lastBeatAt = this.#runningSince
+        this.#lastHeartbeatAt = performance.now()
+        this.#restarting.running(this.#lastHeartbeatAt)
         onRunning()
       } else if (message.type === 'drained') {
         this.#drained = message
@@ -163,13 +162,13 @@ export class SupervisedWorker {
       this.#worker = undefined
       const settled = this.#drained
         ? { failed: 0, unconfirmed: 0 }
-        : recoverQueue(this.#birth.memory, this.#birth.plan, this.#counters)
+        : recoverQueue(this.#setup.memory, this.#setup.layout, this.#counters)
       const error =
         cause ?? new MillraceError('MILLRACE_E_WORKER', `worker of queue ${this.queue} exited with ${status}`)
       if (this.#stopping) {
         this.#state = 'stopped'
-        if (!reported) onFailed(error)
-      } else if (reported) {
+        if (!running) onFailed(error)
+      } else if (running) {
         this.#restart(error, settled)
       } else {
         this.#state = 'failed'
@@ -181,26 +180,17 @@ export class SupervisedWorker {
 
   #restart(error: Error, settled: { failed: number; unconfirmed: number }): void {
     if (this.#stopping) return
-    const ran = performance.now() - this.#runningSince
-    // Until it runs again it has not run at all: a start that fails is another death in a row.
-    this.#runningSince = Number.POSITIVE_INFINITY
-    this.#deaths = ran > STABLE_MS ? 1 : this.#deaths + 1
+    const pause = this.#restarting.died(performance.now())
+    const { deaths } = this.#restarting
     this.#state = 'starting'
-    const fields = {
-      err: error,
-      queue: this.queue,
-      code: 'MILLRACE_E_WORKER',
-      deaths: this.#deaths,
-      ...settled,
-    }
-    if (this.#deaths > MAX_DEATHS) {
+    const fields = { err: error, queue: this.queue, code: 'MILLRACE_E_WORKER', deaths, ...settled }
+    if (pause === undefined) {
       this.#state = 'failed'
       this.#log.error(fields, 'worker keeps dying')
-      const message = `worker of queue ${this.queue} died ${this.#deaths} times: ${error.message}`
+      const message = `worker of queue ${this.queue} died ${deaths} times: ${error.message}`
       this.#onFatal(new MillraceError('MILLRACE_E_WORKER', message, { cause: error }))
       return
     }
-    const pause = Math.min(RESTART_MS * 2 ** (this.#deaths - 1), RESTART_LONGEST_MS)
     this.#log.error({ ...fields, restartInMs: pause }, 'worker died; starting it again on the same lanes')
     this.#restartTimer = setTimeout(() => {
       this.#restarts += 1

@@ -2,15 +2,15 @@ import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { MillraceError } from '../errors.js'
-import type { Handler } from '../handler.js'
+import type { Handler } from '../queue/handler.js'
 
 /**
- * Loads a handler: `forward`, or an ESM module whose default export is what `defineHandler` returns (or a function).
+ * Loads a handler: `forward`, or an ESM module whose default export is what `defineHandler` returns, or a function.
  *
  * @throws MillraceError `MILLRACE_E_HANDLER` naming the path and what is wrong with it.
  */
 export async function loadHandler(spec: string): Promise<Handler> {
-  if (spec === 'forward') return (await import('../handlers/forward.js')).default
+  if (spec === 'forward') return (await import('./forward.js')).default
   const path = resolve(spec)
   if (!existsSync(path)) {
     throw handlerError(path, 'no such file', 'the path of an ESM module, or `forward`')

@@ -5,54 +5,61 @@ import { native } from '../native.js'
 import { Publisher } from '../publisher/publisher.js'
 import { Counters } from '../queue/counters.js'
 import { Lane, queueControl } from '../queue/lane.js'
-import type { DrainRequest, WorkerBirth, WorkerReport } from '../queue/messages.js'
 import { RuleNames } from '../queue/rule-names.js'
 import { loadHandler } from './load-handler.js'
+import type { DrainRequest, WorkerData, WorkerMessage } from './protocol.js'
 import { Pump } from './pump.js'
 
-/** How often a worker shows that its event loop turns, ms. */
+/**
+ * Interval at which the heartbeat word moves, milliseconds. The main thread looks at it every second, and `/healthz` fails
+ * when it has not moved for HEARTBEAT_LIMIT_MS: an interval near that would make a busy worker look dead, a short one wakes
+ * idle workers for nothing.
+ */
 const HEARTBEAT_MS = 250
-/** Failed batches are logged at most this often, ms; the counter has them all. */
+/**
+ * Shortest time between two log lines about failed batches, milliseconds. The counter has them all; a handler that always
+ * throws would otherwise write a line for every batch.
+ */
 const FAILURE_LOG_MS = 1000
 
-const birth = workerData as WorkerBirth
+const data = workerData as WorkerData
 const port = parentPort!
-const report = (message: WorkerReport) => port.postMessage(message)
+const report = (message: WorkerMessage) => port.postMessage(message)
 
 async function start(): Promise<void> {
   const addon = native()
-  if (birth.cpu !== null) addon.pinThread(birth.cpu)
-  const log = createLog({ level: birth.logLevel }).child({ queue: birth.queue })
-  const counters = new Counters(birth.counters)
-  const handler = await loadHandler(birth.handler)
-  const lanes = birth.plan.lanes.map((plan) => new Lane(birth.memory, plan))
-  const onFailure = failureLog(log, handler.name ?? birth.handler)
+  if (data.cpu !== null) addon.pinThread(data.cpu)
+  const log = createLog({ level: data.logLevel }).child({ queue: data.queue })
+  const counters = new Counters(data.counters)
+  const handler = await loadHandler(data.handler)
+  const lanes = data.layout.lanes.map((layout) => new Lane(data.memory, layout))
+  const onFailure = logFailures(log, handler.name ?? data.handler)
   let running: Pump | undefined
-  const publisher = new Publisher(birth.publisher, counters, { onReady: () => running?.run(), log })
+  const publisher = new Publisher(data.publisher, counters, { onReady: () => running?.run(), log })
   const pump = new Pump(
-    queueControl(birth.memory, birth.plan),
+    queueControl(data.memory, data.layout),
     lanes,
-    birth.queue,
+    data.queue,
     handler,
     publisher,
     counters,
     {
-      batch: birth.batch,
-      poison: birth.poison,
+      batch: data.batch,
+      poison: data.poison,
       onFailure,
-      names: new RuleNames(birth.generations, birth.announced),
+      names: new RuleNames(data.generations, data.rulesPort),
     },
   )
-  const { queue, queues, node, generations } = birth
+  const { queue, queues, node, generations } = data
   const rules = generations.at(-1)?.names ?? []
   try {
     await handler.setup?.({ queue, queues, node, rules, log })
   } catch (cause) {
     const text = cause instanceof Error ? cause.message : String(cause)
-    throw new MillraceError('MILLRACE_E_HANDLER', `setup of ${birth.handler} failed: ${text}`, { cause })
+    throw new MillraceError('MILLRACE_E_HANDLER', `setup of ${data.handler} failed: ${text}`, { cause })
   }
   setInterval(() => pump.beat(), HEARTBEAT_MS)
-  addon.openQueue(birth.engine, queue, () => pump.wake())
+  addon.openQueue(data.engine, queue, () => pump.wake())
   port.on('message', (message: DrainRequest) => {
     drain(message.deadlineMs).then(
       (left) => {
@@ -66,11 +73,15 @@ async function start(): Promise<void> {
   running = pump
   pump.run()
 
-  /** The receive threads have stopped: empty the lanes, let the handler finish, wait for the last confirmation. */
+  /**
+   * Empties the lanes, tears the handler down and waits for the last confirmation, once the receive threads have stopped.
+   *
+   * @returns results that were not confirmed at the deadline.
+   */
   async function drain(deadlineMs: number): Promise<number> {
     const deadline = performance.now() + deadlineMs
     await Promise.race([pump.emptied(), delay(deadlineMs)])
-    addon.closeQueue(birth.engine, queue)
+    addon.closeQueue(data.engine, queue)
     try {
       await Promise.race([handler.teardown?.(publisher), delay(deadline - performance.now())])
     } catch (error) {
@@ -87,21 +98,22 @@ function delay(ms: number): Promise<void> {
   })
 }
 
-function failureLog(log: ReturnType<typeof createLog>, handler: string) {
+/** Logs failed batches, but not more often than every {@link FAILURE_LOG_MS}. */
+function logFailures(log: ReturnType<typeof createLog>, handler: string) {
   let last = Number.NEGATIVE_INFINITY
-  let silent = 0
+  let suppressed = 0
   return (err: unknown, datagrams: number) => {
     const now = performance.now()
     if (now - last < FAILURE_LOG_MS) {
-      silent += 1
+      suppressed += 1
       return
     }
     log.error(
-      { err, handler, datagrams, notLogged: silent },
+      { err, handler, datagrams, notLogged: suppressed },
       'handler failed; its batch is counted as failed',
     )
     last = now
-    silent = 0
+    suppressed = 0
   }
 }
 
@@ -111,7 +123,7 @@ function fail(error: unknown): void {
   end(1)
 }
 
-/** Ends this thread (not the process). A handler may have left timers or sockets open; they must not keep it alive. */
+/** Ends this thread, not the process, even where the handler has left timers or sockets open. */
 function end(status: number): void {
   process.exit(status)
 }

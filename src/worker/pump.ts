@@ -1,38 +1,43 @@
 import { LAYOUT } from '../generated/layout.js'
-import type { Handler, Out } from '../handler.js'
 import { Batch } from '../queue/batch.js'
 import type { Counters } from '../queue/counters.js'
+import type { Handler, Out } from '../queue/handler.js'
 import type { Lane } from '../queue/lane.js'
 import type { RuleNames } from '../queue/rule-names.js'
 
-/** What the pump needs of a publisher. */
+/** What the pump needs of a publisher besides what the handler sees. */
 export interface PumpOut extends Out {
-  /** False while the window is full or NATS is away under `hold`: stop draining until resumed. */
+  /** False while nothing must be drained: the window is full, or NATS is away and the policy is `hold`. */
   readonly ready: boolean
-  /** End of a turn: seal what is due, flush. */
+  /** Called at the end of every turn: seals what is due and flushes. */
   turn(): void
 }
 
+/** Options of a {@link Pump}. */
 export interface PumpOptions {
   /** Most datagrams in a batch. */
   readonly batch: number
-  /** Overwrite released payloads with 0xDE, so that a view kept too long shows itself. */
+  /** Whether released payloads are overwritten, so that a handler sees that it kept a view too long. */
   readonly poison: boolean
-  /** A handler threw or rejected. */
+  /** Called when a handler threw or rejected. */
   readonly onFailure: (error: unknown, datagrams: number) => void
-  /** What the rules are called. */
+  /** Names of the rules; by default none. */
   readonly names?: RuleNames
 }
 
-/** Datagrams handled before the event loop gets a turn for NATS, timers and messages. */
+/**
+ * Datagrams that are handled before the event loop gets a turn for NATS, timers and messages. More delay confirmations and
+ * the heartbeat; fewer cost a trip through the event loop more often.
+ */
 const TURN_BUDGET = 4096
 
-/** Written over released payloads in debug mode. */
+/** Byte written over released payloads when they are poisoned. */
 const POISON = 0xde
 
 /**
- * Drains lanes into the handler: takes what is ready, one batch at a time, releases in order, and arms the wake-up when
- * nothing is left. It does not look again after arming: the receive threads do, which lets batches grow.
+ * Drains the lanes of a queue into the handler: hands out what is ready, one batch at a time, releases batches in order, and
+ * arms the wake-up when nothing is left. The lanes are not read again after arming. The receive threads see to what came in
+ * between, and the batches grow meanwhile.
  */
 export class Pump {
   readonly #control: Int32Array
@@ -43,8 +48,9 @@ export class Pump {
   readonly #counters: Counters
   readonly #options: PumpOptions
   #nextLane = 0
-  /** An async handler holds a batch, or a turn is scheduled. */
+  /** True while an async handler has a batch, and while a turn is scheduled. */
   #busy = false
+  /** Resolves the promise of {@link Pump.emptied}. */
   #onIdle: (() => void) | undefined
 
   constructor(
@@ -65,22 +71,25 @@ export class Pump {
     this.#options = options
   }
 
-  /** A receive thread says that there is something. */
+  /** Called when a receive thread wakes this worker. */
   wake(): void {
     this.#counters.add('wakeups', 1)
     this.run()
   }
 
-  /** Drains until the lanes are empty, the budget is used, the publisher wants a pause or a handler is async. */
+  /** Drains until the lanes are empty, the budget is spent, the publisher is not ready, or an async handler has a batch. */
   run(): void {
     this.#run(TURN_BUDGET)
   }
 
-  /** A promise continues with what is left of the budget: a microtask each, it would starve the event loop otherwise. */
+  /**
+   * An async handler's batches are continued with what is left of the budget. They follow each other as microtasks, and with
+   * a new budget for each they would starve the event loop.
+   */
   #run(budget: number): void {
     if (this.#busy) return
     while (this.#out.ready) {
-      const index = this.#pick()
+      const index = this.#selectLane()
       const lane = this.#lanes[index]
       if (!lane) {
         this.#idle()
@@ -104,11 +113,11 @@ export class Pump {
         return
       }
     }
-    // The publisher counts the pause, and calls `run` when it is over.
+    // The publisher is not ready. It counts the pause, and calls `run` when it is over.
     this.#out.turn()
   }
 
-  /** Resolves when the lanes are empty and no handler runs; for the drain, after the receive threads have stopped. */
+  /** Resolves when the lanes are empty and no handler runs. Only the drain calls it, after the receive threads have stopped. */
   emptied(): Promise<void> {
     return new Promise((resolve) => {
       this.#onIdle = resolve
@@ -116,13 +125,13 @@ export class Pump {
     })
   }
 
-  /** Moves the heartbeat word, which the main thread watches. */
+  /** Increments the heartbeat word, which the main thread watches. */
   beat(): void {
     Atomics.add(this.#control, LAYOUT.heartbeatOffset / 4, 1)
   }
 
-  /** Index of the next lane in turn that has something, or -1. */
-  #pick(): number {
+  /** Index of the next lane, in rotation, that has datagrams, or -1. */
+  #selectLane(): number {
     for (let k = 0; k < this.#lanes.length; k++) {
       const index = (this.#nextLane + k) % this.#lanes.length
       if (this.#lanes[index]!.ready(1) > 0) {
@@ -135,7 +144,7 @@ export class Pump {
 
   #handle(lane: Lane, count: number): Promise<void> | undefined {
     const batch = this.#batch
-    batch.point(lane, lane.first, count)
+    batch.point(lane, lane.firstSlot, count)
     const started = performance.now()
     try {
       const result = this.#handler.handle(batch, this.#out)
@@ -168,7 +177,10 @@ export class Pump {
     this.#options.onFailure(error, count)
   }
 
-  /** Writes down what the handler is about to get, for whoever settles the books should this thread die in it. */
+  /**
+   * Records in the control words which batch the handler is about to get, so that `recoverQueue` can settle the books when
+   * this thread dies in the handler. The lane is stored last: it makes the lease valid.
+   */
   #lease(index: number, lane: Lane, count: number): void {
     const control = this.#control
     Atomics.store(control, LAYOUT.leasedStartOffset / 4, lane.next)
@@ -184,9 +196,9 @@ export class Pump {
         slab.fill(POISON, at, at + this.#batch.size(i))
       }
     }
-    // An empty batch: what a handler kept past its time reads nothing instead of the next datagrams.
+    // A handler that kept the batch finds it empty instead of reading the next datagrams.
     this.#batch.length = 0
-    // Released before the lease ends, counted last: recoverQueue can tell every step between from the others.
+    // The order is release, end of the lease, count. Wherever the thread dies, recoverQueue can tell what is done already.
     lane.release(count)
     Atomics.store(this.#control, LAYOUT.leasedLaneOffset / 4, 0)
   }

@@ -1,11 +1,11 @@
-//! Command line → [`Plan`] → report.
+//! The command line: arguments → [`RunConfig`], report → text or JSON. The doc comments of [`Cli`] are the text of `--help`.
 
 use std::{net::IpAddr, process::ExitCode};
 
 use clap::{Parser, error::ErrorKind};
 use millrace_blast::{
-    Code, Gso, Mac, Payload, Plan, Report, Result, Sizes, Via, parse_ports, parse_rate,
-    payload::{Endian, Part},
+    Code, Gso, Mac, Payload, Result, RunConfig, RunReport, Sizes, Via, parse_ports, parse_rate,
+    payload::{Endian, PayloadArgument},
     run, stop_on_signals,
 };
 
@@ -47,7 +47,7 @@ struct Cli {
     /// counter@OFFSET, and one of random, hex:DIGITS, file:PATH (repeated to the size); give it twice to combine.
     /// [default: counter@0 over a pattern that the receiver can recompute]
     #[arg(long, value_name = "KIND")]
-    payload: Vec<Part>,
+    payload: Vec<PayloadArgument>,
     /// Bytes of the counter: 4 or 8
     #[arg(long, default_value_t = 4, value_name = "4|8", value_parser = clap::value_parser!(u8).range(4..=8))]
     counter_width: u8,
@@ -110,15 +110,15 @@ fn endian(text: &str) -> std::result::Result<Endian, String> {
 }
 
 impl Cli {
-    fn plan(self) -> Result<Plan> {
-        Ok(Plan {
+    fn config(self) -> Result<RunConfig> {
+        Ok(RunConfig {
             rate: self.rate,
             count: self.count,
             seconds: self.seconds,
             sizes: self.size,
             flows: self.flows,
             ports: self.ports.as_deref().map(parse_ports).transpose()?.unwrap_or_default(),
-            payload: Payload::from_parts(&self.payload, self.counter_width, self.counter_endian)?,
+            payload: Payload::from_arguments(&self.payload, self.counter_width, self.counter_endian)?,
             start: self.start,
             via: self.via,
             interface: self.interface,
@@ -132,7 +132,7 @@ impl Cli {
             seed: self.seed,
             qdisc_bypass: !self.qdisc,
             queue: self.queue,
-            ..Plan::to(self.target)
+            ..RunConfig::to(self.target)
         })
     }
 }
@@ -141,7 +141,7 @@ pub(crate) fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            // A closed stdout is the reader's choice.
+            // Nothing can be reported when stdout is closed.
             let _ = e.print();
             return ExitCode::SUCCESS;
         }
@@ -151,7 +151,7 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let (json, quiet) = (cli.json, cli.quiet);
-    match cli.plan().and_then(|plan| blast(&plan, quiet)) {
+    match cli.config().and_then(|config| blast(&config, quiet)) {
         Ok(report) => print(&report, json),
         Err(e) => {
             eprintln!("{e}");
@@ -160,15 +160,15 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn blast(plan: &Plan, quiet: bool) -> Result<Report> {
-    run(plan, stop_on_signals(), |progress| {
+fn blast(config: &RunConfig, quiet: bool) -> Result<RunReport> {
+    run(config, stop_on_signals(), |progress| {
         if !quiet {
             eprintln!("{progress}");
         }
     })
 }
 
-fn print(report: &Report, json: bool) -> ExitCode {
+fn print(report: &RunReport, json: bool) -> ExitCode {
     use std::io::Write;
     let text = if json {
         match serde_json::to_string(report) {
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn defaults_are_the_librarys() {
-        let plan = Cli::try_parse_from(["x", "h:1"]).unwrap().plan().unwrap();
-        assert_eq!(plan, Plan::to("h:1"));
+        let config = Cli::try_parse_from(["x", "h:1"]).unwrap().config().unwrap();
+        assert_eq!(config, RunConfig::to("h:1"));
     }
 }

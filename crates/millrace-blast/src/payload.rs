@@ -1,4 +1,4 @@
-//! What is inside a datagram: a running number and a fill that the receiver can recompute.
+//! The payload of a datagram: a running number, and a fill that the receiver can recompute.
 
 use std::{fmt, str::FromStr};
 
@@ -36,7 +36,7 @@ impl Default for Counter {
     }
 }
 
-/// What stands where the counter does not.
+/// The bytes of the payload outside the counter.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fill {
@@ -54,7 +54,7 @@ pub enum Fill {
 pub struct Payload {
     /// The running number; `None` sends none (the receiver then can only count).
     pub counter: Option<Counter>,
-    /// The rest.
+    /// All other bytes.
     pub fill: Fill,
 }
 
@@ -89,11 +89,11 @@ impl Payload {
         match &self.fill {
             Fill::Pattern => {
                 let base = mix(n & 0xffff_ffff);
-                words(out, |i| base.wrapping_add(i.wrapping_mul(STEP)));
+                fill_words(out, |i| base.wrapping_add(i.wrapping_mul(STEP)));
             }
             Fill::Random => {
                 let base = mix(seed ^ mix(n));
-                words(out, |i| mix(base.wrapping_add(i.wrapping_mul(STEP))));
+                fill_words(out, |i| mix(base.wrapping_add(i.wrapping_mul(STEP))));
             }
             Fill::Bytes(bytes) => {
                 for chunk in out.chunks_mut(bytes.len().max(1)) {
@@ -129,8 +129,9 @@ impl Counter {
     }
 }
 
+/// Fills `out` with little-endian words, the last one cut to what is left.
 #[inline]
-fn words(out: &mut [u8], word: impl Fn(u64) -> u64) {
+fn fill_words(out: &mut [u8], word: impl Fn(u64) -> u64) {
     let mut i = 0;
     let mut chunks = out.chunks_exact_mut(8);
     for chunk in &mut chunks {
@@ -150,16 +151,16 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// One `--payload` word of the command line.
+/// One `--payload` argument of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
+pub enum PayloadArgument {
     /// `counter@OFF`
     Counter(u16),
     /// `random`, `hex:…`, `file:PATH`
     Fill(Fill),
 }
 
-impl FromStr for Part {
+impl FromStr for PayloadArgument {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -170,20 +171,23 @@ impl FromStr for Part {
             )
         };
         if text == "random" {
-            Ok(Part::Fill(Fill::Random))
+            Ok(PayloadArgument::Fill(Fill::Random))
         } else if text == "counter" {
-            Ok(Part::Counter(0))
+            Ok(PayloadArgument::Counter(0))
         } else if let Some(offset) = text.strip_prefix("counter@") {
-            offset.parse().map(Part::Counter).map_err(|_| bad("the offset is no number from 0 to 65535"))
+            offset
+                .parse()
+                .map(PayloadArgument::Counter)
+                .map_err(|_| bad("the offset is no number from 0 to 65535"))
         } else if let Some(digits) = text.strip_prefix("hex:") {
             let bytes =
                 unhex(digits).ok_or_else(|| bad("an even, non-zero number of hex digits is needed"))?;
-            Ok(Part::Fill(Fill::Bytes(bytes)))
+            Ok(PayloadArgument::Fill(Fill::Bytes(bytes)))
         } else if let Some(path) = text.strip_prefix("file:") {
             let bytes = std::fs::read(path).map_err(|e| bad(&format!("cannot read the file: {e}")))?;
             match bytes.len() {
                 0 => Err(bad("the file is empty")),
-                1..=65_507 => Ok(Part::Fill(Fill::Bytes(bytes))),
+                1..=65_507 => Ok(PayloadArgument::Fill(Fill::Bytes(bytes))),
                 n => Err(bad(&format!("the file has {n} bytes, more than a datagram's 65507"))),
             }
         } else {
@@ -203,26 +207,26 @@ fn nibble(c: char) -> Option<u8> {
 }
 
 impl Payload {
-    /// Puts the words of a command line together: at most one counter, at most one fill. None at all gives the
-    /// default; a fill without a counter is sent without a counter, because that is what was asked for.
+    /// The payload that the arguments of a command line describe: at most one counter and at most one fill. Without any it is
+    /// the default, and a fill without a counter is sent without one.
     ///
     /// # Errors
     /// Two counters or two fills.
-    pub fn from_parts(parts: &[Part], width: u8, endian: Endian) -> Result<Self> {
+    pub fn from_arguments(arguments: &[PayloadArgument], width: u8, endian: Endian) -> Result<Self> {
         let mut counter = None;
         let mut fill = None;
-        for part in parts {
-            let twice = match part {
-                Part::Counter(offset) => {
+        for argument in arguments {
+            let twice = match argument {
+                PayloadArgument::Counter(offset) => {
                     counter.replace(Counter { offset: *offset, width, endian }).map(|_| "counter")
                 }
-                Part::Fill(f) => fill.replace(f.clone()).map(|_| "fill (random, hex, file)"),
+                PayloadArgument::Fill(f) => fill.replace(f.clone()).map(|_| "fill (random, hex, file)"),
             };
             if let Some(what) = twice {
                 return Err(Error::new(Code::Config, format!("payload: two of {what} given; expected one")));
             }
         }
-        if parts.is_empty() {
+        if arguments.is_empty() {
             counter = Some(Counter { offset: 0, width, endian });
         }
         Ok(Payload { counter, fill: fill.unwrap_or_default() })
@@ -307,17 +311,27 @@ mod tests {
 
     #[test]
     fn parts_parse() {
-        assert_eq!("counter@12".parse::<Part>().unwrap(), Part::Counter(12));
-        assert_eq!("hex:00fF".parse::<Part>().unwrap(), Part::Fill(Fill::Bytes(vec![0, 255])));
+        assert_eq!("counter@12".parse::<PayloadArgument>().unwrap(), PayloadArgument::Counter(12));
+        assert_eq!(
+            "hex:00fF".parse::<PayloadArgument>().unwrap(),
+            PayloadArgument::Fill(Fill::Bytes(vec![0, 255]))
+        );
         for bad in ["counter@x", "counter@70000", "hex:", "hex:0", "hex:zz", "file:/nonexistent", "noise", ""]
         {
-            let e = bad.parse::<Part>().unwrap_err().to_string();
+            let e = bad.parse::<PayloadArgument>().unwrap_err().to_string();
             assert!(e.starts_with("MILLRACE_E_CONFIG") && !e.contains('\n'), "{e}");
         }
-        let parts = [Part::Counter(0), Part::Fill(Fill::Random)];
-        assert_eq!(Payload::from_parts(&parts, 4, Endian::Be).unwrap().counter, Some(Counter::default()));
-        assert_eq!(Payload::from_parts(&parts[1..], 4, Endian::Be).unwrap().counter, None);
-        assert_eq!(Payload::from_parts(&[], 4, Endian::Be).unwrap(), Payload::default());
-        assert!(Payload::from_parts(&[Part::Counter(0), Part::Counter(4)], 4, Endian::Be).is_err());
+        let parts = [PayloadArgument::Counter(0), PayloadArgument::Fill(Fill::Random)];
+        assert_eq!(Payload::from_arguments(&parts, 4, Endian::Be).unwrap().counter, Some(Counter::default()));
+        assert_eq!(Payload::from_arguments(&parts[1..], 4, Endian::Be).unwrap().counter, None);
+        assert_eq!(Payload::from_arguments(&[], 4, Endian::Be).unwrap(), Payload::default());
+        assert!(
+            Payload::from_arguments(
+                &[PayloadArgument::Counter(0), PayloadArgument::Counter(4)],
+                4,
+                Endian::Be
+            )
+            .is_err()
+        );
     }
 }

@@ -1,15 +1,15 @@
-//! What a run did.
+//! The report of a run.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Sizes, Via};
+use crate::config::{Sizes, Via};
 
 /// Sends the kernel refused. Each was tried again; none is counted as sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Retries {
-    /// The device or its queue dropped the frame and said so (ENOBUFS; EBUSY on the XDP path).
+    /// The device or its queue dropped the frame and reported it (ENOBUFS; EBUSY on the XDP path).
     pub enobufs: u64,
     /// No room in the socket or the ring at the moment (EAGAIN).
     pub eagain: u64,
@@ -39,16 +39,16 @@ pub struct Gap {
 
 /// The account of a run. Sent are exactly the numbers `first .. next`, without those in `unsent`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
-    /// As given.
+pub struct RunReport {
+    /// The target, as it was given.
     pub target: String,
-    /// Path taken.
+    /// The path by which the datagrams were sent.
     pub via: Via,
     /// Interface whose drops are reported.
     pub interface: String,
     /// Datagrams the kernel took.
     pub sent: u64,
-    /// Their payload bytes.
+    /// Payload bytes of these datagrams.
     pub bytes: u64,
     /// From the first datagram's due time to the end of the last send, seconds.
     pub seconds: f64,
@@ -60,17 +60,17 @@ pub struct Report {
     pub last: Option<u64>,
     /// The number a following run should start with.
     pub next: u64,
-    /// Refused sends.
+    /// Sends that the kernel refused.
     pub retries: Retries,
     /// Datagrams counted as sent that the interface dropped afterwards: what its `tx_dropped` (`rx_dropped` on loopback)
-    /// grew by, less the drops the kernel told us about (those were sent again). Other senders on the interface count
+    /// grew by, less the drops that the kernel reported to the sender (those were sent again). Other senders on the interface count
     /// too. With GSO a count may stand for a whole GSO frame, see the crate documentation.
     pub interface_tx_dropped: u64,
-    /// What `tx_dropped` of the interface grew by, told or untold.
+    /// How much `tx_dropped` of the interface grew, with the drops that the kernel reported.
     pub interface_tx_dropped_raw: u64,
-    /// Flows.
+    /// Number of flows.
     pub flows: u32,
-    /// Threads.
+    /// Number of sending threads.
     pub threads: u32,
     /// Datagrams a GSO send; 1 without GSO.
     pub gso: u32,
@@ -80,14 +80,14 @@ pub struct Report {
     pub unsent: Vec<Gap>,
 }
 
-/// A glance at a running run.
+/// The state of a run in progress.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Progress {
-    /// Since the start, seconds.
+    /// Seconds since the start.
     pub seconds: f64,
-    /// Datagrams so far.
+    /// Datagrams sent so far.
     pub sent: u64,
-    /// Datagrams a second since the last glance.
+    /// Datagrams a second since the last progress.
     pub rate_pps: f64,
 }
 
@@ -97,7 +97,7 @@ impl fmt::Display for Progress {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut row = |name: &str, value: String| writeln!(f, "{name:<22}{value}");
         row("target", format!("{} via {} on {}", self.target, self.via, self.interface))?;

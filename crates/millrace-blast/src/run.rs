@@ -1,4 +1,4 @@
-//! Running a plan: threads, pacing, the report.
+//! A run: its threads, their pace, and the report.
 
 use std::{
     sync::{
@@ -13,30 +13,34 @@ use std::{
 use millrace_core::error::{Code, Error, Result};
 
 use crate::{
+    config::{RunConfig, Sizes},
+    destination::Destination,
     pace::Schedule,
-    path::{self, Path, Refusal, Taken},
-    plan::{Plan, Sizes},
-    report::{Gap, Progress, Report, Retries},
-    route::Way,
-    share::Numbers,
+    report::{Gap, Progress, Retries, RunReport},
+    send::{self, Accepted, Refusal, Sender},
+    sequence::SequenceNumbers,
     sys,
 };
 
-/// A block that the kernel refuses is tried for this long after the run should have ended, then reported as unsent.
+/// How long a block that the kernel refuses is tried after the end of the run; then it is reported as unsent. Lower gives up
+/// datagrams that a busy device would still take; higher delays the end of a run whose device is stuck.
 const GRACE_NS: u64 = 1_000_000_000;
-/// A run without any progress for this long has failed.
+/// How long the kernel may take nothing before the run fails. It must be longer than a link needs to come back; higher only
+/// delays the error.
 const STALL_NS: u64 = 10_000_000_000;
-/// Waits shorter than this are spun: a sleep would overshoot.
+/// The last stretch of a wait is spun. Lower, and a sleep that wakes late makes the burst late; higher costs CPU time.
 const SPIN_NS: u64 = 30_000;
-/// Longest sleep before the stop flag is looked at again.
-const NAP_NS: u64 = 50_000_000;
-/// A paced run may finish its last burst this much late.
+/// Longest sleep before the stop flag is read again. Higher delays the reaction to a signal; lower costs wake-ups at low rates.
+const MAX_SLEEP_NS: u64 = 50_000_000;
+/// How much later than its time limit a paced run may draw its last burst. Lower, and a thread that was held up loses datagrams
+/// that were due in time; higher lets a run overshoot its limit.
 const LATE_NS: u64 = 10_000_000;
 
+/// What the threads of a run share.
 struct Shared<'a> {
     stop: &'a AtomicBool,
     failed: AtomicBool,
-    numbers: Numbers,
+    numbers: SequenceNumbers,
     sent: AtomicU64,
     schedule: Schedule,
     sizes: Sizes,
@@ -49,6 +53,7 @@ struct Shared<'a> {
 }
 
 #[derive(Default)]
+/// What one thread did, or all of them together.
 struct Outcome {
     sent: u64,
     bytes: u64,
@@ -57,42 +62,43 @@ struct Outcome {
     end_ns: u64,
 }
 
-/// Runs a plan to its end: count, time, or `stop`. Blocks. `progress` is called about once a second, on this thread.
+/// Runs until `count`, the time limit or `stop` ends it, and blocks for that long. `progress` is called about once a second, on
+/// the calling thread.
 ///
-/// The network namespace is the calling thread's; the threads started here inherit it.
+/// The run is in the network namespace of the calling thread, which its threads inherit.
 ///
 /// # Errors
-/// A bad plan, a target that cannot be reached from here, a missing capability, or a kernel call that failed for good.
-/// Datagrams sent before such a failure are sent nevertheless.
-pub fn run(plan: &Plan, stop: &AtomicBool, mut progress: impl FnMut(&Progress)) -> Result<Report> {
-    plan.check()?;
-    let way = Way::find(plan)?;
-    let (paths, gso) = path::open(plan, &way)?;
-    let schedule = Schedule { rate: plan.rate };
-    let limit = plan.limit_ns();
+/// A configuration that is wrong, a target that cannot be reached, a missing capability, or a kernel call that failed for
+/// good. Datagrams that were sent before the failure stay sent.
+pub fn run(config: &RunConfig, stop: &AtomicBool, mut progress: impl FnMut(&Progress)) -> Result<RunReport> {
+    config.validate()?;
+    let destination = Destination::resolve(config)?;
+    let (senders, gso) = send::open(config, &destination)?;
+    let schedule = Schedule { rate: config.rate };
+    let limit = config.limit_ns();
     let timed = limit.map_or(u64::MAX, |ns| schedule.within(ns));
-    let dropped_before = way.tx_dropped();
+    let dropped_before = destination.tx_dropped();
     let start_ns = sys::now_ns();
-    let slack = if plan.rate == 0 { 0 } else { LATE_NS };
+    let slack = if config.rate == 0 { 0 } else { LATE_NS };
     let shared = Shared {
         stop,
         failed: AtomicBool::new(false),
-        numbers: Numbers::default(),
+        numbers: SequenceNumbers::default(),
         sent: AtomicU64::new(0),
         schedule,
-        sizes: plan.effective_sizes(),
-        first: plan.start,
-        total: plan.count.unwrap_or(u64::MAX).min(timed).min(u64::MAX - plan.start),
+        sizes: config.effective_sizes(),
+        first: config.start,
+        total: config.count.unwrap_or(u64::MAX).min(timed).min(u64::MAX - config.start),
         start_ns,
         end_ns: limit.map_or(u64::MAX, |ns| start_ns.saturating_add(ns).saturating_add(slack)),
     };
     let outcomes = Mutex::new(Vec::new());
     let (done, ended) = mpsc::channel::<()>();
     thread::scope(|scope| {
-        for path in paths {
+        for sender in senders {
             let (shared, outcomes, done) = (&shared, &outcomes, done.clone());
             scope.spawn(move || {
-                let outcome = Worker { path, shared, outcome: Outcome::default() }.work();
+                let outcome = Worker { sender, shared, outcome: Outcome::default() }.run();
                 if outcome.is_err() {
                     shared.failed.store(true, Ordering::Relaxed);
                 }
@@ -102,7 +108,7 @@ pub fn run(plan: &Plan, stop: &AtomicBool, mut progress: impl FnMut(&Progress)) 
         }
         drop(done);
         let mut before = (start_ns, 0);
-        // The channel closes when the last thread has dropped its end.
+        // The channel closes when the last thread drops its end.
         while ended.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
             let (now, sent) = (sys::now_ns(), shared.sent.load(Ordering::Relaxed));
             progress(&Progress {
@@ -118,7 +124,7 @@ pub fn run(plan: &Plan, stop: &AtomicBool, mut progress: impl FnMut(&Progress)) 
         let o = outcome.map_err(|e| {
             Error::os(
                 Code::Kernel,
-                format!("sending to {} via {} on {}", plan.target, plan.via, way.link.name),
+                format!("sending to {} via {} on {}", config.target, config.via, destination.link.name),
                 e,
             )
         })?;
@@ -128,51 +134,52 @@ pub fn run(plan: &Plan, stop: &AtomicBool, mut progress: impl FnMut(&Progress)) 
         sum.unsent.extend(o.unsent);
         sum.end_ns = sum.end_ns.max(o.end_ns);
     }
-    let raw = way.tx_dropped().saturating_sub(dropped_before);
-    // Neither loopback nor a GSO send tells of drops, so there nothing was made good.
-    let told = if gso > 1 || way.link.loopback { 0 } else { sum.retries.enobufs + sum.retries.partial };
-    let next = plan.start + shared.numbers.next();
+    let raw = destination.tx_dropped().saturating_sub(dropped_before);
+    // The drops that the kernel reported were sent again. Loopback and GSO sends report none.
+    let reported =
+        if gso > 1 || destination.link.loopback { 0 } else { sum.retries.enobufs + sum.retries.partial };
+    let next = config.start + shared.numbers.next();
     let seconds = (sum.end_ns - start_ns) as f64 / 1e9;
-    Ok(Report {
-        target: plan.target.clone(),
-        via: plan.via,
-        interface: way.link.name.clone(),
+    Ok(RunReport {
+        target: config.target.clone(),
+        via: config.via,
+        interface: destination.link.name.clone(),
         sent: sum.sent,
         bytes: sum.bytes,
         seconds,
         rate_pps: if seconds > 0.0 { sum.sent as f64 / seconds } else { 0.0 },
-        first: plan.start,
+        first: config.start,
         last: (sum.sent > 0).then(|| next - 1),
         next,
         retries: sum.retries,
-        interface_tx_dropped: raw.saturating_sub(told),
+        interface_tx_dropped: raw.saturating_sub(reported),
         interface_tx_dropped_raw: raw,
-        flows: plan.effective_flows(),
-        threads: plan.threads,
+        flows: config.effective_flows(),
+        threads: config.threads,
         gso,
-        sizes: plan.effective_sizes(),
+        sizes: config.effective_sizes(),
         unsent: sum.unsent,
     })
 }
 
 struct Worker<'a> {
-    path: Box<dyn Path>,
+    sender: Box<dyn Sender>,
     shared: &'a Shared<'a>,
     outcome: Outcome,
 }
 
 impl Worker<'_> {
-    fn work(mut self) -> std::io::Result<Outcome> {
-        sys::exact_timers();
+    fn run(mut self) -> std::io::Result<Outcome> {
+        sys::minimize_timer_slack();
         let s = self.shared;
-        let burst = s.schedule.burst(self.path.block());
+        let burst = s.schedule.burst(self.sender.max_block());
         loop {
             let now = sys::now_ns();
             let from = s.numbers.next();
             if from >= s.total || self.ended(now) {
                 break;
             }
-            // Wait for the last of the burst, not the first: one wake-up then sends them all.
+            // Waiting for the last datagram of the burst, and not the first, lets one wake-up send them all.
             let last = from.saturating_add(burst - 1).min(s.total - 1);
             let due = s.start_ns.saturating_add(s.schedule.due_ns(last));
             if now < due {
@@ -180,7 +187,7 @@ impl Worker<'_> {
                 continue;
             }
             let released = s.schedule.released(now - s.start_ns).min(s.total);
-            if let Some(block) = s.numbers.draw(from, self.path.block(), released) {
+            if let Some(block) = s.numbers.allocate(from, self.sender.max_block(), released) {
                 self.send(block.start + s.first..block.end + s.first)?;
             }
         }
@@ -188,20 +195,22 @@ impl Worker<'_> {
         Ok(self.outcome)
     }
 
+    /// Whether no further block is to be drawn.
     fn ended(&self, now: u64) -> bool {
         let s = self.shared;
         now >= s.end_ns || s.stop.load(Ordering::Relaxed) || s.failed.load(Ordering::Relaxed)
     }
 
+    /// Sends a block, whatever it takes.
     fn send(&mut self, block: std::ops::Range<u64>) -> std::io::Result<()> {
-        self.path.begin(block.clone());
-        let mut left = self.path.left();
+        self.sender.begin(block.clone());
+        let mut remaining = self.sender.remaining();
         let mut stuck: Option<(u64, u32)> = None;
-        while left > 0 {
+        while remaining > 0 {
             let mut dropped = false;
-            match self.path.push() {
-                Ok(Taken::All) => {}
-                Ok(Taken::Partly) => self.outcome.retries.partial += 1,
+            match self.sender.offer() {
+                Ok(Accepted::All) => {}
+                Ok(Accepted::Partly) => self.outcome.retries.partial += 1,
                 Err(Refusal::Device) => {
                     self.outcome.retries.enobufs += 1;
                     dropped = true;
@@ -210,10 +219,10 @@ impl Worker<'_> {
                 Err(Refusal::Icmp) => self.outcome.retries.refused += 1,
                 Err(Refusal::Fatal(e)) => return Err(e),
             }
-            let now_left = self.path.left();
-            if now_left < left {
-                self.shared.sent.fetch_add(left - now_left, Ordering::Relaxed);
-                left = now_left;
+            let now_remaining = self.sender.remaining();
+            if now_remaining < remaining {
+                self.shared.sent.fetch_add(remaining - now_remaining, Ordering::Relaxed);
+                remaining = now_remaining;
                 stuck = None;
                 continue;
             }
@@ -229,18 +238,19 @@ impl Worker<'_> {
                     "the kernel took nothing for 10 s",
                 ));
             }
-            // The receiver may need this very CPU to make room.
+            // The receiver may need this CPU to make room.
             match *tries {
                 0..4 => thread::yield_now(),
-                // A socket whose device is full still polls as writable, so a short sleep it is.
+                // A socket polls as writable although its device is full, so a short sleep replaces poll(2).
                 _ if dropped => thread::sleep(Duration::from_micros(20)),
-                _ => self.path.wait(),
+                _ => self.sender.wait(),
             }
         }
         self.account(block);
         Ok(())
     }
 
+    /// Counts a block as sent, without what is left of it.
     fn account(&mut self, block: std::ops::Range<u64>) {
         let o = &mut self.outcome;
         let sizes = self.shared.sizes;
@@ -253,8 +263,8 @@ impl Worker<'_> {
         let count = block.end - block.start;
         o.sent += count;
         o.bytes += bytes(block.start, count);
-        if self.path.left() > 0 {
-            for gap in self.path.leftover() {
+        if self.sender.remaining() > 0 {
+            for gap in self.sender.unsent() {
                 o.sent -= gap.count;
                 o.bytes -= bytes(gap.first, gap.count);
                 o.unsent.push(gap);
@@ -265,7 +275,7 @@ impl Worker<'_> {
 
 /// Sleeps, then spins the last stretch.
 fn pause(now: u64, until: u64) {
-    let until = until.min(now + NAP_NS);
+    let until = until.min(now + MAX_SLEEP_NS);
     if until - now > SPIN_NS * 2 {
         sys::sleep_until_ns(until - SPIN_NS);
     }

@@ -7,14 +7,14 @@ use std::{
     time::Duration,
 };
 
-use millrace_blast::{Code, Gso, Payload, Plan, Report, Sizes, payload::Fill, run};
+use millrace_blast::{Code, Gso, Payload, RunConfig, RunReport, Sizes, payload::Fill, run};
 use receiver::{Receiver, assert_payloads, assert_report, blast, ports};
 
 /// Slow enough for a reader with a small buffer on a busy machine.
 const RATE: u64 = 20_000;
 
-fn plan(target: &Receiver, count: u64) -> Plan {
-    Plan { rate: RATE, count: Some(count), ..Plan::to(target.address.to_string()) }
+fn config(target: &Receiver, count: u64) -> RunConfig {
+    RunConfig { rate: RATE, count: Some(count), ..RunConfig::to(target.address.to_string()) }
 }
 
 fn command(args: &[&str]) -> Output {
@@ -25,11 +25,11 @@ fn command(args: &[&str]) -> Output {
 fn every_number_arrives_v4_and_v6() {
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let receiver = Receiver::bind(address);
-        let plan = Plan { start: 77, ..plan(&receiver, 3000) };
-        let report = blast(&plan);
+        let config = RunConfig { start: 77, ..config(&receiver, 3000) };
+        let report = blast(&config);
         let got = receiver.finish();
-        assert_report(&plan, &report, 3000);
-        assert_payloads(&plan, 3000, &got);
+        assert_report(&config, &report, 3000);
+        assert_payloads(&config, 3000, &got);
         assert!(report.gso > 1, "loopback segments by default");
     }
 }
@@ -37,11 +37,11 @@ fn every_number_arrives_v4_and_v6() {
 #[test]
 fn sizes_from_nothing_to_large() {
     let receiver = Receiver::bind("127.0.0.1:0");
-    let plan = Plan { sizes: Some(Sizes { first: 0, last: 1472 }), ..plan(&receiver, 3001) };
-    let report = blast(&plan);
+    let config = RunConfig { sizes: Some(Sizes { first: 0, last: 1472 }), ..config(&receiver, 3001) };
+    let report = blast(&config);
     let got = receiver.finish();
-    assert_report(&plan, &report, 3001);
-    assert_payloads(&plan, 3001, &got);
+    assert_report(&config, &report, 3001);
+    assert_payloads(&config, 3001, &got);
     assert_eq!(report.gso, 1);
 }
 
@@ -54,27 +54,28 @@ fn segments_and_batches_of_odd_counts() {
         (Gso::Auto, 3, 1472, 501),
     ] {
         let receiver = Receiver::bind("127.0.0.1:0");
-        let plan = Plan { gso, batch, sizes: Some(Sizes::fixed(size)), rate: RATE, ..plan(&receiver, count) };
-        let report = blast(&plan);
-        assert_report(&plan, &report, count);
-        assert_payloads(&plan, count, &receiver.finish());
+        let config =
+            RunConfig { gso, batch, sizes: Some(Sizes::fixed(size)), rate: RATE, ..config(&receiver, count) };
+        let report = blast(&config);
+        assert_report(&config, &report, count);
+        assert_payloads(&config, count, &receiver.finish());
     }
 }
 
 #[test]
 fn threads_and_flows_share_one_range() {
     let receiver = Receiver::bind("127.0.0.1:0");
-    let plan = Plan {
+    let config = RunConfig {
         threads: 3,
         flows: Some(10),
         gso: Gso::Off,
         start: u64::from(u32::MAX) - 500,
-        ..plan(&receiver, 3000)
+        ..config(&receiver, 3000)
     };
-    let report = blast(&plan);
+    let report = blast(&config);
     let got = receiver.finish();
-    assert_report(&plan, &report, 3000);
-    assert_payloads(&plan, 3000, &got);
+    assert_report(&config, &report, 3000);
+    assert_payloads(&config, 3000, &got);
     assert_eq!(report.flows, 10);
     assert!(ports(&got) > 1 && ports(&got) <= 10);
 }
@@ -82,59 +83,63 @@ fn threads_and_flows_share_one_range() {
 #[test]
 fn several_ports_each_get_their_flows() {
     let (a, b) = (Receiver::bind("127.0.0.1:0"), Receiver::bind("127.0.0.1:0"));
-    let plan = Plan { ports: vec![a.address.port(), b.address.port()], ..plan(&a, 1000) };
-    assert_report(&plan, &blast(&plan), 1000);
+    let config = RunConfig { ports: vec![a.address.port(), b.address.port()], ..config(&a, 1000) };
+    assert_report(&config, &blast(&config), 1000);
     let (a, b) = (a.finish(), b.finish());
     assert!(!a.is_empty() && !b.is_empty());
-    assert_payloads(&plan, 1000, &[a, b].concat());
+    assert_payloads(&config, 1000, &[a, b].concat());
 }
 
 #[test]
 fn a_paced_second_is_the_rate() {
     // 0.5 s of 1000/s are 500, on however slow a machine: the schedule decides, not the clock of each send.
     let receiver = Receiver::bind("127.0.0.1:0");
-    let plan = Plan { rate: 1000, seconds: Some(0.5), ..Plan::to(receiver.address.to_string()) };
-    let report = blast(&plan);
+    let config = RunConfig { rate: 1000, seconds: Some(0.5), ..RunConfig::to(receiver.address.to_string()) };
+    let report = blast(&config);
     let got = receiver.finish();
     assert!(report.sent <= 500, "{report:?}");
-    assert_payloads(&plan, report.sent, &got);
+    assert_payloads(&config, report.sent, &got);
 }
 
 #[test]
 fn refused_datagrams_are_retried_and_the_numbers_stay_gapless() {
     // Nobody listens: loopback answers each datagram with ICMP port unreachable.
     let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let plan = Plan { count: Some(500), gso: Gso::Off, batch: 1, ..Plan::to(closed.to_string()) };
-    let report = blast(&plan);
-    assert_report(&plan, &report, 500);
+    let config = RunConfig { count: Some(500), gso: Gso::Off, batch: 1, ..RunConfig::to(closed.to_string()) };
+    let report = blast(&config);
+    assert_report(&config, &report, 500);
     assert!(report.retries.refused > 0);
 }
 
 #[test]
 fn a_stop_flag_ends_the_run_at_a_gapless_range() {
     let receiver = Receiver::bind("127.0.0.1:0");
-    let plan =
-        Plan { rate: RATE, seconds: Some(600.0), threads: 2, ..Plan::to(receiver.address.to_string()) };
+    let config = RunConfig {
+        rate: RATE,
+        seconds: Some(600.0),
+        threads: 2,
+        ..RunConfig::to(receiver.address.to_string())
+    };
     let stop = std::sync::atomic::AtomicBool::new(false);
     let report = std::thread::scope(|s| {
         s.spawn(|| {
             std::thread::sleep(Duration::from_millis(200));
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
-        run(&plan, &stop, |_| ()).unwrap()
+        run(&config, &stop, |_| ()).unwrap()
     });
     let sent = report.sent;
     assert!(sent > 0);
-    assert_report(&plan, &report, sent);
-    assert_payloads(&plan, sent, &receiver.finish());
+    assert_report(&config, &report, sent);
+    assert_payloads(&config, sent, &receiver.finish());
 }
 
 #[test]
 fn other_payloads() {
     let receiver = Receiver::bind("127.0.0.1:0");
     let fill = Fill::Bytes(b"tick".to_vec());
-    let plan = Plan { payload: Payload { counter: None, fill }, ..plan(&receiver, 10) };
-    blast(&plan);
+    let config = RunConfig { payload: Payload { counter: None, fill }, ..config(&receiver, 10) };
+    blast(&config);
     assert!(receiver.finish().iter().all(|(_, p)| p == b"tick"));
 }
 
@@ -147,13 +152,14 @@ fn the_json_report_equals_what_arrived() {
     ];
     let out = command(&args);
     assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
-    let report: Report = serde_json::from_slice(&out.stdout).unwrap();
+    let report: RunReport = serde_json::from_slice(&out.stdout).unwrap();
     let got = receiver.finish();
     assert_eq!(report.sent, got.len() as u64);
     assert_eq!(report.bytes, got.iter().map(|(_, p)| p.len() as u64).sum::<u64>());
-    let plan = Plan { start: 5, sizes: Some(Sizes { first: 64, last: 100 }), ..Plan::to(&target) };
-    assert_report(&plan, &report, 1000);
-    assert_payloads(&plan, 1000, &got);
+    let config =
+        RunConfig { start: 5, sizes: Some(Sizes { first: 64, last: 100 }), ..RunConfig::to(&target) };
+    assert_report(&config, &report, 1000);
+    assert_payloads(&config, 1000, &got);
 }
 
 #[test]
@@ -170,7 +176,7 @@ fn sigint_ends_with_the_report() {
     unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
     let out = child.wait_with_output().unwrap();
     assert_eq!(out.status.code(), Some(0), "{out:?}");
-    let report: Report = serde_json::from_slice(&out.stdout).unwrap();
+    let report: RunReport = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(report.sent, receiver.finish().len() as u64);
     assert!(String::from_utf8_lossy(&out.stderr).contains("sent"), "a progress line after a second");
 }
@@ -222,6 +228,6 @@ fn a_raw_path_without_the_capability_says_so() {
 #[test]
 fn the_librarys_errors_carry_codes() {
     let stop = std::sync::atomic::AtomicBool::new(false);
-    let e = run(&Plan { batch: 0, ..Plan::to("127.0.0.1:9") }, &stop, |_| ()).unwrap_err();
+    let e = run(&RunConfig { batch: 0, ..RunConfig::to("127.0.0.1:9") }, &stop, |_| ()).unwrap_err();
     assert_eq!(e.code, Code::Config);
 }

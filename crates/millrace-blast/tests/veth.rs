@@ -5,7 +5,7 @@ mod receiver;
 mod rig;
 mod xdp_pass;
 
-use millrace_blast::{Code, Gso, Mac, Plan, Report, Sizes, Via, run};
+use millrace_blast::{Code, Gso, Mac, RunConfig, RunReport, Sizes, Via, run};
 use receiver::{Receiver, assert_payloads, assert_report, blast, ports};
 use rig::Pair;
 
@@ -13,27 +13,25 @@ const PATHS: [Via; 3] = [Via::Socket, Via::Packet, Via::Xdp];
 
 #[test]
 fn every_path_delivers_every_byte_v4_and_v6() {
-    if !rig::privileged("every_path_delivers_every_byte_v4_and_v6") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(2);
     // The receiving kernel checks every UDP checksum of a raw frame: a wrong one would be missing here.
     for (address, last) in [(format!("{}:0", rig::V4.1), 1472), (format!("[{}]:0", rig::V6.1), 1452)] {
         for via in PATHS {
             let receiver = pair.in_b(|| Receiver::bind(&address));
-            let plan = Plan {
+            let config = RunConfig {
                 via,
                 rate: 20_000,
                 count: Some(4000),
                 start: 1_000_000,
                 flows: Some(5),
                 sizes: Some(Sizes { first: 0, last }),
-                ..Plan::to(receiver.address.to_string())
+                ..RunConfig::to(receiver.address.to_string())
             };
-            let report = pair.in_a(|| blast(&plan));
+            let report = pair.in_a(|| blast(&config));
             let got = receiver.finish();
-            assert_report(&plan, &report, 4000);
-            assert_payloads(&plan, 4000, &got);
+            assert_report(&config, &report, 4000);
+            assert_payloads(&config, 4000, &got);
             assert_eq!((report.interface.as_str(), ports(&got)), ("va", 5), "{via}");
         }
     }
@@ -41,57 +39,53 @@ fn every_path_delivers_every_byte_v4_and_v6() {
 
 #[test]
 fn threads_use_queues_of_their_own() {
-    if !rig::privileged("threads_use_queues_of_their_own") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(2);
     for via in PATHS {
         let receiver = pair.in_b(|| Receiver::bind(&format!("{}:0", rig::V4.1)));
-        let plan = Plan {
+        let config = RunConfig {
             via,
             rate: 20_000,
             count: Some(3000),
             threads: 2,
             src_port: Some(20_000),
-            ..Plan::to(receiver.address.to_string())
+            ..RunConfig::to(receiver.address.to_string())
         };
-        let report = pair.in_a(|| blast(&plan));
+        let report = pair.in_a(|| blast(&config));
         let got = receiver.finish();
-        assert_report(&plan, &report, 3000);
-        assert_payloads(&plan, 3000, &got);
+        assert_report(&config, &report, 3000);
+        assert_payloads(&config, 3000, &got);
         assert!(got.iter().all(|(port, _)| (20_000..20_002).contains(port)));
     }
 }
 
 /// Runs a line in the shell of the receiving namespace (`ip netns exec` shows its /sys).
 fn shell(pair: &Pair, line: &str) {
-    let (done, said) = rig::errands::run(&["ip", "netns", "exec", &pair.b, "sh", "-c", line]);
+    let (done, said) = rig::shell::try_run(&["ip", "netns", "exec", &pair.b, "sh", "-c", line]);
     assert!(done, "{line}: {said}");
 }
 
 /// Sends as fast as it goes into a receiver whose NAPI runs in a thread, so that its ring of 256 overflows. No rate and
 /// no number of drops is asserted: the books must close with any.
-fn overload(pair: &Pair, via: Via, gso: Gso) -> (Report, u64) {
+fn overload(pair: &Pair, via: Via, gso: Gso) -> (RunReport, u64) {
     let receiver = pair.in_b(|| Receiver::bind(&format!("{}:0", rig::V4.1)));
-    let plan = Plan { via, gso, count: Some(30_000), ..Plan::to(receiver.address.to_string()) };
-    let report = pair.in_a(|| blast(&plan));
+    let config = RunConfig { via, gso, count: Some(30_000), ..RunConfig::to(receiver.address.to_string()) };
+    let report = pair.in_a(|| blast(&config));
     let got = receiver.finish();
     let arrived = got.len() as u64;
     assert_eq!(report.sent, 30_000);
     if report.gso == 1 && report.interface_tx_dropped == 0 {
         // Every drop was told and made good: nothing is missing, nothing came twice. On a starved machine one in some
         // hundred is not told (sendmmsg hides the errno of a batch that stops early); the caller's equation has it.
-        assert_report(&plan, &report, 30_000);
-        assert_payloads(&plan, 30_000, &got);
+        assert_report(&config, &report, 30_000);
+        assert_payloads(&config, 30_000, &got);
     }
     (report, arrived)
 }
 
 #[test]
 fn the_books_of_an_overload_close() {
-    if !rig::privileged("the_books_of_an_overload_close") {
-        return;
-    }
+    rig::require_root!();
     for native_xdp in [false, true] {
         let pair = Pair::new(1);
         let pass = native_xdp.then(|| pair.in_b(|| xdp_pass::Pass::attach("vb")));
@@ -117,37 +111,35 @@ fn the_books_of_an_overload_close() {
 
 #[test]
 fn unknown_neighbours_and_large_frames_are_named() {
-    if !rig::privileged("unknown_neighbours_and_large_frames_are_named") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
-    let fails = |plan: Plan| {
+    let fails = |config: RunConfig| {
         let stop = std::sync::atomic::AtomicBool::new(false);
-        pair.in_a(|| run(&Plan { count: Some(1), ..plan }, &stop, |_| ()).unwrap_err())
+        pair.in_a(|| run(&RunConfig { count: Some(1), ..config }, &stop, |_| ()).unwrap_err())
     };
-    let to = |address: &str, via| Plan { via, ..Plan::to(address) };
+    let to = |address: &str, via| RunConfig { via, ..RunConfig::to(address) };
     let e = fails(to("192.0.2.77:9", Via::Packet));
     assert!(e.code == Code::Interface && e.message.contains("--dst-mac"), "{e}");
-    let e = fails(Plan { sizes: Some(Sizes::fixed(1473)), ..to("192.0.2.2:9", Via::Xdp) });
+    let e = fails(RunConfig { sizes: Some(Sizes::fixed(1473)), ..to("192.0.2.2:9", Via::Xdp) });
     assert!(e.code == Code::Config && e.message.contains("at most 1472"), "{e}");
     let e = fails(to("203.0.113.1:9", Via::Socket));
     assert!(e.code == Code::Interface && e.message.contains("no route"), "{e}");
-    let e = fails(Plan { queue: 9, ..to("192.0.2.2:9", Via::Xdp) });
+    let e = fails(RunConfig { queue: 9, ..to("192.0.2.2:9", Via::Xdp) });
     assert!(e.code == Code::Interface && e.message.contains("queue 9"), "{e}");
     // A MAC given by hand needs no neighbour.
-    let plan = Plan { dst_mac: Some(Mac(rig::MAC_B)), count: Some(3), ..to("192.0.2.77:9", Via::Packet) };
-    assert_eq!(pair.in_a(|| blast(&plan)).sent, 3);
+    let config =
+        RunConfig { dst_mac: Some(Mac(rig::MAC_B)), count: Some(3), ..to("192.0.2.77:9", Via::Packet) };
+    assert_eq!(pair.in_a(|| blast(&config)).sent, 3);
 }
 
 #[test]
 fn a_neighbour_is_resolved_when_unknown() {
-    if !rig::privileged("a_neighbour_is_resolved_when_unknown") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     rig::run(&format!("ip -n {} neigh del {} dev va", pair.a, rig::V4.1));
     let receiver = pair.in_b(|| Receiver::bind(&format!("{}:0", rig::V4.1)));
-    let plan = Plan { via: Via::Packet, count: Some(10), ..Plan::to(receiver.address.to_string()) };
-    pair.in_a(|| blast(&plan));
-    assert_payloads(&plan, 10, &receiver.finish());
+    let config =
+        RunConfig { via: Via::Packet, count: Some(10), ..RunConfig::to(receiver.address.to_string()) };
+    pair.in_a(|| blast(&config));
+    assert_payloads(&config, 10, &receiver.finish());
 }

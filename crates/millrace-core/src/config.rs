@@ -1,5 +1,5 @@
 //! Configuration of the data plane, as the TypeScript side hands it over (JSON, camelCase). Names and defaults of the
-//! environment variables live in `src/config`; here are only types, ranges and what they mean.
+//! environment variables are in `src/config`; here are only types, ranges and what they mean.
 
 use std::net::IpAddr;
 
@@ -12,9 +12,10 @@ use crate::{
 
 /// Which backend to open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum BackendChoice {
-    /// xdp, then packet, then socket; each refusal is logged.
+    /// xdp, then packet, then socket; each refusal is logged. Without an interface, socket.
     Auto,
     /// AF_XDP or an error.
     Xdp,
@@ -26,42 +27,45 @@ pub enum BackendChoice {
 
 /// How a receive thread waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum BusyPoll {
-    /// While traffic flows, look at a steady pace and sleep in between; without traffic block in poll(2). Spinning would
+    /// While traffic flows, read at a steady pace and sleep in between; without traffic block in poll(2). Spinning would
     /// buy latency that the workers' moderated wake-up gives away again.
     Adaptive,
-    /// Never sleep: a core of its own for each receive thread.
+    /// Never sleep: each receive thread takes a whole core.
     Always,
-    /// Block in poll(2) whenever there is nothing to read: one wake-up per frame at low rates.
+    /// Block in poll(2) whenever there is nothing to read, which costs one wake-up per frame at low rates.
     Off,
 }
 
 /// XDP attach mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// Native, then generic.
     Auto,
     /// In the driver, or an error.
     Native,
-    /// After skb allocation, or an error.
+    /// In the stack, after the skb was allocated, or an error.
     Generic,
 }
 
 /// Layout of the packet rings (packet_mmap.rst).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum Tpacket {
-    /// Blocks of frames, handed over when full or after 1 ms: least work for each frame.
+    /// Blocks of frames, handed over when full or after 1 ms: least work per frame.
     #[default]
     V3,
-    /// A slot for each frame, handed over at once: least latency for a lone frame.
+    /// One slot per frame, handed over at once: least latency for a lone frame.
     V2,
 }
 
 impl Tpacket {
-    /// As in the mode of [`crate::rx::BackendInfo`].
+    /// The name that `BackendInfo::mode` has for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Tpacket::V3 => "tpacket_v3",
@@ -70,29 +74,32 @@ impl Tpacket {
     }
 }
 
-/// Which clock reading a datagram of the socket backend carries.
+/// Which time a datagram of the socket backend carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum Timestamps {
-    /// One for the whole receive pass, ours.
+    /// One for the whole receive pass, read by the receive thread.
     #[default]
     Pass,
-    /// Its own, taken by the kernel on arrival (SO_TIMESTAMPNS). Any one such socket makes the stack stamp every packet of
-    /// the host; measured: 75 ns more on the 550 ns that receiving a 100 byte datagram costs (median, 6.18 in a VM).
+    /// Its own, taken by the kernel on arrival (SO_TIMESTAMPNS, socket(7)). One such socket makes the stack stamp every
+    /// packet of the machine; measured: 75 ns more on the 550 ns that receiving a datagram of 100 bytes costs (median,
+    /// Linux 6.18 in a VM).
     Kernel,
 }
 
 /// How the kernel spreads frames over the members of a fanout group (`PACKET_FANOUT_*`, packet(7)). All results are
 /// taken modulo the number of members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum FanoutMode {
-    /// The rules, as a classic BPF program: a datagram lands at the member with the number of its queue.
+    /// The rules, as a BPF program: a datagram goes to the member with the number of its queue.
     Rules,
-    /// By the kernel's flow hash: one flow, one member.
+    /// By the kernel's flow hash, so that one flow stays with one member.
     #[default]
     Hash,
-    /// Round robin, each frame by itself.
+    /// Round robin, frame by frame.
     Lb,
     /// By the CPU that the frame arrived on.
     Cpu,
@@ -102,14 +109,14 @@ pub enum FanoutMode {
     Rnd,
     /// By the rx queue that the driver recorded.
     Qm,
-    /// By a classic BPF program: a hash of the two addresses, the same on every host and after every restart.
+    /// By a classic BPF program: a hash of the two addresses, the same on every machine and after every restart.
     Cbpf,
     /// The same hash by an eBPF program (needs CAP_BPF).
     Ebpf,
 }
 
 impl FanoutMode {
-    /// As in the configuration.
+    /// The name in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             FanoutMode::Rules => "rules",
@@ -127,13 +134,14 @@ impl FanoutMode {
 
 /// What a fanout group does besides its mode (`PACKET_FANOUT_FLAG_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum FanoutFlag {
-    /// A frame whose member is full goes to another one, out of order.
+    /// A frame whose member is full goes to another one, possibly out of order.
     Rollover,
-    /// IPv4 fragments are put together before the mode decides. Without it they come by the guard socket, as IPv6 ones do.
+    /// IPv4 fragments are reassembled before the mode decides. Without the flag they come by the guard, as IPv6 ones do.
     Defrag,
-    /// The kernel picks a group id that nobody uses (Linux 4.12).
+    /// The kernel selects a group id that is not in use (Linux 4.12).
     Uniqueid,
     /// Outgoing frames do not enter the group (Linux 6.2); without it the members' filters drop them.
     IgnoreOutgoing,
@@ -147,8 +155,9 @@ fn default_fanout_flags() -> Vec<FanoutFlag> {
     vec![FanoutFlag::Defrag, FanoutFlag::Uniqueid, FanoutFlag::IgnoreOutgoing]
 }
 
-/// Whether an AF_XDP driver writes frames straight into our memory.
+/// Whether the driver writes frames straight into the packet memory of AF_XDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum ZeroCopy {
     /// Copy mode.
@@ -162,20 +171,23 @@ pub enum ZeroCopy {
 
 /// One address and port to receive on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Listen {
-    /// Absent: every address of both families.
+    /// The address; absent: every address of both families.
     #[serde(default)]
     pub address: Option<IpAddr>,
     /// Name or number of the interface that a link-local address is on (RFC 4007). Absent: [`EngineConfig::interface`].
     #[serde(default)]
+    #[cfg_attr(test, ts(optional = nullable))]
     pub scope: Option<String>,
     /// UDP port, 1..=65535.
     pub port: u16,
 }
 
 impl Listen {
-    /// True for an address that says nothing without an interface: fe80::/10, and multicast of the same reach.
+    /// True for an address that is ambiguous without an interface: fe80::/10, and multicast of interface-local or
+    /// link-local scope (RFC 4291 §2.7).
     pub fn is_link_local(&self) -> bool {
         match self.address {
             Some(IpAddr::V6(a)) => {
@@ -199,6 +211,7 @@ impl std::fmt::Display for Listen {
 
 /// A multicast group to join, on every port that can receive it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Multicast {
     /// The group.
@@ -224,12 +237,13 @@ impl std::fmt::Display for Multicast {
 
 /// Everything the engine needs to know.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EngineConfig {
-    /// Backend, or `auto`.
+    /// Backend to open.
     pub backend: BackendChoice,
-    /// Interface for xdp and packet; absent: that of the default route. For every backend the one that multicast groups
-    /// and link-local addresses without an interface of their own are on.
+    /// Interface for xdp and packet; absent: that of the default route, but `auto` then opens sockets. For every backend
+    /// it is also the interface of multicast groups and link-local addresses that name none.
     #[serde(default)]
     pub interface: Option<String>,
     /// Addresses and ports, at least one.
@@ -237,29 +251,29 @@ pub struct EngineConfig {
     /// Multicast groups to join.
     #[serde(default)]
     pub multicast: Vec<Multicast>,
-    /// Queues (= workers), 1..=256.
+    /// Queues, each with one worker, 1..=256.
     pub queues: u16,
-    /// Receive threads of packet and socket, 1..=256; xdp always has one per rx queue.
+    /// Receive threads of packet and socket, 1..=256; xdp has one per rx queue instead.
     pub rx_threads: u16,
     /// CPUs for receive threads, in thread order, repeated when short; empty: not pinned.
     #[serde(default)]
     pub rx_cpus: Vec<usize>,
-    /// SCHED_FIFO priority of receive threads, 1..=99 (sched(7)). Absent: as the process.
+    /// SCHED_FIFO priority of receive threads, 1..=99 (sched(7)); absent: they are scheduled as the process is.
     #[serde(default)]
     pub rx_priority: Option<u8>,
-    /// Rule set; see `docs/rules.md`.
+    /// Text of the rule set; `docs/rules.md` describes the language.
     pub rules: String,
-    /// Waiting.
+    /// How receive threads wait.
     pub busy_poll: BusyPoll,
-    /// Pace of `adaptive`, µs.
+    /// Sleep between two passes with `adaptive` while traffic flows, µs, 1..=1_000_000.
     pub busy_poll_us: u32,
     /// Descriptors per lane, a power of two, 64..=1_048_576.
     pub lane_slots: u32,
     /// Payload bytes per lane, a power of two, 65_536..=1 GiB.
     pub lane_bytes: u32,
-    /// Wake a worker when this many datagrams are pending in a lane …
+    /// A sleeping worker is woken when this many datagrams are pending in a lane, 1..=1_048_576.
     pub wake_min: u32,
-    /// … or when the oldest has waited this long, µs.
+    /// A sleeping worker is woken when the oldest pending datagram has waited this long, µs, 1..=1_000_000.
     pub wake_max_us: u32,
     /// XDP attach mode.
     pub xdp_mode: XdpMode,
@@ -268,7 +282,7 @@ pub struct EngineConfig {
     /// Zero-copy of AF_XDP.
     #[serde(default)]
     pub xdp_zerocopy: ZeroCopy,
-    /// Ask for preferred busy-polling of AF_XDP sockets.
+    /// Whether to ask for preferred busy-polling of AF_XDP sockets (SO_PREFER_BUSY_POLL).
     #[serde(default)]
     pub xdp_prefer_busy_poll: bool,
     /// `napi_defer_hard_irqs` of the interface while xdp runs; absent: left alone.
@@ -281,14 +295,14 @@ pub struct EngineConfig {
     pub packet_block_bytes: u32,
     /// Blocks per ring, 4..=4096.
     pub packet_blocks: u32,
-    /// Drop datagrams with a wrong UDP checksum on xdp and packet; the stack always does on socket.
+    /// Whether xdp and packet drop datagrams with a wrong UDP checksum; with socket the stack always does.
     #[serde(default)]
     pub verify_checksum: bool,
-    /// Ring layout.
+    /// Layout of the packet rings.
     #[serde(default)]
     pub tpacket: Tpacket,
-    /// Bytes of a TPACKET_V2 slot, headers included, a multiple of 16, 2048..=131_072 and at most a block. 66 KiB hold
-    /// any datagram and any super-packet; what is longer than a slot is counted as truncated.
+    /// Bytes of a TPACKET_V2 slot, headers included, a multiple of 16, 2048..=131_072. The default of 66 KiB holds any
+    /// datagram and any super-packet; what is longer than a slot is counted as truncated.
     #[serde(default = "default_slot_bytes")]
     pub packet_slot_bytes: u32,
     /// Fanout mode of the packet rings. `rules` also steers between the sockets of a SO_REUSEPORT group.
@@ -297,26 +311,26 @@ pub struct EngineConfig {
     /// Fanout flags; those the kernel does not know are left out and reported.
     #[serde(default = "default_fanout_flags")]
     pub fanout_flags: Vec<FanoutFlag>,
-    /// Times of the socket backend; packet always has the kernel's, xdp that of the pass.
+    /// Times of the socket backend; packet always has the kernel's, and xdp that of the receive pass.
     #[serde(default)]
     pub socket_timestamps: Timestamps,
-    /// SO_RCVBUF asked for per socket, the guard's too, bytes.
+    /// SO_RCVBUF to ask for, per socket and of the guard's sockets too, bytes, 4096..=1 GiB.
     pub socket_rcvbuf: u32,
 }
 
 impl EngineConfig {
-    /// Parses the JSON form and checks ranges.
+    /// Parses the JSON form and validates ranges.
     ///
     /// # Errors
     /// [`Code::Config`] naming the field, the value and the range.
     pub fn from_json(json: &str) -> Result<Self> {
         let config: EngineConfig = serde_json::from_str(json)
             .map_err(|e| Error::new(Code::Config, format!("engine configuration: {e}")))?;
-        config.check()?;
+        config.validate()?;
         Ok(config)
     }
 
-    fn check(&self) -> Result<()> {
+    fn validate(&self) -> Result<()> {
         if self.listen.is_empty() {
             return Err(Error::new(Code::Config, "listen is empty: expected at least one port"));
         }
@@ -351,7 +365,7 @@ impl EngineConfig {
             return Err(Error::new(Code::Config, message));
         }
         if self.fanout == FanoutMode::Rollover && self.fanout_flags.contains(&FanoutFlag::Rollover) {
-            // The kernel answers EINVAL.
+            // fanout_add() in net/packet/af_packet.c answers EINVAL.
             let message = "fanoutFlags holds rollover: expected only with a mode other than rollover";
             return Err(Error::new(Code::Config, message));
         }
@@ -360,7 +374,7 @@ impl EngineConfig {
         if let Some(priority) = self.rx_priority {
             range("rxPriority", priority.into(), 1, 99)?;
         }
-        // What the kernel takes.
+        // The kernel refuses napi_defer_hard_irqs above INT_MAX (net/core/net-sysfs.c, change_napi_defer_hard_irqs).
         range("napiDeferHardIrqs", self.napi_defer_hard_irqs.unwrap_or(0), 0, i32::MAX as u32)?;
         range("groFlushTimeout", self.gro_flush_timeout.unwrap_or(0), 0, i32::MAX as u32)?;
         range("wakeMin", self.wake_min, 1, 1 << 20)?;
@@ -395,12 +409,12 @@ fn power_of_two(name: &str, value: u32, low: u32, high: u32) -> Result<()> {
     Err(Error::new(Code::Config, format!("{name} = {value}: expected a power of two in {low}..={high}")))
 }
 
-/// The listen list in a form that answers "ours?" in a few nanoseconds.
+/// The listen list in a form that tells in a few nanoseconds whether a datagram is for it.
 #[derive(Debug, Clone)]
 pub struct ListenSet {
-    /// One bit per port: some entry has this port.
+    /// One bit per port, set when some entry has this port.
     ports: Box<[u64; 1024]>,
-    /// Entries with an address, sorted; a port listed only here wants an exact match.
+    /// Entries with an address, sorted.
     exact: Vec<(Addr, u16)>,
     /// Ports open to every address.
     any: Vec<u16>,
@@ -409,7 +423,7 @@ pub struct ListenSet {
 }
 
 impl ListenSet {
-    /// Builds the set. No address or `::` means both families, `0.0.0.0` means IPv4 only.
+    /// Builds the set. An entry without address or with `::` stands for both families, one with `0.0.0.0` for IPv4 only.
     pub fn new(listen: &[Listen]) -> Self {
         let mut ports = Box::new([0u64; 1024]);
         let (mut exact, mut any, mut any_v4) = (Vec::new(), Vec::new(), Vec::new());
@@ -426,7 +440,7 @@ impl ListenSet {
         ListenSet { ports, exact, any, any_v4 }
     }
 
-    /// True when a datagram to `dst`:`port` is ours.
+    /// True when the list has an entry for a datagram to `dst`:`port` (host byte order).
     #[inline]
     pub fn accepts(&self, dst: Addr, port: u16) -> bool {
         if self.ports[usize::from(port >> 6)] & (1 << (port & 63)) == 0 {

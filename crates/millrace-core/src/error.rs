@@ -1,8 +1,8 @@
-//! One error type: a stable code, what went wrong, what was given, what was expected.
+//! The error type: a stable code, and a message that says what was given, where, and what was expected.
 
 use std::{fmt, io};
 
-/// Every code this crate can report. The text form (`MILLRACE_E_…`) is stable and documented in `docs/errors.md`.
+/// Every code this crate can report. The text form (`MILLRACE_E_…`) is stable; `docs/errors.md` describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
     /// A configuration value is out of range or contradicts another.
@@ -15,11 +15,11 @@ pub enum Code {
     Permission,
     /// The kernel, driver or interface does not offer what was asked for.
     Unsupported,
-    /// Another program owns what we need (a foreign XDP program, a fanout group).
+    /// Another program owns what is needed (a foreign XDP program, a fanout group).
     Busy,
     /// The rule set does not compile.
     Rules,
-    /// A kernel call failed in a way none of the codes above explains.
+    /// A system call failed in a way that none of the codes above explains.
     Kernel,
     /// The caller used the library out of order.
     State,
@@ -48,16 +48,16 @@ impl fmt::Display for Code {
     }
 }
 
-/// An error a person can act on. `message` is one line (rule errors may carry several) and already contains the
-/// offending value, the place, and what was expected.
+/// An error a person can act on.
 #[derive(Debug, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct Error {
     /// Stable code.
     pub code: Code,
-    /// What was given, where, and what was expected.
+    /// The offending value, where it was found, and what was expected. One line, except for rule errors, which show the
+    /// rule text.
     pub message: String,
-    /// The kernel's own error, where there was one.
+    /// The error of the system call that caused it, if one did.
     #[source]
     pub source: Option<io::Error>,
 }
@@ -66,22 +66,17 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error that no kernel call caused.
+    /// An error that no system call caused.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Error { code, message: message.into(), source: None }
     }
 
-    /// An error of a kernel call; the kernel's text is appended to the message.
+    /// An error of a system call; the text of `source` is appended to the message.
     pub fn os(code: Code, message: impl fmt::Display, source: io::Error) -> Self {
         Error { code, message: format!("{message}: {source}"), source: Some(source) }
     }
 
-    /// As [`Error::os`] with `errno` of the calling thread.
-    pub fn last_os(code: Code, message: impl fmt::Display) -> Self {
-        Self::os(code, message, io::Error::last_os_error())
-    }
-
-    /// The kernel's errno, if a kernel call failed.
+    /// The errno of the system call that caused it, if one did.
     pub fn errno(&self) -> Option<i32> {
         self.source.as_ref().and_then(io::Error::raw_os_error)
     }

@@ -1,4 +1,4 @@
-//! Numbers that frames carry: EtherTypes (IEEE 802) and the IP protocol number of UDP (IANA), in host order.
+//! Numbers in frames: EtherTypes (IEEE 802, linux/if_ether.h) and IP protocol numbers (IANA), in host order.
 
 /// EtherType of IPv4.
 pub const ETH_P_IP: u16 = 0x0800;

@@ -2,7 +2,7 @@
 //! and every refusal names what is missing.
 
 mod rig;
-#[path = "socket_support/mod.rs"]
+#[path = "support/receive.rs"]
 mod support;
 
 use std::process::Command;
@@ -50,9 +50,7 @@ type Row = (&'static str, &'static str, &'static str, &'static [(&'static str, &
 
 #[test]
 fn each_set_of_capabilities_opens_its_rung() {
-    if !rig::privileged("each_set_of_capabilities_opens_its_rung") {
-        return;
-    }
+    rig::require_root!();
     let matrix: [Row; 5] = [
         ("", "unlimited", "socket", &[("xdp", "CAP_BPF"), ("packet", "CAP_NET_RAW")]),
         ("net_raw", "unlimited", "packet", &[("xdp", "CAP_BPF and CAP_NET_ADMIN")]),

@@ -16,23 +16,23 @@ use millrace_core::{
     config::EngineConfig,
     engine::Engine,
     error::Code,
-    lane::{ARMED_OFFSET, HEAD_OFFSET, LanePlan, TAIL_OFFSET},
+    lane::{ARMED_OFFSET, HEAD_OFFSET, LaneLayout, TAIL_OFFSET},
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a SharedArrayBuffer and a worker are to the engine: memory, a consumer, a count of wake-ups.
 struct Worker {
     base: *mut u8,
     layout: Layout,
     control: usize,
-    lanes: Vec<LanePlan>,
+    lanes: Vec<LaneLayout>,
     wakes: Arc<AtomicU64>,
 }
 
 impl Worker {
     fn word(&self, offset: usize) -> &AtomicU32 {
-        // SAFETY: offsets come from the plan; the memory lives as long as `self` and is only used atomically here.
+        // SAFETY: offsets come from the layout; the memory lives as long as `self` and is only used atomically here.
         unsafe { AtomicU32::from_ptr(self.base.add(offset).cast()) }
     }
 
@@ -95,20 +95,20 @@ fn config(port: u16, rules: &str, more: &str) -> String {
 fn service(rules: &str, more: &str) -> Service {
     let port = free_port();
     let mut engine = Engine::open(EngineConfig::from_json(&config(port, rules, more)).unwrap()).unwrap();
-    let plan = engine.plan();
-    let workers: Vec<Worker> = (0..plan.queues)
+    let description = engine.describe();
+    let workers: Vec<Worker> = (0..description.queues)
         .map(|queue| {
             // 16-byte aligned as a SharedArrayBuffer is: never on a cache line's start.
-            let layout = Layout::from_size_align(plan.queue_bytes + 16, 64).unwrap();
+            let layout = Layout::from_size_align(description.queue_bytes + 16, 64).unwrap();
             // SAFETY: the size is not zero; the memory is zeroed, used for this queue only and outlives the engine.
-            let (base, plan) = unsafe {
+            let (base, lanes) = unsafe {
                 let base = std::alloc::alloc_zeroed(layout).add(16);
-                (base, engine.attach(queue, base, plan.queue_bytes).unwrap())
+                (base, engine.attach(queue, base, description.queue_bytes).unwrap())
             };
             let wakes = Arc::new(AtomicU64::new(0));
             let count = Arc::clone(&wakes);
             engine.set_wake(queue, Some(Arc::new(move || _ = count.fetch_add(1, Ordering::SeqCst)))).unwrap();
-            Worker { base, layout, control: plan.control_offset, lanes: plan.lanes, wakes }
+            Worker { base, layout, control: lanes.control_offset, lanes: lanes.lanes, wakes }
         })
         .collect();
     engine.start().unwrap();
@@ -126,7 +126,7 @@ impl Service {
 fn until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(start.elapsed() < TIMEOUT, "{what}: not within {TIMEOUT:?}");
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -161,7 +161,7 @@ fn every_datagram_reaches_the_queue_its_payload_names_and_the_books_close() {
     until("the dropped ones", || s.engine.stats().rules[0].dropped == u64::from(N / 100));
     s.engine.stop();
     let stats = s.engine.stats();
-    let sum = |f: fn(&millrace_core::stats::ThreadStats) -> u64| stats.threads.iter().map(f).sum::<u64>();
+    let sum = |f: fn(&millrace_core::engine::ThreadStats) -> u64| stats.threads.iter().map(f).sum::<u64>();
     assert_eq!(sum(|t| t.received), u64::from(N + N / 100));
     assert_eq!(sum(|t| t.received), sum(|t| t.scattered + t.dropped.rule + t.dropped.queue_full));
     assert_eq!(sum(|t| t.dropped.rule), u64::from(N / 100));
@@ -255,10 +255,20 @@ fn stop_delivers_what_the_kernel_holds_even_when_the_threads_slept() {
 
 #[test]
 fn idle_threads_sleep() {
+    let start = Instant::now();
     let s = service("queue(0)", "");
     thread::sleep(Duration::from_millis(500));
-    for t in s.engine.stats().threads {
-        assert!(t.sleeps <= 20, "thread {} slept {} times in 500 ms, expected about 5", t.index, t.sleeps);
+    let threads = s.engine.stats().threads;
+    // A busy machine makes this longer than the 500 ms.
+    let took = start.elapsed();
+    for t in threads {
+        let most = took.as_millis() / 25;
+        assert!(
+            u128::from(t.sleeps) <= most,
+            "thread {} slept {} times in {took:?}, expected one in 100 ms",
+            t.index,
+            t.sleeps
+        );
     }
 }
 
@@ -341,7 +351,7 @@ fn a_hundred_reloads_under_load_lose_nothing_and_never_mix() {
     let changes = queue_of.windows(2).filter(|w| w[0] != w[1]).count();
     assert!((1..=RELOADS as usize).contains(&changes), "{changes} changes");
     assert!(queue_of.iter().all(|q| matches!(q, Some(0 | 1))));
-    let sum = |f: fn(&millrace_core::stats::ThreadStats) -> u64| stats.threads.iter().map(f).sum::<u64>();
+    let sum = |f: fn(&millrace_core::engine::ThreadStats) -> u64| stats.threads.iter().map(f).sum::<u64>();
     assert_eq!(sum(|t| t.received), u64::from(N));
     assert_eq!(sum(|t| t.received), sum(|t| t.scattered + t.dropped.rule + t.dropped.queue_full));
     // By name, over all generations.

@@ -3,6 +3,7 @@
 mod rig;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::UdpSocket,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -16,7 +17,7 @@ use millrace_core::{
     net::Interface,
     sys::scheduling,
 };
-use rig::{PATIENCE, Pair, RawSender};
+use rig::{Pair, RawSender, TIMEOUT};
 
 fn config(priority: Option<u8>, busy_poll: &str) -> EngineConfig {
     let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -33,7 +34,7 @@ fn config(priority: Option<u8>, busy_poll: &str) -> EngineConfig {
 /// Starts an engine, looks once every thread has said how it is scheduled (it has then slept), and stops it.
 fn stats_of(config: EngineConfig) -> EngineStats {
     let mut engine = Engine::open(config).unwrap();
-    let bytes = engine.plan().queue_bytes;
+    let bytes = engine.describe().queue_bytes;
     let mut memory = vec![0u64; bytes.div_ceil(8)];
     // SAFETY: zeroed, for this queue alone, and freed after the engine was dropped.
     unsafe { engine.attach(0, memory.as_mut_ptr().cast(), bytes).unwrap() };
@@ -45,7 +46,7 @@ fn stats_of(config: EngineConfig) -> EngineStats {
             // Anew: the counters of one reading are taken one after the other.
             break engine.stats();
         }
-        assert!(start.elapsed() < PATIENCE, "{stats:#?}");
+        assert!(start.elapsed() < TIMEOUT, "{stats:#?}");
         thread::sleep(Duration::from_millis(1));
     };
     engine.stop();
@@ -55,19 +56,15 @@ fn stats_of(config: EngineConfig) -> EngineStats {
 
 #[test]
 fn receive_threads_get_the_priority_asked_for_and_no_other_thread_does() {
-    if !rig::privileged("receive_threads_get_the_priority_asked_for_and_no_other_thread_does") {
-        return;
-    }
-    if !rig::real_time("receive_threads_get_the_priority_asked_for_and_no_other_thread_does") {
-        return;
-    }
+    rig::require_root!();
+    rig::require_real_time!();
     let stats = stats_of(config(Some(7), "adaptive"));
     assert!(stats.threads.iter().all(|t| t.priority == Some(7)), "{stats:#?}");
     assert!(stats.backend.granted.contains(&("receive threads".into(), "SCHED_FIFO 7".into())), "{stats:#?}");
-    let crowded = scheduling::allowed().unwrap().len() < 2;
+    let crowded = scheduling::allowed_cpus().unwrap().len() < 2;
     assert_eq!(stats.backend.degraded.len(), usize::from(crowded), "{stats:#?}");
-    assert_eq!(scheduling::fifo_priority(), None, "ours is what it was");
-    let one_cpu = scheduling::allowed().unwrap()[..1].to_vec();
+    assert_eq!(scheduling::fifo_priority(), None, "the priority of this thread is what it was");
+    let one_cpu = scheduling::allowed_cpus().unwrap()[..1].to_vec();
     let stats = stats_of(EngineConfig { rx_cpus: one_cpu, ..config(Some(7), "adaptive") });
     assert!(stats.threads.iter().all(|t| t.priority == Some(7)), "{stats:#?}");
     let degraded = &stats.backend.degraded;
@@ -84,22 +81,18 @@ fn receive_threads_get_the_priority_asked_for_and_no_other_thread_does() {
 /// Gives up CAP_SYS_NICE (bit 23) and every other capability, on a thread of its own: what it starts has none either.
 #[test]
 fn refused_priority_is_said_once_and_the_threads_run_without() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call fills the struct it is given.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_RTPRIO, &raw mut limit) }, 0);
+    if limit.rlim_cur >= 50 {
+        return rig::skip("RLIMIT_RTPRIO of this session allows it without a capability");
+    }
     thread::spawn(|| {
         // _LINUX_CAPABILITY_VERSION_3, pid 0: the calling thread; effective, permitted, inheritable, twice.
         let (header, none) = ([0x2008_0522u32, 0], [0u32; 6]);
         // SAFETY: the layouts are those of capset(2), version 3; the kernel only reads them.
         let rc = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
         assert_eq!(rc, 0, "capset: {}", io::Error::last_os_error());
-        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: the call fills the struct it is given.
-        assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_RTPRIO, &raw mut limit) }, 0);
-        if limit.rlim_cur >= 50 {
-            rig::skip(
-                "refused_priority_is_said_once_and_the_threads_run_without",
-                "RLIMIT_RTPRIO of this session allows it without a capability",
-            );
-            return;
-        }
         let stats = stats_of(config(Some(50), "adaptive"));
         assert!(stats.threads.iter().all(|t| t.priority.is_none() && t.error.is_none()), "{stats:#?}");
         assert_eq!(stats.backend.degraded.len(), 1, "{stats:#?}");
@@ -123,8 +116,8 @@ fn slow_rules() -> String {
     format!("{rules}else => queue(0)")
 }
 
-fn sum(counts: &serde_json::Map<String, serde_json::Value>) -> u64 {
-    counts.values().filter_map(serde_json::Value::as_u64).sum()
+fn sum(counts: &BTreeMap<&'static str, u64>) -> u64 {
+    counts.values().sum()
 }
 
 /// Frames to port 9000 until it is told to stop; what it returns was handed to the interface.
@@ -137,14 +130,14 @@ fn flood(sent: &AtomicU64, done: &AtomicBool) {
     }
 }
 
-/// The calling thread is the ordinary one, on the receive thread's CPU, and so is whoever stops the engine.
+/// The calling thread is the ordinary one, on the receive thread's CPU, and it also stops the engine.
 fn turns_beside(pair: &Pair, config: EngineConfig) {
-    let (cpu, others) = (config.rx_cpus[0], scheduling::allowed().unwrap());
+    let (cpu, others) = (config.rx_cpus[0], scheduling::allowed_cpus().unwrap());
     let (sent, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let dropped = || Interface::by_name("vb").unwrap().link().unwrap().statistics.rx_dropped;
     let before = dropped();
     let mut engine = Engine::open(config).unwrap();
-    let bytes = engine.plan().queue_bytes;
+    let bytes = engine.describe().queue_bytes;
     let mut memory = vec![0u64; bytes.div_ceil(8)];
     // SAFETY: zeroed, for this queue alone, and freed after the engine was dropped.
     unsafe { engine.attach(0, memory.as_mut_ptr().cast(), bytes).unwrap() };
@@ -152,16 +145,16 @@ fn turns_beside(pair: &Pair, config: EngineConfig) {
     let stats = thread::scope(|s| {
         let sender = s.spawn(move || {
             let elsewhere: Vec<usize> = others.into_iter().filter(|other| *other != cpu).collect();
-            scheduling::restrict(&elsewhere).unwrap();
+            scheduling::set_allowed_cpus(&elsewhere).unwrap();
             pair.in_a(|| flood(sent, done));
         });
-        scheduling::pin(cpu).unwrap();
+        scheduling::pin_to(cpu).unwrap();
         engine.start().unwrap();
         let start = Instant::now();
         let (mut turns, mut last) = (0, start);
         // The books say how often the receive thread gave way; the clock, how often we had to wait for it.
         let wanted = |turns| turns < TURNS || sent.load(Ordering::Relaxed) < OVERLOAD;
-        while wanted(turns) && start.elapsed() < PATIENCE {
+        while wanted(turns) && start.elapsed() < TIMEOUT {
             let now = Instant::now();
             turns += u64::from(now.duration_since(last) >= AWAY);
             last = now;
@@ -177,7 +170,7 @@ fn turns_beside(pair: &Pair, config: EngineConfig) {
     });
     drop(engine);
     let backlog = dropped() - before;
-    let over = |f: fn(&millrace_core::stats::ThreadStats) -> u64| stats.threads.iter().map(f).sum::<u64>();
+    let over = |f: fn(&millrace_core::engine::ThreadStats) -> u64| stats.threads.iter().map(f).sum::<u64>();
     let (received, lost) = (over(|t| t.received), over(|t| sum(&t.kernel_lost)));
     assert!(received > 0 && lost > 0, "{stats:#?}");
     assert_eq!(received + lost + backlog, sent.load(Ordering::Relaxed), "{stats:#?}");
@@ -189,19 +182,11 @@ fn turns_beside(pair: &Pair, config: EngineConfig) {
 /// The receive thread has more to do than it can, and lets others have a turn all the same.
 #[test]
 fn a_receive_thread_that_is_never_done_lets_an_ordinary_thread_on_its_cpu_run() {
-    if !rig::privileged("a_receive_thread_that_is_never_done_lets_an_ordinary_thread_on_its_cpu_run") {
-        return;
-    }
-    if !rig::real_time("a_receive_thread_that_is_never_done_lets_an_ordinary_thread_on_its_cpu_run") {
-        return;
-    }
-    let cpus = scheduling::allowed().unwrap();
+    rig::require_root!();
+    rig::require_real_time!();
+    let cpus = scheduling::allowed_cpus().unwrap();
     if cpus.len() < 2 {
-        rig::skip(
-            "a_receive_thread_that_is_never_done_lets_an_ordinary_thread_on_its_cpu_run",
-            "the sender needs a CPU of its own",
-        );
-        return;
+        return rig::skip("the sender needs a CPU of its own");
     }
     for (backend, tpacket) in [
         (BackendChoice::Socket, Tpacket::V3),

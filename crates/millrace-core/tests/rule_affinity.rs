@@ -1,9 +1,10 @@
 //! Keys stay together and in order: a million datagrams of ten thousand keys through real sockets and rings, four receive
 //! threads, eight queues, none lost. And how evenly `hash` spreads the keys that occur.
 
+#[path = "support/lanes.rs"]
 mod lanes_support;
 mod rig;
-#[path = "socket_support/mod.rs"]
+#[path = "support/receive.rs"]
 mod support;
 
 use std::{
@@ -18,7 +19,7 @@ use millrace_core::{
     config::{BackendChoice, EngineConfig, FanoutMode},
     rule::{Facts, RuleSet, Verdict},
 };
-use support::{ONE_PORT, PATIENCE, config, quiet_pair};
+use support::{ONE_PORT, TIMEOUT, config, quiet_pair};
 
 const DATAGRAMS: u32 = 1_000_000;
 const KEYS: u32 = 10_000;
@@ -89,7 +90,7 @@ fn take(running: &Running, taken: &AtomicU32) -> Vec<u32> {
             taken.fetch_add(fresh, Ordering::Relaxed);
             quiet = Instant::now();
         } else {
-            assert!(quiet.elapsed() < PATIENCE, "only {counts:?} came: {:?}", running.engine.stats().threads);
+            assert!(quiet.elapsed() < TIMEOUT, "only {counts:?} came: {:?}", running.engine.stats().threads);
             thread::sleep(Duration::from_micros(100));
         }
     }
@@ -122,13 +123,11 @@ fn books(mut running: Running, counts: &[u32]) -> f64 {
 
 #[test]
 fn a_million_datagrams_through_a_fanout_group() {
-    if !rig::privileged("a_million_datagrams_through_a_fanout_group") {
-        return;
-    }
+    rig::require_root!();
     let pair = quiet_pair(1);
     pair.in_b(|| {
         let running = Running::start(engine(BackendChoice::Packet, ONE_PORT, "hash(u32[4])"));
-        assert!(running.engine.plan().backend.mode.contains("fanout hash"));
+        assert!(running.engine.describe().backend.mode.contains("fanout hash"));
         let taken = AtomicU32::new(0);
         let counts = thread::scope(|s| {
             s.spawn(|| pair.in_a(|| send(rig::V4.0, &format!("{}:9000", rig::V4.1), &taken)));

@@ -1,6 +1,7 @@
 //! AF_XDP seen from outside the process: what a kill leaves behind (nothing) and what missing capabilities are called.
 
 mod rig;
+#[path = "support/xdp.rs"]
 mod xdp_support;
 
 use std::{
@@ -50,9 +51,7 @@ fn start_helper(pair: &Pair, mode: &str, wrapper: &str) -> (Child, String) {
 
 #[test]
 fn missing_capabilities_are_named() {
-    if !rig::privileged("missing_capabilities_are_named") {
-        return;
-    }
+    rig::require_root!();
     let pair = Pair::new(1);
     for (capabilities, memlock, want) in [
         ("-all,+net_raw", "8388608", &["E_PERMISSION", "CAP_BPF and CAP_NET_ADMIN"][..]),
@@ -72,9 +71,7 @@ fn missing_capabilities_are_named() {
 
 #[test]
 fn kill_leaves_nothing_behind() {
-    if !rig::privileged("kill_leaves_nothing_behind") {
-        return;
-    }
+    rig::require_root!();
     for mode in ["native", "generic"] {
         let pair = Pair::new(2);
         let socket = udp_socket(&pair);

@@ -1,7 +1,8 @@
 //! Node-API binding: free functions with integer handles, no logic.
 //!
-//! Errors cross as `napi::Error` whose reason is `MILLRACE_E_…: text`; `src/errors.ts` turns it into a class. The main
-//! thread opens, attaches, starts and stops; a worker only opens and closes its queue's wake-up.
+//! Structures cross as JSON; `src/generated/contract.ts` has their TypeScript types. Errors cross as `napi::Error` whose
+//! reason is `MILLRACE_E_…: text`; `src/errors.ts` turns it into a class. The main thread opens, attaches, starts and stops
+//! engines; a worker only opens and closes its queue's wake-up.
 
 pub mod rules;
 
@@ -16,12 +17,9 @@ use std::{
 
 use millrace_core::{
     config::EngineConfig,
-    engine::Engine,
+    engine::{self, Engine, preflight},
     error::{Code, Error},
     lane::LAYOUT,
-    preflight,
-    rule::RuleSet,
-    sys::scheduling,
 };
 use napi::{
     Env, Result, Status,
@@ -30,12 +28,12 @@ use napi::{
 };
 use napi_derive::napi;
 
-/// Engines by handle. Process-wide, because workers reach them too; the receive threads belong to no environment.
+/// Engines by handle. They are process-wide, because workers reach them too and receive threads belong to no environment.
 static ENGINES: Mutex<Option<HashMap<u32, Arc<Mutex<Engine>>>>> = Mutex::new(None);
 static NEXT_HANDLE: AtomicU32 = AtomicU32::new(1);
 
 thread_local! {
-    /// The typed arrays behind each engine's lanes: held on the thread that attached them, so that they are collected
+    /// The typed arrays behind each engine's lanes. The thread that attached them holds them, so that they are collected
     /// only after `closeEngine`, when no receive thread is left.
     static MEMORY: RefCell<HashMap<u32, Vec<Uint8Array>>> = RefCell::default();
 }
@@ -48,13 +46,14 @@ fn error(e: Error) -> napi::Error {
     napi::Error::new(Status::GenericFailure, e.to_string())
 }
 
-fn engine(handle: u32) -> Result<Arc<Mutex<Engine>>> {
+/// The open engine with this handle.
+fn open(handle: u32) -> Result<Arc<Mutex<Engine>>> {
     let found = engines().as_ref().and_then(|m| m.get(&handle).cloned());
     found.ok_or_else(|| error(Error::new(Code::State, format!("engine handle {handle} is not open"))))
 }
 
 fn with<T>(handle: u32, f: impl FnOnce(&mut Engine) -> T) -> Result<T> {
-    let engine = engine(handle)?;
+    let engine = open(handle)?;
     let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(f(&mut engine))
 }
@@ -63,19 +62,20 @@ fn json<T: serde::Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|e| error(Error::new(Code::State, e.to_string())))
 }
 
-/// The lane layout as a JSON object of byte offsets; must equal `src/generated/layout.ts`.
+/// The lane layout as a JSON object of byte offsets. It must equal `src/generated/layout.ts`, which `src/native.ts` asserts.
 #[napi]
 pub fn layout() -> Result<String> {
     json(&LAYOUT.iter().copied().collect::<HashMap<_, _>>())
 }
 
-/// What this host allows for a JSON configuration, as JSON; opens and closes what can be tried without effect.
+/// What this machine allows for a configuration (`EngineConfig`): a `PreflightReport`. Opens and closes what can be tried
+/// without effect on others.
 #[napi]
 pub fn check_host(config: String) -> Result<String> {
     json(&preflight::run(&EngineConfig::from_json(&config).map_err(error)?))
 }
 
-/// Opens a backend for a JSON configuration. Returns the handle.
+/// Opens a backend for a configuration (`EngineConfig`). Returns the handle.
 #[napi]
 pub fn open_engine(env: Env, config: String) -> Result<u32> {
     let engine = EngineConfig::from_json(&config).and_then(Engine::open).map_err(error)?;
@@ -87,21 +87,22 @@ pub fn open_engine(env: Env, config: String) -> Result<u32> {
     Ok(handle)
 }
 
-/// The plan (memory per queue, threads, backend) as JSON.
+/// What was opened and how much memory each queue needs: an `EngineDescription`.
 #[napi]
-pub fn engine_plan(handle: u32) -> Result<String> {
-    with(handle, |e| json(&e.plan()))?
+pub fn describe_engine(handle: u32) -> Result<String> {
+    with(handle, |e| json(&e.describe()))?
 }
 
-/// Hands a queue its memory, a Uint8Array over a SharedArrayBuffer of the planned size. Returns the layout as JSON.
+/// Gives a queue its memory, a Uint8Array over a zeroed SharedArrayBuffer of `EngineDescription.queueBytes`. Returns where
+/// things lie in it: a `QueueLayout`.
 #[napi]
 pub fn attach_queue(handle: u32, queue: u32, memory: Uint8Array) -> Result<String> {
     let (base, length) = (memory.as_ptr().cast_mut(), memory.len());
     // SAFETY: `memory` holds a reference to the array until `close_engine` drops it, after the engine's threads ended;
     // JavaScript allocated it for this queue alone, zeroed.
-    let plan = with(handle, |e| unsafe { e.attach(queue as usize, base, length) })?.map_err(error)?;
+    let layout = with(handle, |e| unsafe { e.attach(queue as usize, base, length) })?.map_err(error)?;
     MEMORY.with_borrow_mut(|m| m.entry(handle).or_default().push(memory));
-    json(&plan)
+    json(&layout)
 }
 
 /// Registers the calling worker's wake-up for a queue: called without arguments, at most once per armed flag.
@@ -111,7 +112,7 @@ pub fn open_queue(
     queue: u32,
     #[napi(ts_arg_type = "() => void")] wake: Function<'_, (), ()>,
 ) -> Result<()> {
-    // Weak: a sleeping worker's wake-up alone must not keep its event loop alive.
+    // Weak, because a sleeping worker's wake-up alone must not keep its event loop alive.
     let wake = wake.build_threadsafe_function::<()>().weak::<true>().callee_handled::<false>().build()?;
     let wake = Arc::new(move || {
         // A status other than Ok means the worker is going away; its restart drains the lanes first.
@@ -124,7 +125,7 @@ pub fn open_queue(
 /// worker may end after the engine.
 #[napi]
 pub fn close_queue(handle: u32, queue: u32) -> Result<()> {
-    match engine(handle) {
+    match open(handle) {
         Ok(_) => with(handle, |e| e.set_wake(queue as usize, None))?.map_err(error),
         Err(_) => Ok(()),
     }
@@ -136,8 +137,7 @@ pub fn start_engine(handle: u32) -> Result<()> {
     with(handle, Engine::start)?.map_err(error)
 }
 
-/// Puts other rules in force while the engine runs; returns their generation. Throws what is wrong with them, and the old
-/// ones stay.
+/// Puts other rules in force while the engine runs; returns their generation. When it throws, the old rules stay.
 #[napi]
 pub fn reload_rules(handle: u32, text: String) -> Result<f64> {
     with(handle, |e| e.reload(&text))?.map(|generation| generation as f64).map_err(error)
@@ -149,7 +149,7 @@ pub fn stop_engine(handle: u32) -> Result<()> {
     with(handle, Engine::stop)
 }
 
-/// The data plane's half of the books, as JSON.
+/// The data plane's half of the books: `EngineStats`.
 #[napi]
 pub fn engine_stats(handle: u32) -> Result<String> {
     with(handle, |e| json(&e.stats()))?
@@ -166,25 +166,14 @@ pub fn close_engine(handle: u32) {
     let _ = MEMORY.try_with(|m| m.borrow_mut().remove(&handle));
 }
 
-/// Compiles a rule set for a number of queues: the names of its rules by index, and warnings, as JSON; throws what is wrong
-/// with it.
-#[napi]
-pub fn compile_rules(text: String, queues: u32) -> Result<String> {
-    let queues = u16::try_from(queues).unwrap_or(u16::MAX);
-    let set = RuleSet::compile(&text, queues).map_err(error)?;
-    json(&serde_json::json!({ "names": set.names(), "warnings": set.warnings() }))
-}
-
 /// CPUs this thread may run on.
 #[napi]
 pub fn allowed_cpus() -> Result<Vec<u32>> {
-    let cpus = scheduling::allowed().map_err(|e| error(Error::os(Code::Kernel, "sched_getaffinity", e)))?;
-    Ok(cpus.into_iter().map(|c| c as u32).collect())
+    Ok(engine::allowed_cpus().map_err(error)?.into_iter().map(|c| c as u32).collect())
 }
 
 /// Pins the calling thread to one CPU.
 #[napi]
 pub fn pin_thread(cpu: u32) -> Result<()> {
-    let wrap = |e| error(Error::os(Code::Config, format!("pinning to CPU {cpu}"), e));
-    scheduling::pin(cpu as usize).map_err(wrap)
+    engine::pin_thread(cpu as usize).map_err(error)
 }

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { ErrorCode } from '../../errors.js'
-import type { HandlerLog } from '../../handler.js'
+import type { HandlerLog } from '../../queue/handler.js'
 import { type DialError, dialError, type FailureKind } from './failure.js'
 import { Link, type LinkConfig } from './link.js'
 import { type ServerAddress, ServerList, serverText } from './server-list.js'

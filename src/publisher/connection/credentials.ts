@@ -1,19 +1,18 @@
 import { readFile } from 'node:fs/promises'
 import { credsAuthenticator, nkeyAuthenticator } from 'nats'
 
-/** How a connection proves who it is. Of each secret either the value or the path of a file with it. */
+/** How a connection proves who it is: of each secret either the value, or the path of a file with it. */
 export interface Credentials {
-  readonly user?: string
-  readonly password?: string
-  readonly passwordFile?: string
-  readonly token?: string
-  readonly tokenFile?: string
+  readonly user: string | null
+  readonly password: string | null
+  readonly passwordFile: string | null
+  readonly token: string | null
+  readonly tokenFile: string | null
   /** Path of a `.creds` file: JWT and seed. */
-  readonly creds?: string
+  readonly creds: string | null
   /** An nkey seed (`SU…`). */
-  readonly nkeySeed?: string
-  /** Path of a file with an nkey seed. */
-  readonly nkeyFile?: string
+  readonly nkeySeed: string | null
+  readonly nkeyFile: string | null
 }
 
 /** The fields of CONNECT that prove it. */
@@ -37,15 +36,15 @@ const SEED = /\bS[UACNO][A-Z2-7]{56}\b/u
  * @throws Error naming the file that cannot be read or holds no seed.
  */
 export async function connectCredentials(from: Credentials, nonce: string): Promise<ConnectCredentials> {
-  const secret = async (value: string | undefined, path: string | undefined) =>
-    path === undefined ? value?.trim() : (await readFile(path, 'utf8')).trim()
+  const secret = async (value: string | null, path: string | null) =>
+    path === null ? value?.trim() : (await readFile(path, 'utf8')).trim()
   const fields: ConnectCredentials = {}
-  if (from.user !== undefined) fields.user = from.user.trim()
+  if (from.user !== null) fields.user = from.user.trim()
   const password = await secret(from.password, from.passwordFile)
   if (password !== undefined) fields.pass = password
   const token = await secret(from.token, from.tokenFile)
   if (token !== undefined) fields.auth_token = token
-  if (from.creds !== undefined) Object.assign(fields, credsAuthenticator(await readFile(from.creds))(nonce))
+  if (from.creds !== null) Object.assign(fields, credsAuthenticator(await readFile(from.creds))(nonce))
   const seed = await secret(from.nkeySeed, from.nkeyFile)
   if (seed !== undefined) {
     const found = SEED.exec(seed)?.[0]

@@ -7,11 +7,11 @@ import type { ServerAddress } from './server-list.js'
 
 /** What a dial needs to know about TLS. Paths of PEM files, read at each dial because certificates are rotated in place. */
 export interface TlsFiles {
-  readonly ca?: string
-  readonly cert?: string
-  readonly key?: string
+  readonly ca: string | null
+  readonly cert: string | null
+  readonly key: string | null
   /** The server expects TLS at once and sends INFO inside it (`handshake_first`). */
-  readonly handshakeFirst?: boolean
+  readonly handshakeFirst: boolean
 }
 
 /**
@@ -55,7 +55,7 @@ export async function upgradeTls(
   files: TlsFiles,
   signal: AbortSignal,
 ): Promise<TLSSocket> {
-  const read = async (path: string | undefined) => (path === undefined ? undefined : await readFile(path))
+  const read = async (path: string | null) => (path === null ? undefined : await readFile(path))
   const [ca, cert, key] = await Promise.all([read(files.ca), read(files.cert), read(files.key)])
   const name = server.tlsName ?? server.host
   const options: ConnectionOptions = { socket, host: name }

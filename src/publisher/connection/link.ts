@@ -12,8 +12,8 @@ export interface LinkConfig {
   readonly name: string
   readonly version: string
   readonly credentials: Credentials
-  /** `undefined`: TLS only where the server requires it. */
-  readonly tls: TlsFiles | undefined
+  /** `null`: TLS only where the server requires it, with the system's authorities. */
+  readonly tls: TlsFiles | null
   /** Time for TCP, TLS, INFO and the first PONG together, ms. Too low, and a busy server is never reached; too high, and a
    * dead address keeps the next one waiting. */
   readonly dialTimeoutMs: number
@@ -38,6 +38,7 @@ export interface LinkEvents {
 
 const PING = Buffer.from('PING\r\n')
 const PONG = Buffer.from('PONG\r\n')
+const NO_FILES: TlsFiles = { ca: null, cert: null, key: null, handshakeFirst: false }
 const nothing = () => undefined
 
 /**
@@ -77,15 +78,15 @@ export class Link {
       if (tls?.handshakeFirst === true)
         socket = (await upgradeTls(socket, server, tls, signal)).on('error', nothing)
       const info = await firstInfo(socket, signal)
-      if (tls?.handshakeFirst !== true && (tls !== undefined || info.tlsRequired)) {
+      if (tls?.handshakeFirst !== true && (tls !== null || info.tlsRequired)) {
         if (!info.tlsRequired && !info.tlsAvailable) throw new DialError('tls', 'the server offers no TLS')
-        socket = (await upgradeTls(socket, server, tls ?? {}, signal)).on('error', nothing)
+        socket = (await upgradeTls(socket, server, tls ?? NO_FILES, signal)).on('error', nothing)
       }
       const fields = {
         ...(await connectCredentials(config.credentials, info.nonce ?? '')),
         verbose: false,
         pedantic: false,
-        tls_required: tls !== undefined || info.tlsRequired,
+        tls_required: tls !== null || info.tlsRequired,
         name: config.name,
         lang: 'millrace',
         version: config.version,

@@ -1,6 +1,6 @@
-//! The four rtnetlink questions of a load generator: which route, which link, which neighbour, how many drops.
+//! What a load generator needs of rtnetlink(7): a route, a link with its drop counter, and a neighbour.
 //!
-//! Netlink and not /sys, because /sys shows the namespace it was mounted in, not the caller's.
+//! /sys would not do: it shows the network namespace that it was mounted in, not the caller's.
 
 use std::{
     io,
@@ -8,7 +8,7 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use super::socket;
+use super::socket::socket;
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -34,7 +34,7 @@ pub(crate) struct Route {
     pub(crate) source: Option<IpAddr>,
 }
 
-/// What we need of an interface.
+/// An interface, as far as this crate needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) index: u32,
@@ -63,7 +63,7 @@ impl Netlink {
         if let Some(index) = ifindex {
             attribute(&mut body, RTA_OIF, &index.to_ne_bytes());
         }
-        let reply = self.ask(libc::RTM_GETROUTE, 0, &body)?;
+        let reply = self.request(libc::RTM_GETROUTE, 0, &body)?;
         let mut route = Route { ifindex: 0, gateway: None, source: None };
         for (kind, value) in attributes(reply.get(12..).unwrap_or_default()) {
             match kind {
@@ -94,7 +94,7 @@ impl Netlink {
     }
 
     fn link(&self, body: &[u8]) -> io::Result<Link> {
-        let reply = self.ask(libc::RTM_GETLINK, 0, body)?;
+        let reply = self.request(libc::RTM_GETLINK, 0, body)?;
         if reply.len() < 16 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -128,7 +128,7 @@ impl Netlink {
 
     /// The MAC of a neighbour; `None` when the table does not know it (yet).
     pub(crate) fn neighbour(&self, ifindex: u32, address: IpAddr) -> io::Result<Option<[u8; 6]>> {
-        match self.ask(libc::RTM_GETNEIGH, 0, &neighbour(ifindex, address, 0)) {
+        match self.request(libc::RTM_GETNEIGH, 0, &neighbour(ifindex, address, 0)) {
             Ok(reply) => Ok(attributes(reply.get(12..).unwrap_or_default())
                 .find(|(kind, _)| *kind == NDA_LLADDR)
                 .and_then(|(_, value)| value.try_into().ok())),
@@ -137,14 +137,14 @@ impl Netlink {
         }
     }
 
-    /// Makes the kernel look for a neighbour (ARP, neighbour solicitation) as if there were traffic to it.
+    /// Makes the kernel resolve a neighbour (ARP, neighbour solicitation) as if there were traffic to it.
     pub(crate) fn resolve(&self, ifindex: u32, address: IpAddr) -> io::Result<()> {
         let flags = (libc::NLM_F_ACK | libc::NLM_F_CREATE) as u16;
-        self.ask(libc::RTM_NEWNEIGH, flags, &neighbour(ifindex, address, libc::NTF_USE)).map(drop)
+        self.request(libc::RTM_NEWNEIGH, flags, &neighbour(ifindex, address, libc::NTF_USE)).map(drop)
     }
 
     /// Sends one request, returns the body of the one reply.
-    fn ask(&self, kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<u8>> {
+    fn request(&self, kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<u8>> {
         let mut message = Vec::with_capacity(HEADER + body.len());
         message.extend_from_slice(&((HEADER + body.len()) as u32).to_ne_bytes());
         message.extend_from_slice(&kind.to_ne_bytes());

@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use super::{bind, set_option, socket};
+use super::socket::{bind, set_option, socket};
 
 /// Memory shared with the kernel.
 struct Area {
@@ -46,7 +46,7 @@ impl Area {
 
 impl Drop for Area {
     fn drop(&mut self) {
-        // SAFETY: exactly the mapping made in `map`; whoever drops it holds no pointer into it any more.
+        // SAFETY: this is exactly the mapping made in `map`, and no pointer into it is used after the value that owns it.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
@@ -164,7 +164,7 @@ impl Xsk {
 
     /// Puts one frame of `len` bytes, written by `write`, on the tx ring. False when no chunk is free.
     #[inline]
-    pub(crate) fn put(&mut self, len: usize, write: impl FnOnce(&mut [u8])) -> bool {
+    pub(crate) fn enqueue(&mut self, len: usize, write: impl FnOnce(&mut [u8])) -> bool {
         assert!(len <= self.chunk);
         let Some(address) = self.free.pop() else { return false };
         debug_assert!(address as usize + self.chunk <= self.umem.len);

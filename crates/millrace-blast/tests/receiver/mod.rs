@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use millrace_blast::{Plan, Report, payload, run};
+use millrace_blast::{RunConfig, RunReport, payload, run};
 
 /// A bound socket and the thread that reads it.
 pub struct Receiver {
@@ -62,25 +62,26 @@ impl Receiver {
 }
 
 /// Runs to the end.
-pub fn blast(plan: &Plan) -> Report {
-    run(plan, &AtomicBool::new(false), |_| ()).unwrap()
+pub fn blast(config: &RunConfig) -> RunReport {
+    run(config, &AtomicBool::new(false), |_| ()).unwrap()
 }
 
 /// The account of the report holds in itself.
-pub fn assert_report(plan: &Plan, report: &Report, count: u64) {
-    let sizes = plan.effective_sizes();
-    let bytes: u64 = (plan.start..plan.start + count).map(|n| sizes.of(n) as u64).sum();
+pub fn assert_report(config: &RunConfig, report: &RunReport, count: u64) {
+    let sizes = config.effective_sizes();
+    let bytes: u64 = (config.start..config.start + count).map(|n| sizes.of(n) as u64).sum();
     assert_eq!((report.sent, report.bytes), (count, bytes), "{report:?}");
-    assert_eq!((report.first, report.last), (plan.start, Some(plan.start + count - 1)));
-    assert_eq!(report.next, plan.start + count);
+    assert_eq!((report.first, report.last), (config.start, Some(config.start + count - 1)));
+    assert_eq!(report.next, config.start + count);
     assert_eq!(report.interface_tx_dropped, 0, "{report:?}");
     assert!(report.unsent.is_empty());
 }
 
-/// Exactly the default payloads of the plan's numbers arrived, each once.
-pub fn assert_payloads(plan: &Plan, count: u64, got: &[(u16, Vec<u8>)]) {
-    let sizes = plan.effective_sizes();
-    let mut want: Vec<Vec<u8>> = (plan.start..plan.start + count).map(|n| payload(n, sizes.of(n))).collect();
+/// Exactly the default payloads of the config's numbers arrived, each once.
+pub fn assert_payloads(config: &RunConfig, count: u64, got: &[(u16, Vec<u8>)]) {
+    let sizes = config.effective_sizes();
+    let mut want: Vec<Vec<u8>> =
+        (config.start..config.start + count).map(|n| payload(n, sizes.of(n))).collect();
     let mut got: Vec<Vec<u8>> = got.iter().map(|(_, p)| p.clone()).collect();
     want.sort_unstable();
     got.sort_unstable();

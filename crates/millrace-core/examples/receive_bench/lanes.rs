@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use millrace_core::lane::{HEAD_OFFSET, QueuePlan, TAIL_OFFSET};
+use millrace_core::lane::{HEAD_OFFSET, QueueLayout, TAIL_OFFSET};
 
 /// Zeroed memory, never freed: the process ends soon.
 pub(crate) fn memory(bytes: usize) -> &'static mut [u64] {
@@ -28,18 +28,18 @@ pub(crate) struct Queue {
     /// Address of its memory.
     pub(crate) base: usize,
     /// Where lanes lie in it.
-    pub(crate) plan: QueuePlan,
+    pub(crate) layout: QueueLayout,
 }
 
 impl Queue {
     fn word(&self, offset: usize) -> &AtomicU32 {
-        // SAFETY: the plan was made for this memory, which is never freed; control words are only used atomically.
+        // SAFETY: the layout was made for this memory, which is never freed; control words are only used atomically.
         unsafe { AtomicU32::from_ptr((self.base + offset) as *mut u32) }
     }
 
     /// Releases everything published.
     fn release(&self) {
-        for lane in &self.plan.lanes {
+        for lane in &self.layout.lanes {
             let head = self.word(lane.control_offset + HEAD_OFFSET).load(Ordering::Acquire);
             self.word(lane.control_offset + TAIL_OFFSET).store(head, Ordering::Release);
         }

@@ -15,7 +15,7 @@ use std::{
     error::Error,
     io::{Read, Write},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -25,13 +25,11 @@ use std::{
 use millrace_core::{
     config::EngineConfig,
     engine::Engine,
-    lane::{QueueMemory, QueuePlan},
-    live_rules::LiveRules,
+    lane::{QueueLayout, QueueMemory},
     packet::FrameDrop,
     rule::RuleSet,
-    rx::{Receiver, Sink, Steering, ladder, packet::count::PacketCounter, xdp::count::XdpCounter},
-    scatter::{Moderation, Queue, Scatter},
-    stats::ThreadCounters,
+    rx::{Receiver, RulePrograms, Sink, ladder, packet::frame_counter::PacketCounter, xdp::XdpCounter},
+    scatter::{LiveRules, Moderation, Queue, Scatter, ThreadCounters},
 };
 use recvmmsg::PlainSocket;
 use stages::{Lanes, Parse, Rules, Stage};
@@ -108,14 +106,14 @@ fn report(datagrams: u64, lost: u64, cpu: Duration, publishing: Duration) -> Str
 /// The whole data plane, and a consumer.
 fn flow_engine(config: EngineConfig) -> Outcome<String> {
     let mut engine = Engine::open(config)?;
-    let plan = engine.plan();
+    let description = engine.describe();
     let mut queues = Vec::new();
-    for index in 0..plan.queues {
-        let memory = lanes::memory(plan.queue_bytes);
+    for index in 0..description.queues {
+        let memory = lanes::memory(description.queue_bytes);
         let base = memory.as_mut_ptr();
         // SAFETY: zeroed, never freed, used for this queue only.
-        let plan = unsafe { engine.attach(index, base.cast(), plan.queue_bytes)? };
-        queues.push(lanes::Queue { base: base as usize, plan });
+        let layout = unsafe { engine.attach(index, base.cast(), description.queue_bytes)? };
+        queues.push(lanes::Queue { base: base as usize, layout });
     }
     let consumer = lanes::Consumer::start(queues);
     engine.start()?;
@@ -127,12 +125,8 @@ fn flow_engine(config: EngineConfig) -> Outcome<String> {
     let received = stats.queues.iter().map(|q| q.scattered + q.queue_full).sum();
     engine.stop();
     drop(consumer);
-    let lost = engine
-        .stats()
-        .threads
-        .iter()
-        .flat_map(|t| t.kernel_lost.values().filter_map(|n| n.as_u64()).collect::<Vec<_>>())
-        .sum();
+    let lost =
+        engine.stats().threads.iter().flat_map(|t| t.kernel_lost.values().copied().collect::<Vec<_>>()).sum();
     Ok(report(received, lost, cpu, Duration::ZERO))
 }
 
@@ -149,7 +143,7 @@ fn flow<R: Receiver>(mut receiver: R) -> Outcome<String> {
     let stop = &AtomicBool::new(false);
     thread::scope(|scope| {
         let counting = scope.spawn(move || -> millrace_core::error::Result<(u64, u64, Duration)> {
-            millrace_core::sys::scheduling::exact_timers();
+            millrace_core::sys::scheduling::minimize_timer_slack();
             let (mut count, mut last) = (0u64, None);
             while !stop.load(Ordering::Acquire) {
                 let frames = receiver.receive(&mut Nothing)?;
@@ -203,7 +197,7 @@ fn drain<R: Receiver, S: Stage>(mut receiver: R, stage: &mut S) -> Outcome<Strin
 
 fn drain_stage(config: &EngineConfig, stage: &str) -> Outcome<String> {
     let set = RuleSet::compile(RULES, QUEUES)?;
-    let (backend, _) = ladder::open(config, &Steering::default())?;
+    let (backend, _) = ladder::open(config, &RulePrograms::default())?;
     match stage {
         "parse" => drain_backend(backend, &mut Parse),
         "rules" => {
@@ -212,17 +206,17 @@ fn drain_stage(config: &EngineConfig, stage: &str) -> Outcome<String> {
         }
         "lanes" => {
             // Large enough for everything a drain finds, so that no consumer is needed.
-            let plan = QueuePlan::new(1, LANE_SLOTS, LANE_BYTES);
+            let layout = QueueLayout::new(1, LANE_SLOTS, LANE_BYTES);
             let queue = || {
-                let base = lanes::memory(plan.bytes).as_mut_ptr();
+                let base = lanes::memory(layout.bytes).as_mut_ptr();
                 // SAFETY: zeroed, never freed, used for this queue only.
-                let memory = unsafe { QueueMemory::new(base.cast(), plan.bytes, plan.clone()) };
-                memory.map(|memory| Arc::new(Queue { memory, wake: Mutex::new(None) }))
+                let memory = unsafe { QueueMemory::new(base.cast(), layout.bytes, layout.clone()) };
+                memory.map(|memory| Arc::new(Queue::new(memory)))
             };
             let queues: Option<Vec<_>> = (0..QUEUES).map(|_| queue()).collect();
             let counters = Arc::new(ThreadCounters::new(QUEUES.into()));
             let moderation = Moderation { min: 64, max_age: Duration::from_micros(200) };
-            let queues = queues.ok_or("queue memory does not fit its plan")?;
+            let queues = queues.ok_or("queue memory does not fit its layout")?;
             let rules = LiveRules::new(Arc::new(set), None, 1, QUEUES.into());
             // SAFETY: the only Scatter of these queues.
             let scatter = unsafe { Scatter::new(0, rules, &queues, Arc::clone(&counters), moderation) };

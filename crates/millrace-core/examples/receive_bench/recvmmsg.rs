@@ -4,7 +4,7 @@ use std::{io, net::UdpSocket, os::fd::AsRawFd, ptr, time::Duration};
 
 use millrace_core::{
     error::{Code, Error, Result},
-    rx::{KernelCounters, Receiver, Sink},
+    rx::{KernelCounters, NoGuard, Receiver, Sink},
 };
 
 const MESSAGES: usize = 64;
@@ -63,6 +63,8 @@ impl PlainSocket {
 }
 
 impl Receiver for PlainSocket {
+    type Guard = NoGuard;
+
     fn receive<S: Sink>(&mut self, _: &mut S) -> Result<usize> {
         match self.fill() {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(0),

@@ -1,28 +1,28 @@
-//! Classic BPF (Documentation/networking/filter.rst): a small assembler with labels, and the programs' shared offsets.
+//! An assembler with labels for classic BPF (Documentation/networking/filter.rst), and the offsets that programs share.
 //!
-//! Loads are big-endian by definition; a load outside the packet ends the program with 0, which a socket filter takes
-//! as "drop". The socket and packet backends write their filters with the named instructions; the rule compiler
-//! ([`crate::rule`]) brings its own vocabulary to [`Assembler::op`] and [`Assembler::branch`].
+//! Loads are big-endian by definition. A load outside the packet ends the program with 0, which a socket filter takes as
+//! "drop". The filters of the socket and packet backends use the methods named for an instruction; the rule compiler passes
+//! instruction codes to [`Assembler::op`] and [`Assembler::branch`].
 
 use libc::sock_filter;
 
-/// Base of loads relative to the network header, whatever the socket's own data offset is (`SKF_NET_OFF`). Right for
-/// ingress and outgoing frames, with and without a link-layer header.
+/// Base of loads relative to the network header (`SKF_NET_OFF`), whatever the socket's own data offset is. It holds for
+/// incoming and outgoing frames, with and without a link-layer header.
 pub(crate) const NET: u32 = libc::SKF_NET_OFF as u32;
 /// Base of loads relative to the link-layer header (`SKF_LL_OFF`).
 pub(crate) const LINK: u32 = libc::SKF_LL_OFF as u32;
-/// `skb->protocol`, host order: the EtherType behind the VLAN tag that the kernel moved into metadata.
+/// `skb->protocol` in host order: the EtherType behind the VLAN tag that the kernel moved into metadata.
 pub(crate) const AD_PROTOCOL: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PROTOCOL) as u32;
 /// `skb->pkt_type`: 0 host, 1 broadcast, 2 multicast, 3 other host, 4 outgoing, 5 loopback (if_packet.h).
 pub(crate) const AD_PKTTYPE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
-/// Index of the interface the packet is at.
+/// Index of the interface that the packet is at (`skb->dev->ifindex`).
 pub(crate) const AD_IFINDEX: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX) as u32;
-/// A filter result that keeps the whole packet: more than any IP packet plus link header.
+/// A filter result that keeps the whole packet, because it is more than any IP packet and its link header have.
 pub(crate) const KEEP_ALL: u32 = 0x0004_0000;
-/// The longest program the kernel takes (`BPF_MAXINSNS`).
+/// The number of instructions of the longest program that the kernel accepts (`BPF_MAXINSNS`).
 pub(crate) const MAX_INSNS: usize = 4096;
 
-/// Instruction codes (`linux/bpf_common.h`).
+/// Instruction codes (linux/bpf_common.h, linux/filter.h), composed: `LD_W_ABS` is `BPF_LD | BPF_W | BPF_ABS`.
 pub(crate) mod code {
     pub(crate) const LD_IMM: u16 = 0x00;
     pub(crate) const LD_W_ABS: u16 = 0x20;
@@ -38,7 +38,7 @@ pub(crate) mod code {
     pub(crate) const ST: u16 = 0x02;
     pub(crate) const TAX: u16 = 0x07;
     pub(crate) const TXA: u16 = 0x87;
-    /// Operand in X instead of the constant.
+    /// `BPF_X`: the operand is register X instead of the constant.
     pub(crate) const X: u16 = 0x08;
     pub(crate) const ADD: u16 = 0x04;
     pub(crate) const SUB: u16 = 0x14;
@@ -59,11 +59,11 @@ pub(crate) mod code {
     pub(crate) const RET_A: u16 = 0x16;
 }
 
-/// A place in the program, possibly not known yet.
+/// A position in the program to jump to, which may be placed later.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Label(usize);
 
-/// The instruction after the branch.
+/// The label of the instruction after a branch, which is never placed.
 pub(crate) const NEXT: Label = Label(usize::MAX);
 
 enum Insn {
@@ -80,13 +80,13 @@ pub(crate) struct Assembler {
 }
 
 impl Assembler {
-    /// A label to be placed later.
+    /// Makes a label that [`Assembler::place`] places.
     pub(crate) fn label(&mut self) -> Label {
         self.labels.push(None);
         Label(self.labels.len() - 1)
     }
 
-    /// Puts `label` here.
+    /// Places `label` at the next instruction.
     pub(crate) fn place(&mut self, label: Label) {
         self.labels[label.0] = Some(self.insns.len());
     }
@@ -111,7 +111,7 @@ impl Assembler {
         self.insns.push(Insn::Plain(code::LD_H_IND, k));
     }
 
-    /// A ← length of the packet, from the program's own offset 0 on.
+    /// A ← length of the packet, counted from the program's offset 0.
     pub(crate) fn load_len(&mut self) {
         self.insns.push(Insn::Plain(code::LD_LEN, 0));
     }
@@ -121,7 +121,7 @@ impl Assembler {
         self.insns.push(Insn::Plain(code::LDX_MSH, k));
     }
 
-    /// Ends with A.
+    /// Ends the program with the result A.
     pub(crate) fn ret_a(&mut self) {
         self.insns.push(Insn::Plain(code::RET_A, 0));
     }
@@ -141,41 +141,42 @@ impl Assembler {
         self.insns.push(Insn::Branch { code: code::JSET, k, yes, no });
     }
 
-    /// Any instruction that is no jump.
+    /// Appends any instruction that is not a jump.
     pub(crate) fn op(&mut self, code: u16, k: u32) {
         self.insns.push(Insn::Plain(code, k));
     }
 
-    /// Any conditional jump.
+    /// Appends any conditional jump.
     pub(crate) fn branch(&mut self, code: u16, k: u32, yes: Label, no: Label) {
         self.insns.push(Insn::Branch { code, k, yes, no });
     }
 
-    /// Instructions so far; far branches take up to two more each in the finished program.
+    /// Returns the number of instructions so far. In the finished program each far branch takes up to two more.
     pub(crate) fn len(&self) -> usize {
         self.insns.len()
     }
 
-    /// Jumps any distance.
+    /// Jumps always, over any distance.
     pub(crate) fn goto(&mut self, to: Label) {
         self.insns.push(Insn::Goto(to));
     }
 
-    /// Ends with `k`.
+    /// Ends the program with the result `k`.
     pub(crate) fn ret(&mut self, k: u32) {
         self.insns.push(Insn::Plain(code::RET_K, k));
     }
 
-    /// The finished program; `None` when it is longer than the kernel takes, or a label was never placed or lies behind
-    /// its branch (classic BPF only jumps forward).
+    /// Returns the finished program, and `None` when it is longer than the kernel accepts, when a label was never placed, or
+    /// when one lies behind its branch: classic BPF only jumps forward.
     ///
-    /// A conditional branch reaches 255 instructions far. One that has to go further is followed by an unconditional
-    /// jump, which reaches any distance, for each of its far sides.
+    /// A conditional branch reaches 255 instructions far. One that has to go further is followed by an unconditional jump,
+    /// which reaches any distance, for each of its far sides.
     pub(crate) fn finish(self) -> Option<Vec<sock_filter>> {
         if self.insns.len() > MAX_INSNS {
             return None;
         }
-        // Growing one branch may push another out of reach: repeat until nothing grows. It ends, as none shrinks.
+        // A branch that grows may push the target of another out of reach, so this repeats until none grows. It ends,
+        // because none shrinks.
         let mut far = vec![(false, false); self.insns.len()];
         loop {
             let starts = self.starts(&far);
@@ -193,7 +194,7 @@ impl Assembler {
         }
     }
 
-    /// Where each instruction begins, and where the program ends.
+    /// Returns the slot in which each instruction begins, and at the end the length of the program.
     fn starts(&self, far: &[(bool, bool)]) -> Vec<usize> {
         let sizes = far.iter().map(|(yes, no)| 1 + usize::from(*yes) + usize::from(*no));
         let mut starts = vec![0];
@@ -204,12 +205,13 @@ impl Assembler {
         starts
     }
 
-    /// From the first slot behind instruction `at` to the label.
+    /// Returns the distance from the first slot behind instruction `at` to the label, in slots.
     fn distance(&self, starts: &[usize], at: usize, label: Label) -> Option<usize> {
         let target = if label == NEXT { at + 1 } else { self.labels.get(label.0).copied().flatten()? };
         starts.get(target)?.checked_sub(starts[at] + 1)
     }
 
+    /// Encodes the program, with jumps behind the branches that are far on either side.
     fn emit(&self, starts: &[usize], far: &[(bool, bool)]) -> Option<Vec<sock_filter>> {
         let jump = |k: usize| Some(sock_filter { code: code::JA, jt: 0, jf: 0, k: u32::try_from(k).ok()? });
         let mut out = Vec::with_capacity(self.insns.len());
@@ -236,7 +238,7 @@ impl Assembler {
     }
 }
 
-/// The program that drops everything: attached to stop the intake of a socket.
+/// Returns the program that drops everything, which stops a socket from receiving.
 pub(crate) fn drop_all() -> [sock_filter; 1] {
     [sock_filter { code: code::RET_K, jt: 0, jf: 0, k: 0 }]
 }

@@ -1,14 +1,15 @@
-//! A small eBPF assembler: typed registers, labels, jumps patched at the end.
+//! An eBPF assembler with typed registers and labels, for as many instructions as our programs need.
 //!
-//! Encoding: Linux `Documentation/bpf/standardization/instruction-set.rst`. Only what our programs need is here; an
-//! instruction is one `u64` in host order (`struct bpf_insn`), so a program is passed to the kernel as it is.
+//! The encoding is that of Documentation/bpf/standardization/instruction-set.rst. An instruction is one `u64` in host order
+//! (`struct bpf_insn`), so a program is passed to the kernel as it is. The methods say what an instruction does in the
+//! notation of that document.
 
 use std::ops::Range;
 
 use crate::error::{Code, Error, Result};
 
-/// A register. `R1`–`R5` are arguments and lost in a call, `R0` is the result, `R6`–`R9` survive a call, `R10` is the
-/// read-only frame pointer.
+/// A register. A call takes its arguments in `R1`–`R5` and changes them, returns its result in `R0`, and keeps `R6`–`R9`.
+/// `R10` is the read-only frame pointer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 #[allow(missing_docs)]
@@ -60,7 +61,7 @@ pub enum Cond {
     Le = 0xb0,
 }
 
-/// Arithmetic; division and remainder by zero do not trap (the result is 0, or the dividend), so check before.
+/// Arithmetic. Division by zero gives 0 and a remainder by zero gives the dividend; neither traps, so check before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 #[allow(missing_docs)]
@@ -78,33 +79,36 @@ pub enum Alu {
     Mov = 0xb0,
 }
 
-const CLASS_LDX_MEM: u8 = 0x61;
-const CLASS_JMP: u8 = 0x05;
-const CLASS_JMP32: u8 = 0x06;
-const CLASS_ALU32: u8 = 0x04;
-const CLASS_ALU64: u8 = 0x07;
-const CLASS_STX_MEM: u8 = 0x63;
-/// `BPF_STX | BPF_ATOMIC | BPF_DW`; with `BPF_ADD` as the immediate, which is 0.
-const ATOMIC_64: u8 = 0xdb;
-/// Second operand is a register instead of the immediate.
-const SOURCE_REG: u8 = 0x08;
-const OP_ADD: u8 = 0x00;
-const OP_MOV: u8 = 0xb0;
-const OP_XOR: u8 = 0xa0;
-const OP_MUL: u8 = 0x20;
-const OP_RSH: u8 = 0x70;
-const CLASS_ALU: u8 = 0x04;
-const JA: u8 = 0x05;
+/// `BPF_LDX | BPF_MEM`: loads from memory.
+const LDX_MEM: u8 = 0x61;
+/// `BPF_STX | BPF_MEM`: stores a register to memory.
+const STX_MEM: u8 = 0x63;
+/// `BPF_ALU`: arithmetic on 32 bits.
+const ALU32: u8 = 0x04;
+/// `BPF_ALU64`: arithmetic on 64 bits.
+const ALU64: u8 = 0x07;
+/// `BPF_JMP`: jumps that compare 64 bits.
+const JMP: u8 = 0x05;
+/// `BPF_JMP32`: jumps that compare 32 bits.
+const JMP32: u8 = 0x06;
+/// The second operand is a register instead of the immediate (`BPF_X`).
+const SOURCE_REGISTER: u8 = 0x08;
+/// `BPF_STX | BPF_ATOMIC | BPF_DW`; with 0 as the immediate it adds (`BPF_ADD`).
+const ATOMIC_ADD_64: u8 = 0xdb;
+/// `BPF_JMP | BPF_JA`.
+const JUMP_ALWAYS: u8 = 0x05;
+/// `BPF_JMP | BPF_CALL`.
 const CALL: u8 = 0x85;
+/// `BPF_JMP | BPF_EXIT`.
 const EXIT: u8 = 0x95;
-/// `BPF_ALU | BPF_END | BPF_TO_BE`: to or from network order.
+/// `BPF_ALU | BPF_END | BPF_TO_BE`: from host order to network order, or back.
 const TO_BE: u8 = 0xdc;
 /// `BPF_LD | BPF_IMM | BPF_DW`: a 64-bit immediate in two slots.
 const LD_IMM64: u8 = 0x18;
-/// In the source-register field of `LD_IMM64`: the immediate is a map's fd (`BPF_PSEUDO_MAP_FD`).
+/// The source register of [`LD_IMM64`] where the immediate is a map's descriptor (`BPF_PSEUDO_MAP_FD`).
 const PSEUDO_MAP_FD: u8 = 1;
 
-/// A place in the program, known or still to come.
+/// A position in the program to jump to, which may be placed later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Label(usize);
 
@@ -112,12 +116,13 @@ pub struct Label(usize);
 #[derive(Debug, Default)]
 pub struct Assembler {
     code: Vec<u64>,
-    /// Position of each label once placed.
+    /// Slot of each label, once it is placed.
     labels: Vec<Option<usize>>,
-    /// `(position of the jump, label it wants)`.
+    /// Slot of each jump, and the label it leads to.
     jumps: Vec<(usize, Label)>,
 }
 
+/// Encodes one instruction (`struct bpf_insn`).
 fn encode(op: u8, dst: u8, src: u8, offset: i16, imm: i32) -> u64 {
     u64::from_ne_bytes({
         let (o, i) = (offset.to_ne_bytes(), imm.to_ne_bytes());
@@ -126,7 +131,7 @@ fn encode(op: u8, dst: u8, src: u8, offset: i16, imm: i32) -> u64 {
 }
 
 impl Assembler {
-    /// An empty program.
+    /// Starts an empty program.
     pub fn new() -> Self {
         Self::default()
     }
@@ -136,14 +141,14 @@ impl Assembler {
         self
     }
 
-    /// A label to be placed later.
+    /// Makes a label that [`Assembler::place`] places.
     pub fn label(&mut self) -> Label {
         self.labels.push(None);
         Label(self.labels.len() - 1)
     }
 
-    /// Places `label` at the next instruction. Placing it twice is a fault that [`Assembler::finish`] cannot see, so
-    /// it panics in debug builds.
+    /// Places `label` at the next instruction. [`Assembler::finish`] cannot see that a label was placed twice, so that panics
+    /// in debug builds.
     pub fn place(&mut self, label: Label) -> &mut Self {
         debug_assert!(self.labels[label.0].is_none(), "label placed twice");
         self.labels[label.0] = Some(self.code.len());
@@ -152,62 +157,42 @@ impl Assembler {
 
     /// `dst = *(size *)(src + offset)`
     pub fn load(&mut self, size: Size, dst: Reg, src: Reg, offset: i16) -> &mut Self {
-        self.push(CLASS_LDX_MEM | size as u8, dst, src as u8, offset, 0)
+        self.push(LDX_MEM | size as u8, dst, src as u8, offset, 0)
     }
 
     /// `dst = imm` (sign-extended)
     pub fn mov_imm(&mut self, dst: Reg, imm: i32) -> &mut Self {
-        self.push(CLASS_ALU64 | OP_MOV, dst, 0, 0, imm)
+        self.alu_imm(Alu::Mov, dst, imm)
     }
 
     /// `dst = src`
     pub fn mov(&mut self, dst: Reg, src: Reg) -> &mut Self {
-        self.push(CLASS_ALU64 | OP_MOV | SOURCE_REG, dst, src as u8, 0, 0)
+        self.alu(Alu::Mov, dst, src)
     }
 
     /// `dst += imm`
     pub fn add_imm(&mut self, dst: Reg, imm: i32) -> &mut Self {
-        self.push(CLASS_ALU64 | OP_ADD, dst, 0, 0, imm)
+        self.alu_imm(Alu::Add, dst, imm)
     }
 
-    /// `dst ^= src`
-    pub fn xor(&mut self, dst: Reg, src: Reg) -> &mut Self {
-        self.push(CLASS_ALU64 | OP_XOR | SOURCE_REG, dst, src as u8, 0, 0)
-    }
-
-    /// `dst *= imm`, in 32 bits; clears the high half.
-    pub fn mul32(&mut self, dst: Reg, imm: u32) -> &mut Self {
-        self.push(CLASS_ALU | OP_MUL, dst, 0, 0, imm as i32)
-    }
-
-    /// `dst >>= bits`, in 32 bits; clears the high half.
-    pub fn shift_right32(&mut self, dst: Reg, bits: u8) -> &mut Self {
-        self.push(CLASS_ALU | OP_RSH, dst, 0, 0, bits.into())
-    }
-
-    /// Swaps the low 32 bits between host and network order and clears the rest.
-    pub fn be32(&mut self, dst: Reg) -> &mut Self {
-        self.push(TO_BE, dst, 0, 0, 32)
-    }
-
-    /// Swaps the low 16 bits between host and network order and clears the rest.
+    /// Turns the low 16 bits from network order to host order, or back, and clears the rest.
     pub fn be16(&mut self, dst: Reg) -> &mut Self {
-        self.push(TO_BE, dst, 0, 0, 16)
+        self.be(dst, 16)
     }
 
-    /// The low `bits` (16, 32 or 64) between host and network order; the rest is cleared.
+    /// Turns the low `bits` (16, 32 or 64) from network order to host order, or back, and clears the rest.
     pub fn be(&mut self, dst: Reg, bits: u8) -> &mut Self {
         self.push(TO_BE, dst, 0, 0, bits.into())
     }
 
     /// `*(size *)(dst + offset) = src`
     pub fn store(&mut self, size: Size, dst: Reg, offset: i16, src: Reg) -> &mut Self {
-        self.push(CLASS_STX_MEM | size as u8, dst, src as u8, offset, 0)
+        self.push(STX_MEM | size as u8, dst, src as u8, offset, 0)
     }
 
     /// `*(u64 *)dst += src`, atomically.
     pub fn atomic_add(&mut self, dst: Reg, src: Reg) -> &mut Self {
-        self.push(ATOMIC_64, dst, src as u8, 0, 0)
+        self.push(ATOMIC_ADD_64, dst, src as u8, 0, 0)
     }
 
     /// `dst = imm`, all 64 bits of it.
@@ -219,63 +204,62 @@ impl Assembler {
 
     /// `dst = dst op src`, 64 bits.
     pub fn alu(&mut self, op: Alu, dst: Reg, src: Reg) -> &mut Self {
-        self.push(CLASS_ALU64 | op as u8 | SOURCE_REG, dst, src as u8, 0, 0)
+        self.push(ALU64 | op as u8 | SOURCE_REGISTER, dst, src as u8, 0, 0)
     }
 
     /// `dst = dst op imm` (sign-extended), 64 bits.
     pub fn alu_imm(&mut self, op: Alu, dst: Reg, imm: i32) -> &mut Self {
-        self.push(CLASS_ALU64 | op as u8, dst, 0, 0, imm)
+        self.push(ALU64 | op as u8, dst, 0, 0, imm)
     }
 
     /// `dst = dst op src`, 32 bits; the upper half becomes 0.
     pub fn alu32(&mut self, op: Alu, dst: Reg, src: Reg) -> &mut Self {
-        self.push(CLASS_ALU32 | op as u8 | SOURCE_REG, dst, src as u8, 0, 0)
+        self.push(ALU32 | op as u8 | SOURCE_REGISTER, dst, src as u8, 0, 0)
     }
 
     /// `dst = dst op imm`, 32 bits; the upper half becomes 0.
     pub fn alu32_imm(&mut self, op: Alu, dst: Reg, imm: u32) -> &mut Self {
-        self.push(CLASS_ALU32 | op as u8, dst, 0, 0, imm as i32)
+        self.push(ALU32 | op as u8, dst, 0, 0, imm as i32)
     }
 
-    /// Jumps when the 64 bits of `dst` compare with `imm` (sign-extended).
+    /// Jumps when `cond` holds between the 64 bits of `dst` and `imm` (sign-extended).
     pub fn jump_if64(&mut self, dst: Reg, cond: Cond, imm: i32, to: Label) -> &mut Self {
         self.jumps.push((self.code.len(), to));
-        self.push(CLASS_JMP | cond as u8, dst, 0, 0, imm)
+        self.push(JMP | cond as u8, dst, 0, 0, imm)
     }
 
     /// Jumps always.
     pub fn jump(&mut self, to: Label) -> &mut Self {
         self.jumps.push((self.code.len(), to));
-        self.push(JA, Reg::R0, 0, 0, 0)
+        self.push(JUMP_ALWAYS, Reg::R0, 0, 0, 0)
     }
 
-    /// Jumps when the low 32 bits of `dst` compare with `imm`. 32-bit (Linux 5.1) because a 64-bit compare would
+    /// Jumps when `cond` holds between the low 32 bits of `dst` and `imm`. It compares 32 bits (Linux 5.1), because 64 would
     /// sign-extend `imm`, and addresses use all 32 bits.
     pub fn jump_if(&mut self, dst: Reg, cond: Cond, imm: u32, to: Label) -> &mut Self {
         self.jumps.push((self.code.len(), to));
-        self.push(CLASS_JMP32 | cond as u8, dst, 0, 0, imm as i32)
+        self.push(JMP32 | cond as u8, dst, 0, 0, imm as i32)
     }
 
-    /// Jumps when the 64 bits of `dst` compare with those of `src`; also compares packet pointers.
+    /// Jumps when `cond` holds between the 64 bits of `dst` and those of `src`, which may both be packet pointers.
     pub fn jump_if_reg(&mut self, dst: Reg, cond: Cond, src: Reg, to: Label) -> &mut Self {
         self.jumps.push((self.code.len(), to));
-        self.push(CLASS_JMP | cond as u8 | SOURCE_REG, dst, src as u8, 0, 0)
+        self.push(JMP | cond as u8 | SOURCE_REGISTER, dst, src as u8, 0, 0)
     }
 
     /// Jumps when any of the 64 bits of `dst` is set.
     pub fn jump_if_not_zero(&mut self, dst: Reg, to: Label) -> &mut Self {
-        self.jumps.push((self.code.len(), to));
-        self.push(CLASS_JMP | Cond::Ne as u8, dst, 0, 0, 0)
+        self.jump_if64(dst, Cond::Ne, 0, to)
     }
 
-    /// `dst = the map behind fd`; the kernel takes its own reference when the program is loaded.
+    /// `dst =` the map behind `fd`. The kernel takes its own reference when the program is loaded.
     pub fn load_map(&mut self, dst: Reg, fd: i32) -> &mut Self {
         self.push(LD_IMM64, dst, PSEUDO_MAP_FD, 0, fd);
         self.code.push(0);
         self
     }
 
-    /// Calls the helper with this number (`bpf-helpers(7)`, `enum bpf_func_id`).
+    /// Calls the helper with this number (bpf-helpers(7), `enum bpf_func_id`).
     pub fn call(&mut self, helper: i32) -> &mut Self {
         self.push(CALL, Reg::R0, 0, 0, helper)
     }
@@ -285,12 +269,12 @@ impl Assembler {
         self.push(EXIT, Reg::R0, 0, 0, 0)
     }
 
-    /// Number of 8-byte slots so far.
+    /// Returns the number of 8-byte slots so far.
     pub fn len(&self) -> usize {
         self.code.len()
     }
 
-    /// True before the first instruction.
+    /// Returns true before the first instruction.
     pub fn is_empty(&self) -> bool {
         self.code.is_empty()
     }
@@ -308,7 +292,7 @@ impl Assembler {
                     format!("eBPF assembler: the label of the jump at {at} was never placed"),
                 )
             })?;
-            // Relative to the instruction behind the jump.
+            // An offset counts from the instruction behind the jump.
             let distance = target as i64 - at as i64 - 1;
             let offset = i16::try_from(distance).map_err(|_| {
                 Error::new(

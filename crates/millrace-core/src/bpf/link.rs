@@ -1,31 +1,33 @@
-//! Attaching an XDP program by bpf_link (Linux 5.9).
+//! Attaching an XDP program by bpf_link (Linux 5.9; net/core/dev.c, `bpf_xdp_link_attach`).
 //!
-//! A link belongs to its descriptor: when the process dies, however it dies, the kernel detaches the program. A netlink
-//! attachment would stay behind and blackhole nothing but still block the next user. A link also never replaces a
-//! program that is already there, and nobody can replace ours.
+//! A link belongs to its descriptor: when the process dies, however it dies, the kernel detaches the program. One attached
+//! by netlink would stay behind, go on with its early drops, and block the next user. A link never replaces a program that is
+//! already there, and no other program can replace ours.
 
 use std::{
     fmt, io,
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use super::syscall::{self, BPF_XDP, Program};
+use super::{
+    program::Program,
+    syscall::{BPF_LINK_CREATE, BPF_LINK_UPDATE, BPF_XDP, bpf, bpf_error, bpf_fd},
+};
 use crate::{
     error::{Code, Error, Result},
     net,
 };
 
-const BPF_LINK_CREATE: i32 = 28;
-const BPF_LINK_UPDATE: i32 = 29;
+/// linux/if_link.h.
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
-/// Where the program runs.
+/// Where an XDP program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttachMode {
-    /// In the driver, before an skb exists.
+    /// The program runs in the driver, before an skb exists (XDP_FLAGS_DRV_MODE).
     Native,
-    /// In the stack, on every driver; the skb was already made.
+    /// The program runs in the stack, on every driver, when the skb was already made (XDP_FLAGS_SKB_MODE).
     Generic,
 }
 
@@ -38,12 +40,13 @@ impl fmt::Display for AttachMode {
     }
 }
 
-/// An attached program; dropping it detaches.
+/// An attached program. Dropping it detaches.
 #[derive(Debug)]
 pub struct XdpLink {
     fd: OwnedFd,
 }
 
+/// The part of `union bpf_attr` that BPF_LINK_CREATE uses.
 #[repr(C)]
 struct LinkCreate {
     prog_fd: u32,
@@ -52,6 +55,7 @@ struct LinkCreate {
     flags: u32,
 }
 
+/// The part of `union bpf_attr` that BPF_LINK_UPDATE uses.
 #[repr(C)]
 struct LinkUpdate {
     link_fd: u32,
@@ -61,7 +65,7 @@ struct LinkUpdate {
 }
 
 impl XdpLink {
-    /// Attaches `program` to the interface. What is already attached is never touched.
+    /// Attaches `program` to the interface (BPF_LINK_CREATE). What is already attached is never touched.
     ///
     /// # Errors
     /// [`Code::Busy`] when another program owns the interface, [`Code::Unsupported`] when the driver or its present
@@ -76,14 +80,14 @@ impl XdpLink {
                 AttachMode::Generic => XDP_FLAGS_SKB_MODE,
             },
         };
-        match syscall::bpf_fd(BPF_LINK_CREATE, &mut attr) {
+        match bpf_fd(BPF_LINK_CREATE, &mut attr) {
             Ok(fd) => Ok(XdpLink { fd }),
-            Err(e) => Err(explain(interface, mode, e)),
+            Err(e) => Err(attach_error(interface, mode, e)),
         }
     }
 
-    /// Swaps the running program for another in one step; no frame sees "no program". The maps the new one uses are
-    /// its own affair.
+    /// Replaces the running program by another in one step (BPF_LINK_UPDATE): every frame meets the old one or the new one.
+    /// The new one may use other maps.
     ///
     /// # Errors
     /// As [`XdpLink::attach`]; on an error the old program keeps running.
@@ -94,22 +98,23 @@ impl XdpLink {
             flags: 0,
             old_prog_fd: 0,
         };
-        match syscall::bpf(BPF_LINK_UPDATE, &mut attr) {
+        match bpf(BPF_LINK_UPDATE, &mut attr) {
             Ok(_) => Ok(()),
-            // What the kernel says of a link whose interface was removed.
+            // The kernel says ENOLINK when the link's interface was removed.
             Err(e) if e.raw_os_error() == Some(libc::ENOLINK) => {
                 Err(Error::os(Code::Interface, "replacing our XDP program: the interface is gone", e))
             }
-            Err(e) => Err(syscall::explain("replacing our XDP program", e)),
+            Err(e) => Err(bpf_error("replacing our XDP program", e)),
         }
     }
 }
 
-fn explain(interface: &net::Interface, mode: AttachMode, e: io::Error) -> Error {
+/// Makes the error of a refused attachment, and names the owner of the interface where there is one.
+fn attach_error(interface: &net::Interface, mode: AttachMode, e: io::Error) -> Error {
     let name = &interface.name;
     let what = format!("attaching XDP ({mode}) to {name}");
     match e.raw_os_error() {
-        // EBUSY: a link is there, or a program in the same mode; EEXIST: a program in the other mode.
+        // EBUSY says that a link is there, or a program in the same mode; EEXIST says a program in the other mode.
         Some(libc::EBUSY | libc::EEXIST) => {
             let owner = match interface.link().ok().and_then(|l| l.xdp) {
                 Some(xdp) => format!("program id {} ({})", xdp.program_id, xdp.mode),
@@ -150,6 +155,6 @@ fn explain(interface: &net::Interface, mode: AttachMode, e: io::Error) -> Error 
             e,
         ),
         Some(libc::ENODEV) => Error::os(Code::Interface, format!("{what}: the interface is gone"), e),
-        _ => syscall::explain(&what, e),
+        _ => bpf_error(&what, e),
     }
 }

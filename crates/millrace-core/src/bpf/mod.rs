@@ -1,10 +1,24 @@
-//! eBPF without clang, libbpf or object files: an assembler, the bpf(2) calls we need, and the XDP program itself.
+//! eBPF and classic BPF without clang, libbpf or object files: two assemblers, the commands of bpf(2) that are needed, and the
+//! XDP program.
 //!
-//! The program is made at run time from the configuration, so ports and addresses are immediates and there is nothing
-//! to ship, to match against a toolchain or to relocate.
+//! Programs are made at run time from the configuration, so ports and addresses are immediates and there is nothing to ship,
+//! to match against a toolchain or to relocate.
+//!
+//! | file | what it has |
+//! | --- | --- |
+//! | `classic` | assembler of classic BPF, for socket filters and SO_REUSEPORT and fanout groups |
+//! | `ebpf` | assembler of eBPF |
+//! | `xdp_program` | the XDP program: which frames go to AF_XDP sockets |
+//! | `syscall` | bpf(2) itself and its errors |
+//! | `map`, `program`, `link` | the objects that bpf(2) makes |
 
 pub(crate) mod classic;
 pub mod ebpf;
 pub mod link;
-pub mod syscall;
+mod map;
+mod program;
+mod syscall;
 pub mod xdp_program;
+
+pub use map::{CounterMap, XskMap};
+pub use program::{Program, action};

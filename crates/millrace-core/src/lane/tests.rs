@@ -3,7 +3,10 @@ use std::{alloc::Layout, collections::VecDeque, net::IpAddr, thread};
 use proptest::prelude::*;
 
 use super::*;
-use crate::datagram::{Addr, Timestamp};
+use crate::{
+    datagram::{Addr, Timestamp},
+    lane::layout::{QUEUE_CONTROL_BYTES, QueueLayout},
+};
 
 /// Zeroed, 64-byte aligned memory that outlives the test's producers, as a SharedArrayBuffer would.
 struct Memory {
@@ -26,24 +29,24 @@ impl Drop for Memory {
     }
 }
 
-/// The worker's side, as src/worker/lane.ts does it.
+/// The worker's side, as src/queue/lane.ts does it.
 struct Consumer {
     memory: Arc<QueueMemory>,
-    plan: LanePlan,
+    layout: LaneLayout,
     next: u32,
 }
 
 impl Consumer {
     fn take(&mut self, limit: u32) -> Vec<(Descriptor, Vec<u8>)> {
-        let head = self.memory.word(self.plan.control_offset + HEAD_OFFSET).load(Ordering::Acquire);
+        let head = self.memory.word(self.layout.control_offset + HEAD_OFFSET).load(Ordering::Acquire);
         let n = head.wrapping_sub(self.next).min(limit);
         let read = |k: u32| {
-            let slot = (self.next.wrapping_add(k) & (self.plan.slots - 1)) as usize;
+            let slot = (self.next.wrapping_add(k) & (self.layout.slots - 1)) as usize;
             // SAFETY: published slots are not written until they are released.
             unsafe {
-                let base = self.memory.base.as_ptr();
-                let d = base.add(self.plan.descriptors_offset).cast::<Descriptor>().add(slot).read();
-                let at = base.add(self.plan.payload_offset + d.payload_offset as usize);
+                let base = self.memory.base();
+                let d = base.add(self.layout.descriptors_offset).cast::<Descriptor>().add(slot).read();
+                let at = base.add(self.layout.payload_offset + d.payload_offset as usize);
                 (d, std::slice::from_raw_parts(at, usize::from(d.length)).to_vec())
             }
         };
@@ -52,27 +55,27 @@ impl Consumer {
 
     fn release(&mut self, n: usize) {
         self.next = self.next.wrapping_add(n as u32);
-        self.memory.word(self.plan.control_offset + TAIL_OFFSET).store(self.next, Ordering::Release);
+        self.memory.word(self.layout.control_offset + TAIL_OFFSET).store(self.next, Ordering::Release);
     }
 }
 
 fn lane(slots: u32, bytes: u32, start: u32) -> (Memory, LaneProducer, Consumer) {
-    let plan = QueuePlan::new(2, slots, bytes);
-    let memory = Memory::new(plan.bytes);
+    let layout = QueueLayout::new(2, slots, bytes);
+    let memory = Memory::new(layout.bytes);
     // SAFETY: zeroed, large enough, and returned to the caller so that it outlives both sides.
-    let queue = unsafe { QueueMemory::new(memory.base, plan.bytes, plan.clone()) }.unwrap();
-    let lane = queue.plan().lanes[1];
+    let queue = unsafe { QueueMemory::new(memory.base, layout.bytes, layout.clone()) }.unwrap();
+    let lane = queue.layout().lanes[1];
     for word in [HEAD_OFFSET, TAIL_OFFSET] {
         queue.word(lane.control_offset + word).store(start, Ordering::Relaxed);
     }
     // SAFETY: the only producer of this lane.
-    let mut producer = unsafe { queue.producer(1) };
+    let mut producer = unsafe { LaneProducer::new(&queue, 1) };
     // Slab positions wrap too.
     (producer.slab_head, producer.slab_tail) = (start.wrapping_mul(bytes), start.wrapping_mul(bytes));
-    (memory, producer, Consumer { memory: queue, plan: lane, next: start })
+    (memory, producer, Consumer { memory: queue, layout: lane, next: start })
 }
 
-const MARK: Mark = Mark { rule: 3, key: 0xfeed, cpu: 1, generation: 7 };
+const CLASSIFICATION: Classification = Classification { rule: 3, key: 0xfeed, cpu: 1, generation: 7 };
 
 fn datagram(payload: &[u8]) -> Datagram<'_> {
     let ip = |a: &str| Addr::from(a.parse::<IpAddr>().unwrap());
@@ -91,7 +94,7 @@ fn datagram(payload: &[u8]) -> Datagram<'_> {
 #[test]
 fn a_datagram_comes_out_as_it_went_in() {
     let (_m, mut p, mut c) = lane(64, 65_536, 0);
-    assert!(p.push(&datagram(b"hello"), MARK));
+    assert!(p.push(&datagram(b"hello"), CLASSIFICATION));
     assert!(c.take(9).is_empty(), "not visible before publish");
     assert_eq!((p.publish(), p.publish()), (1, 0));
     let (d, payload) = c.take(9).remove(0);
@@ -107,18 +110,18 @@ fn a_datagram_comes_out_as_it_went_in() {
 #[test]
 fn full_by_descriptors_and_full_by_bytes() {
     let (_m, mut p, mut c) = lane(64, 65_536, 0);
-    assert_eq!((0..100).filter(|_| p.push(&datagram(b""), MARK)).count(), 64);
+    assert_eq!((0..100).filter(|_| p.push(&datagram(b""), CLASSIFICATION)).count(), 64);
     p.publish();
     c.release(64);
     let big = vec![1; 30_000];
-    assert_eq!((0..100).filter(|_| p.push(&datagram(&big), MARK)).count(), 2);
+    assert_eq!((0..100).filter(|_| p.push(&datagram(&big), CLASSIFICATION)).count(), 2);
     p.publish();
     assert!(
-        !p.push(&datagram(&big), MARK),
+        !p.push(&datagram(&big), CLASSIFICATION),
         "5,536 bytes are left before the end, and the beginning is in use"
     );
     c.release(1);
-    assert!(p.push(&datagram(&big), MARK), "the beginning is free again");
+    assert!(p.push(&datagram(&big), CLASSIFICATION), "the beginning is free again");
     p.publish();
     assert_eq!(c.take(9).iter().map(|(d, _)| d.payload_offset).collect::<Vec<_>>(), [30_000, 0]);
 }
@@ -128,8 +131,8 @@ fn a_lane_of_one_largest_datagram_takes_it_again_and_again() {
     let (_m, mut p, mut c) = lane(64, 65_536, u32::MAX - 2);
     let big = vec![7; 65_507];
     for _ in 0..10 {
-        assert!(p.push(&datagram(&big), MARK));
-        assert!(!p.push(&datagram(&big), MARK));
+        assert!(p.push(&datagram(&big), CLASSIFICATION));
+        assert!(!p.push(&datagram(&big), CLASSIFICATION));
         p.publish();
         assert_eq!(c.take(9)[0].1, big);
         c.release(1);
@@ -140,33 +143,33 @@ fn a_lane_of_one_largest_datagram_takes_it_again_and_again() {
 fn a_scribbled_tail_is_ignored() {
     let (_m, mut p, c) = lane(64, 65_536, 0);
     for _ in 0..64 {
-        assert!(p.push(&datagram(b"x"), MARK));
+        assert!(p.push(&datagram(b"x"), CLASSIFICATION));
     }
     p.publish();
     for bad in [65, 1000, u32::MAX] {
-        c.memory.word(c.plan.control_offset + TAIL_OFFSET).store(bad, Ordering::Release);
-        assert!(!p.push(&datagram(b"y"), MARK), "tail {bad}");
+        c.memory.word(c.layout.control_offset + TAIL_OFFSET).store(bad, Ordering::Release);
+        assert!(!p.push(&datagram(b"y"), CLASSIFICATION), "tail {bad}");
     }
     // Moving back is as wrong as running ahead.
-    c.memory.word(c.plan.control_offset + TAIL_OFFSET).store(10, Ordering::Release);
-    assert!(p.push(&datagram(b"y"), MARK));
-    c.memory.word(c.plan.control_offset + TAIL_OFFSET).store(5, Ordering::Release);
+    c.memory.word(c.layout.control_offset + TAIL_OFFSET).store(10, Ordering::Release);
+    assert!(p.push(&datagram(b"y"), CLASSIFICATION));
+    c.memory.word(c.layout.control_offset + TAIL_OFFSET).store(5, Ordering::Release);
     assert_eq!((p.publish(), p.pending()), (1, 55));
 }
 
 #[test]
 fn memory_is_aligned_by_us_and_refused_when_too_small() {
-    let plan = QueuePlan::new(1, 64, 65_536);
-    let memory = Memory::new(plan.bytes + 64);
+    let layout = QueueLayout::new(1, 64, 65_536);
+    let memory = Memory::new(layout.bytes + 64);
     // SAFETY: the memory is as large as claimed in each call.
     unsafe {
-        assert!(QueueMemory::new(memory.base, plan.bytes - 1, plan.clone()).is_none());
-        let shifted = QueueMemory::new(memory.base.add(16), plan.bytes, plan.clone()).unwrap();
+        assert!(QueueMemory::new(memory.base, layout.bytes - 1, layout.clone()).is_none());
+        let shifted = QueueMemory::new(memory.base.add(16), layout.bytes, layout.clone()).unwrap();
         assert_eq!(
-            (shifted.plan().control_offset, shifted.plan().lanes[0].control_offset),
+            (shifted.layout().control_offset, shifted.layout().lanes[0].control_offset),
             (48, 48 + QUEUE_CONTROL_BYTES)
         );
-        assert!(QueueMemory::new(std::ptr::null_mut(), plan.bytes, plan).is_none());
+        assert!(QueueMemory::new(std::ptr::null_mut(), layout.bytes, layout).is_none());
     }
 }
 
@@ -182,7 +185,7 @@ fn two_threads_a_million_datagrams() {
                 payload[..4].copy_from_slice(&pushed.to_be_bytes());
                 let length = 4 + pushed as usize % 37;
                 payload[4..length].fill(pushed as u8);
-                if p.push(&datagram(&payload[..length]), MARK) {
+                if p.push(&datagram(&payload[..length]), CLASSIFICATION) {
                     pushed += 1;
                     if pushed.is_multiple_of(7) {
                         p.publish();
@@ -222,7 +225,7 @@ proptest! {
                     stamp = stamp.wrapping_add(1);
                     let payload = vec![stamp; if n % 3 == 0 { n % 100 } else { n }];
                     let bytes: usize = sent.iter().map(Vec::len).sum();
-                    if p.push(&datagram(&payload), MARK) {
+                    if p.push(&datagram(&payload), CLASSIFICATION) {
                         sent.push_back(payload);
                     } else {
                         // Refused only when the slots are used up, or the bytes are not there in one piece: each wrap

@@ -1,10 +1,13 @@
-//! Writing frames: for the load generator's raw path and for tests that need any frame at all.
+//! Writes frames, for the load generator's raw path and for tests that need malformed ones.
 
 use std::net::IpAddr;
 
-use super::{ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP};
+use crate::{
+    datagram::Addr,
+    protocol::{ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP},
+};
 
-/// Headers of a UDP frame; everything a test may want to bend is a field.
+/// The headers of a UDP frame. Each thing that a test may want to be unusual is a field.
 #[derive(Debug, Clone)]
 pub struct Frame {
     /// Destination MAC.
@@ -13,7 +16,7 @@ pub struct Frame {
     pub src_mac: [u8; 6],
     /// `(TPID, TCI)` of each VLAN tag, outermost first.
     pub vlan: Vec<(u16, u16)>,
-    /// Source address; decides the family together with `dst`.
+    /// Source address. The frame is IPv4 when both addresses are, and IPv6 otherwise.
     pub src: IpAddr,
     /// Destination address.
     pub dst: IpAddr,
@@ -23,16 +26,16 @@ pub struct Frame {
     pub dst_port: u16,
     /// IPv4 options, a multiple of 4 bytes, at most 40.
     pub ipv4_options: Vec<u8>,
-    /// IPv6 extension headers as `(header number, bytes)`; the next-header byte of each is filled in.
+    /// IPv6 extension headers as `(header number, bytes)`. The first byte of each is replaced by the next header's number.
     pub ipv6_extensions: Vec<(u8, Vec<u8>)>,
     /// Time to live / hop limit.
     pub ttl: u8,
-    /// Put a right UDP checksum in (zero otherwise; IPv4 allows that, RFC 768).
+    /// True for a valid UDP checksum, false for 0, which IPv4 allows (RFC 768).
     pub checksum: bool,
 }
 
 impl Frame {
-    /// A plain frame between two addresses of one family.
+    /// Makes a frame without tags, options and extension headers. `src` and `dst` are address and port.
     pub fn new(src: (IpAddr, u16), dst: (IpAddr, u16)) -> Self {
         Frame {
             dst_mac: [2, 0, 0, 0, 0, 2],
@@ -49,8 +52,8 @@ impl Frame {
         }
     }
 
-    /// The whole frame around `payload`. Lengths saturate at 65,535; addresses of mixed families give an IPv6 frame
-    /// with the IPv4 one mapped.
+    /// Returns the whole frame around `payload`. Length fields saturate at 65,535. Addresses of mixed families give an IPv6
+    /// frame with the IPv4 address mapped.
     pub fn bytes(&self, payload: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(14 + 8 + 60 + 8 + payload.len());
         out.extend_from_slice(&self.dst_mac);
@@ -77,7 +80,7 @@ impl Frame {
                 out.extend_from_slice(&udp);
             }
             (s, d) => {
-                let (s, d) = (crate::datagram::Addr::from(s).0, crate::datagram::Addr::from(d).0);
+                let (s, d) = (Addr::from(s).0, Addr::from(d).0);
                 out.extend_from_slice(&ETH_P_IPV6.to_be_bytes());
                 let udp = self.udp(&s, &d, payload);
                 let extensions: usize = self.ipv6_extensions.iter().map(|(_, b)| b.len()).sum();
@@ -100,6 +103,7 @@ impl Frame {
         out
     }
 
+    /// Returns the UDP header and the payload. The addresses go into the checksum only.
     fn udp(&self, src: &[u8], dst: &[u8], payload: &[u8]) -> Vec<u8> {
         let length = clamp16(8 + payload.len());
         let mut udp = Vec::with_capacity(8 + payload.len());
@@ -110,7 +114,7 @@ impl Frame {
         udp.extend_from_slice(payload);
         if self.checksum {
             let pseudo = ones_sum(ones_sum(u32::from(IPPROTO_UDP) + u32::from(length), src), dst);
-            // RFC 768: a computed zero is sent as all ones.
+            // A checksum that is computed as zero is sent as all ones (RFC 768).
             let sum = match !fold(ones_sum(pseudo, &udp)) {
                 0 => 0xffff,
                 s => s,
@@ -125,7 +129,7 @@ fn clamp16(n: usize) -> u16 {
     u16::try_from(n).unwrap_or(u16::MAX)
 }
 
-/// Adds big-endian 16-bit words (RFC 1071); an odd last byte is padded with zero.
+/// Adds the big-endian 16-bit words of `bytes` to `start` (RFC 1071). An odd last byte is padded with zero.
 pub fn ones_sum(start: u32, bytes: &[u8]) -> u32 {
     let mut sum = u64::from(start);
     for pair in bytes.chunks(2) {
@@ -137,7 +141,7 @@ pub fn ones_sum(start: u32, bytes: &[u8]) -> u32 {
     sum as u32
 }
 
-/// Folds a sum to 16 bits.
+/// Folds a sum to 16 bits, in ones' complement (RFC 1071).
 pub fn fold(mut sum: u32) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

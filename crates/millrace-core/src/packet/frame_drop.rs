@@ -1,25 +1,25 @@
-//! Why a frame is not delivered as a datagram.
+//! The reasons why a frame is not delivered as a datagram.
 
-/// Why a frame never became a datagram. Each is a counter of its own.
+/// The reason why a frame is not delivered. Each reason has a counter of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FrameDrop {
-    /// Not UDP, or not for an address and port we listen on. Not a loss: others may want it.
+    /// The frame is not UDP, or not for an address and port we listen on. That is not a loss.
     Foreign = 0,
     /// A length field contradicts another or runs past the frame.
     Malformed,
-    /// A fragment: the guard socket delivers the whole datagram after the kernel reassembled it.
+    /// The frame is a fragment. The guard socket delivers the datagram once the kernel has reassembled it.
     Fragment,
-    /// The kernel gave us less than the frame (ring slot or block too small).
+    /// The kernel gave us less than the frame, because a ring's slot or block was too small.
     Truncated,
-    /// A UDP checksum that was ready and wrong (only with verification on).
+    /// The UDP checksum is wrong. Only counted while checksums are verified.
     BadChecksum,
 }
 
 impl FrameDrop {
-    /// Number of reasons; counters are arrays of this length.
+    /// Number of reasons, which is the length of counter arrays.
     pub const COUNT: usize = 5;
-    /// All reasons, in counter order.
+    /// All reasons, in the order of the counters.
     pub const ALL: [FrameDrop; Self::COUNT] = [
         FrameDrop::Foreign,
         FrameDrop::Malformed,
@@ -28,7 +28,7 @@ impl FrameDrop {
         FrameDrop::BadChecksum,
     ];
 
-    /// Metric label.
+    /// Returns the metric label.
     pub const fn as_str(self) -> &'static str {
         match self {
             FrameDrop::Foreign => "foreign",

@@ -1,16 +1,18 @@
-//! The stages of a rule set as text, for the curious.
+//! The programs of a rule set as text, for people.
 
-use super::ebpf::HELPER_LOAD_RELATIVE;
-use super::{CbpfTarget, RuleSet, Unsupported};
+use super::cbpf::CbpfTarget;
+use super::ebpf::SKB_LOAD_BYTES_RELATIVE;
+use super::kernel::Unsupported;
+use super::set::RuleSet;
 use rbpf::disassembler::{HLInsn, to_insn_vec};
 use rbpf::ebpf;
 use std::fmt::Write;
 
 impl RuleSet {
-    /// The nodes that the evaluator follows, one for each line.
-    pub fn dump_program(&self) -> String {
+    /// The nodes that the evaluator runs, one on each line.
+    pub(super) fn dump_program(&self) -> String {
         let mut out = String::new();
-        for (at, node) in self.program.nodes.iter().enumerate() {
+        for (at, node) in self.program().nodes.iter().enumerate() {
             let _ = writeln!(out, "{at:5}  {node:?}");
         }
         out
@@ -21,7 +23,7 @@ impl RuleSet {
     ///
     /// # Errors
     /// As [`RuleSet::to_cbpf`].
-    pub fn dump_cbpf(&self, target: CbpfTarget) -> Result<String, Unsupported> {
+    pub(super) fn dump_cbpf(&self, target: CbpfTarget) -> Result<String, Unsupported> {
         let mut out = String::new();
         for (at, i) in self.to_cbpf(target)?.iter().enumerate() {
             let _ = writeln!(out, "({at:03}) {}", classic(at, i));
@@ -29,12 +31,12 @@ impl RuleSet {
         Ok(out)
     }
 
-    /// The eBPF program, one instruction for each line: its number, and where it may jump to. An instruction of sixteen
+    /// The eBPF program, one instruction on each line, with its number and the number it may jump to. An instruction of sixteen
     /// bytes counts as two.
     ///
     /// # Errors
     /// As [`RuleSet::to_ebpf`].
-    pub fn dump_ebpf(&self) -> Result<String, Unsupported> {
+    pub(super) fn dump_ebpf(&self) -> Result<String, Unsupported> {
         let program: Vec<u8> = self.to_ebpf()?.iter().flat_map(|i| i.to_ne_bytes()).collect();
         let mut out = String::new();
         let mut at = 0;
@@ -46,12 +48,13 @@ impl RuleSet {
     }
 }
 
-/// The library writes how far a jump goes and the number of a helper; what one wants to read is where to, and its name.
+/// One instruction. rbpf prints the distance of a jump and the number of a helper; this prints the jump's target and the
+/// helper's name instead.
 fn extended(at: i64, i: &HLInsn) -> String {
     let jump = matches!(i.opc & ebpf::BPF_CLS_MASK, ebpf::BPF_JMP | ebpf::BPF_JMP32);
     match i.opc {
         ebpf::CALL => match i.imm {
-            n if n == i64::from(HELPER_LOAD_RELATIVE) => "call bpf_skb_load_bytes_relative".into(),
+            n if n == i64::from(SKB_LOAD_BYTES_RELATIVE) => "call bpf_skb_load_bytes_relative".into(),
             number => format!("call {number}"),
         },
         ebpf::EXIT => i.desc.clone(),
@@ -63,6 +66,7 @@ fn extended(at: i64, i: &HLInsn) -> String {
     }
 }
 
+/// One instruction in the notation of `tcpdump -d`.
 fn classic(at: usize, i: &libc::sock_filter) -> String {
     let k = i.k;
     let operand = if i.code & 8 != 0 { "x".to_owned() } else { format!("#{k:#x}") };

@@ -1,38 +1,34 @@
 //! Runs a [`Program`] on one datagram: no allocation, no panic, no indirect call.
 
-use super::ast::BinOp;
+use super::facts::Facts;
+use super::hash;
+use super::load::Load;
+use super::operator::BinOp;
 use super::program::{
-    Action, Edges, Key, Label, Load, MAX_TEMPORARIES, Node, Operand, Part, Program, Queues, Spread, Step,
-    Which,
+    Action, AddressField, Edges, Key, MAX_TEMPORARIES, Node, NodeId, Operand, Part, Program, Spread, Step,
 };
-use super::{Facts, RuleState, Verdict, hash};
+use super::queues::Queues;
+use super::state::RuleState;
+use super::verdict::Verdict;
 
-/// `mod(u32[at])` as the first rule: the commonest rule set, and small enough to be inlined into the receive loop.
+/// The fast path of a rule set whose first rule is `mod(u32[at])`: the most common one, and small enough to be inlined into
+/// the receive loop.
 #[derive(Debug)]
-pub(crate) struct Shortcut {
-    /// Bytes a datagram must have: four more than the offset.
+pub(crate) struct FastPath {
+    /// The shortest payload it decides about, in bytes: four more than the offset.
     end: usize,
     over: Queues,
     spill: Option<(u16, u16)>,
 }
 
-impl Shortcut {
-    /// `None`: the datagram is too short, and the program decides.
-    #[inline(always)]
-    pub(crate) fn take(&self, facts: &Facts<'_>) -> Option<Verdict> {
-        let key = u32::from_be_bytes(*facts.payload.get(..self.end)?.last_chunk()?);
-        Some(Verdict::Queue { queue: self.over.pick(u64::from(key)), spill: self.spill, key, rule: 0 })
-    }
-}
-
-impl Program {
-    /// The short cut through this program, if it has one.
-    pub(crate) fn shortcut(&self) -> Option<Shortcut> {
-        match self.nodes.first()? {
+impl FastPath {
+    /// The fast path of a program, if it has one.
+    pub(crate) fn of(program: &Program) -> Option<FastPath> {
+        match program.nodes.first()? {
             Node::Do {
                 action: Action::Spread { by: Spread::Mod(Operand::Load(Load::U32(at))), over, spill },
                 ..
-            } => Some(Shortcut {
+            } => Some(FastPath {
                 end: usize::from(*at) + 4,
                 over: *over,
                 spill: spill.then(|| (over.first, over.last())),
@@ -41,60 +37,70 @@ impl Program {
         }
     }
 
+    /// `None` when the datagram is too short, and the program decides.
+    #[inline(always)]
+    pub(crate) fn evaluate(&self, facts: &Facts<'_>) -> Option<Verdict> {
+        let key = u32::from_be_bytes(*facts.payload.get(..self.end)?.last_chunk()?);
+        Some(Verdict::Queue { queue: self.over.select(u64::from(key)), spill: self.spill, key, rule: 0 })
+    }
+}
+
+impl Program {
     /// Follows the graph from its first node to an action.
     #[inline(never)]
     pub(crate) fn run(&self, facts: &Facts<'_>, state: &mut RuleState) -> Verdict {
-        let mut at: Label = 0;
-        // Edges only point forward, and the last rule cannot fail, so this ends; `get` instead of an index because a
-        // wrong queue is better than a panic, should the lowering ever have a bug.
+        let mut at: NodeId = 0;
+        // Edges only point forward, and the last rule cannot fail, so this ends. Should the lowering ever have a bug, a
+        // wrong queue is better than a panic, hence `get` and not an index.
         while let Some(node) = self.nodes.get(at as usize) {
             at = match node {
                 Node::Range { value, low, span, to } => match self.number(*value, facts) {
-                    Some(v) => to.pick(v.wrapping_sub(*low) <= *span),
+                    Some(v) => to.follow(v.wrapping_sub(*low) <= *span),
                     None => to.fail,
                 },
-                Node::Do { action, rule, fail } => match self.act(action, *rule, facts, state) {
+                Node::Do { action, rule, fail } => match self.execute(action, *rule, facts, state) {
                     Some(verdict) => return verdict,
                     None => *fail,
                 },
                 Node::Switch { load, cases, fail } => match read(*load, facts) {
                     Some(v) => {
-                        let cases = slice(&self.cases, *cases);
+                        let cases = cases.of(&self.cases);
                         let i = cases.partition_point(|(low, _)| *low <= v).wrapping_sub(1);
                         cases.get(i).map_or(*fail, |(_, to)| *to)
                     }
                     None => *fail,
                 },
                 Node::Set { value, ranges, to } => match self.number(*value, facts) {
-                    Some(v) => to.pick(within(slice(&self.ranges, *ranges), v)),
+                    Some(v) => to.follow(within(ranges.of(&self.ranges), v)),
                     None => to.fail,
                 },
                 Node::Bytes { from, pool, to } => {
-                    let want = slice(&self.pool, *pool);
+                    let want = pool.of(&self.pool);
                     match bytes(facts, *from, want.len()) {
-                        Some(have) => to.pick(have == want),
+                        Some(have) => to.follow(have == want),
                         None => to.fail,
                     }
                 }
                 Node::Address { which, ranges, to } => {
                     let addr = u128::from_be_bytes(*address(*which, facts));
-                    to.pick(within(slice(&self.addresses, *ranges), addr))
+                    to.follow(within(ranges.of(&self.addresses), addr))
                 }
                 Node::Compare { op, left, right, to } => {
                     match (self.number(*left, facts), self.number(*right, facts)) {
-                        (Some(a), Some(b)) => to.pick(op.apply(a, b)),
+                        (Some(a), Some(b)) => to.follow(op.apply(a, b)),
                         _ => to.fail,
                     }
                 }
-                Node::SameAddress { to } => to.pick(facts.src == facts.dst),
+                Node::SameAddress { to } => to.follow(facts.src == facts.dst),
                 Node::Goto(to) => *to,
             };
         }
         Verdict::Queue { queue: 0, spill: None, key: 0, rule: 0 }
     }
 
+    /// The verdict of an action; `None` when its key cannot be read, or `sample` keeps the datagram.
     #[inline(always)]
-    pub(super) fn act(
+    pub(super) fn execute(
         &self,
         action: &Action,
         rule: u16,
@@ -103,16 +109,16 @@ impl Program {
     ) -> Option<Verdict> {
         match action {
             Action::Spread { by, over, spill } => {
-                let (pick, key) = self.spread(by, over, facts, state)?;
+                let (number, key) = self.spread(by, over, facts, state)?;
                 let spill = if *spill { Some((over.first, over.last())) } else { None };
-                Some(Verdict::Queue { queue: over.pick(pick), spill, key, rule })
+                Some(Verdict::Queue { queue: over.select(number), spill, key, rule })
             }
             Action::Queue { queue, spill } => {
                 Some(Verdict::Queue { queue: *queue, spill: *spill, key: 0, rule })
             }
             Action::Drop => Some(Verdict::Drop { rule }),
             Action::Sample { slot, n } => {
-                if state.sampled(*slot as usize, *n) {
+                if state.keeps_sample(*slot as usize, *n) {
                     None
                 } else {
                     Some(Verdict::Drop { rule })
@@ -121,7 +127,7 @@ impl Program {
         }
     }
 
-    /// The number to reduce, and the key to report.
+    /// The number to reduce to a queue, and the key to report.
     #[inline(always)]
     fn spread(
         &self,
@@ -136,7 +142,7 @@ impl Program {
                 return Some((v, v as u32));
             }
             Spread::RoundRobin { slot } => {
-                return Some((u64::from(state.turn(*slot as usize, over.count() as u32)), 0));
+                return Some((u64::from(state.next_turn(*slot as usize, over.count() as u32)), 0));
             }
             Spread::Random => return Some((u64::from(state.random()), 0)),
             Spread::Cpu => return Some((u64::from(facts.cpu), 0)),
@@ -149,11 +155,11 @@ impl Program {
         Some((u64::from(key), key))
     }
 
-    // Out of line, like `calculate`: the loops in there would cost every decision registers and stack.
+    // Out of line, like `calculate`: inlined, the loops would take registers and stack from every decision.
     #[inline(never)]
     fn hash(&self, keys: Part, facts: &Facts<'_>) -> Option<u32> {
         let mut h = hash::SEED;
-        for key in slice(&self.keys, keys) {
+        for key in keys.of(&self.keys) {
             h = match key {
                 Key::Number(value) => hash::number(h, self.number(*value, facts)?),
                 Key::Bytes { from, len } => hash::bytes(h, bytes(facts, *from, usize::from(*len))?),
@@ -177,7 +183,7 @@ impl Program {
         let mut acc = 0u64;
         let mut stack = [0u64; MAX_TEMPORARIES];
         let mut depth = 0usize;
-        for step in slice(&self.steps, code) {
+        for step in code.of(&self.steps) {
             acc = match step {
                 Step::Load(load) => read(*load, facts)?,
                 Step::Const(n) => *n,
@@ -205,8 +211,8 @@ fn apply(op: BinOp, a: u64, b: u64) -> Option<u64> {
 
 impl Edges {
     #[inline(always)]
-    fn pick(&self, yes: bool) -> Label {
-        // A jump, not a conditional move: the CPU then guesses the way and fetches the next node at once, where a
+    fn follow(&self, yes: bool) -> NodeId {
+        // This must be a jump and not a conditional move. The CPU predicts a jump and fetches the next node at once; a
         // move would make every test wait for the one before.
         if yes {
             unlikely();
@@ -221,11 +227,6 @@ impl Edges {
 #[cold]
 #[inline(always)]
 fn unlikely() {}
-
-#[inline(always)]
-pub(super) fn slice<T>(table: &[T], part: Part) -> &[T] {
-    table.get(part.start as usize..part.end as usize).unwrap_or_default()
-}
 
 /// Binary search in sorted, disjoint ranges.
 #[inline]
@@ -263,10 +264,10 @@ fn read(load: Load, facts: &Facts<'_>) -> Option<u64> {
 }
 
 #[inline(always)]
-pub(super) fn address<'f>(which: Which, facts: &'f Facts<'_>) -> &'f [u8; 16] {
+pub(super) fn address<'f>(which: AddressField, facts: &'f Facts<'_>) -> &'f [u8; 16] {
     match which {
-        Which::Src => &facts.src,
-        Which::Dst => &facts.dst,
+        AddressField::Src => &facts.src,
+        AddressField::Dst => &facts.dst,
     }
 }
 

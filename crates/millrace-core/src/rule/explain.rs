@@ -1,56 +1,67 @@
-//! Why a datagram goes where it goes: the rules one by one, and what each looked at last.
+//! Why a datagram goes where it goes: the rules one by one, and what each read last.
 
-use super::eval::{bytes, slice, within};
-use super::program::{Edges, Label, Load, Node, Operand, Program, Which};
-use super::{Facts, RuleSet, RuleState, Verdict, target};
+use super::compile::{back_end, front_end};
+use super::eval::{bytes, within};
+use super::facts::Facts;
+use super::load::Load;
+use super::lower::lower;
+use super::program::{Action, AddressField, Edges, Node, NodeId, Operand, Program};
+use super::set::RuleSet;
+use super::state::RuleState;
+use super::verdict::Verdict;
 use crate::datagram::Addr;
+use crate::error::Result;
 use serde::Serialize;
 
 /// What became of one rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// It decided.
+    /// The rule decided.
     Matched,
-    /// Its condition is false.
+    /// The condition is false.
     False,
-    /// It reads beyond the datagram or divides by zero, or the key of its action does.
+    /// The condition, or the key of the action, reads beyond the datagram or divides by zero.
     Beyond,
-    /// It is a `sample` that keeps this datagram.
+    /// The action is a `sample`, which keeps this datagram; the next rules decide.
     Kept,
 }
 
-/// One rule, as it was tried.
+/// What became of one rule when it was tried on a datagram.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Trial {
-    /// Its index.
-    pub rule: u16,
-    /// Its name.
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct RuleTrace {
+    /// Name of the rule.
     pub name: String,
-    /// Its text.
-    pub text: String,
     /// What became of it.
     pub outcome: Outcome,
-    /// What it looked at last; empty where it looks at nothing.
-    pub why: String,
+    /// Index of the rule.
+    pub rule: u16,
+    /// Canonical text of the rule.
+    pub text: String,
+    /// What the rule read last, and so what its outcome depends on; empty where it reads nothing.
+    #[serde(rename = "why")]
+    pub reason: String,
 }
 
-/// A rule set that can say why. It decides as the [`RuleSet`] of the same text does, only slower.
+/// A rule set that can explain its verdicts. It decides as the [`RuleSet`] of the same text does, only slower.
 #[derive(Debug)]
 pub struct Explainer {
     set: RuleSet,
-    /// Without binary searches, which know the answer and not the rules they skipped.
-    plain: Program,
+    /// The program before [`super::if_to_switch`]: a binary search finds the successor, and not the rules that it skips.
+    unoptimized: Program,
 }
 
 impl Explainer {
-    /// Compiles.
+    /// Compiles a text for a number of queues.
     ///
     /// # Errors
     /// As [`RuleSet::compile`].
-    pub fn compile(text: &str, queues: u16) -> crate::error::Result<Self> {
-        let (set, plain) = super::build(text, queues, false)?;
-        Ok(Explainer { set, plain })
+    pub fn compile(text: &str, queues: u16) -> Result<Self> {
+        let rules = front_end(text, queues)?;
+        let unoptimized = lower(&rules);
+        Ok(Explainer { set: back_end(unoptimized.clone(), rules), unoptimized })
     }
 
     /// The rule set.
@@ -58,95 +69,100 @@ impl Explainer {
         &self.set
     }
 
-    /// Decides, and says why: the rules that were tried, the last of which decided.
-    pub fn explain(&self, facts: &Facts<'_>, state: &mut RuleState) -> (Verdict, Vec<Trial>) {
-        let rules = target::rules_of(&self.plain);
-        let mut trials = Vec::new();
-        let mut at: Label = 0;
-        while let Some(node) = self.plain.nodes.get(at as usize) {
+    /// The verdict, and what became of the rules that were tried, the last of which decided.
+    pub fn explain(&self, facts: &Facts<'_>, state: &mut RuleState) -> (Verdict, Vec<RuleTrace>) {
+        let rules = self.unoptimized.rule_of_nodes();
+        let mut traces = Vec::new();
+        let mut at: NodeId = 0;
+        while let Some(node) = self.unoptimized.nodes.get(at as usize) {
             let rule = rules.get(at as usize).copied().unwrap_or(0);
             let step = self.step(node, facts, state);
             let next_rule = rules.get(step.to as usize).copied().unwrap_or(u16::MAX);
             if step.verdict.is_some() || next_rule != rule {
-                let (name, text) = self.set.rules.get(usize::from(rule)).cloned().unwrap_or_default();
-                trials.push(Trial { rule, name, text, outcome: step.outcome, why: step.why });
+                let (name, text) = self.set.rule(rule.into()).cloned().unwrap_or_default();
+                traces.push(RuleTrace { name, outcome: step.outcome, rule, text, reason: step.reason });
             }
             if let Some(verdict) = step.verdict {
-                return (verdict, trials);
+                return (verdict, traces);
             }
             at = step.to;
         }
-        (self.set.evaluate(facts, state), trials)
+        (self.set.evaluate(facts, state), traces)
     }
 
+    /// Runs one node.
     fn step(&self, node: &Node, facts: &Facts<'_>, state: &mut RuleState) -> Step {
-        let p = &self.plain;
-        let test = |found: Option<bool>, to: &Edges, why: String| {
+        let p = &self.unoptimized;
+        let test = |found: Option<bool>, to: &Edges, reason: String| {
             let (to, outcome) = match found {
                 Some(true) => (to.yes, Outcome::False),
                 Some(false) => (to.no, Outcome::False),
                 None => (to.fail, Outcome::Beyond),
             };
-            Step { to, outcome, why, verdict: None }
+            Step { to, outcome, reason, verdict: None }
         };
         match node {
-            Node::Goto(to) => Step { to: *to, outcome: Outcome::False, why: String::new(), verdict: None },
+            Node::Goto(to) => Step { to: *to, outcome: Outcome::False, reason: String::new(), verdict: None },
             Node::Range { value, low, span, to } => {
                 let v = p.number(*value, facts);
-                test(v.map(|v| v.wrapping_sub(*low) <= *span), to, self.about(*value, v, facts))
+                test(v.map(|v| v.wrapping_sub(*low) <= *span), to, self.describe(*value, v, facts))
             }
             Node::Set { value, ranges, to } => {
                 let v = p.number(*value, facts);
-                test(v.map(|v| within(slice(&p.ranges, *ranges), v)), to, self.about(*value, v, facts))
+                test(v.map(|v| within(ranges.of(&p.ranges), v)), to, self.describe(*value, v, facts))
             }
             Node::Compare { op, left, right, to } => {
                 let (a, b) = (p.number(*left, facts), p.number(*right, facts));
-                let why = format!("{}, {}", self.about(*left, a, facts), self.about(*right, b, facts));
-                test(a.zip(b).map(|(a, b)| op.apply(a, b)), to, why)
+                let reason =
+                    format!("{}, {}", self.describe(*left, a, facts), self.describe(*right, b, facts));
+                test(a.zip(b).map(|(a, b)| op.apply(a, b)), to, reason)
             }
             Node::Bytes { from, pool, to } => {
-                let want = slice(&p.pool, *pool);
+                let want = pool.of(&p.pool);
                 let have = bytes(facts, *from, want.len());
                 let name = format!("bytes[{from}..{}]", usize::from(*from) + want.len());
-                let why = match have {
+                let reason = match have {
                     Some(have) => format!("{name} are x\"{}\"", hex(have)),
                     None => beyond(&name, facts),
                 };
-                test(have.map(|have| have == want), to, why)
+                test(have.map(|have| have == want), to, reason)
             }
             Node::Address { which, ranges, to } => {
                 let (name, address) = address(*which, facts);
-                let found = within(slice(&p.addresses, *ranges), u128::from_be_bytes(address));
+                let found = within(ranges.of(&p.addresses), u128::from_be_bytes(address));
                 test(Some(found), to, format!("{name} is {:?}", Addr(address)))
             }
             Node::SameAddress { to } => {
-                let why = format!("src is {:?}, dst is {:?}", Addr(facts.src), Addr(facts.dst));
-                test(Some(facts.src == facts.dst), to, why)
+                let reason = format!("src is {:?}, dst is {:?}", Addr(facts.src), Addr(facts.dst));
+                test(Some(facts.src == facts.dst), to, reason)
             }
-            // `decide` makes these, and this program did not go through it.
+            // `if_to_switch` makes these, and has not seen this program.
             Node::Switch { fail, .. } => {
-                Step { to: *fail, outcome: Outcome::Beyond, why: String::new(), verdict: None }
+                Step { to: *fail, outcome: Outcome::Beyond, reason: String::new(), verdict: None }
             }
-            Node::Do { action, rule, fail } => match p.act(action, *rule, facts, state) {
-                Some(verdict) => {
-                    Step { to: *fail, outcome: Outcome::Matched, why: String::new(), verdict: Some(verdict) }
-                }
-                None if matches!(action, super::program::Action::Sample { .. }) => Step {
+            Node::Do { action, rule, fail } => match p.execute(action, *rule, facts, state) {
+                Some(verdict) => Step {
+                    to: *fail,
+                    outcome: Outcome::Matched,
+                    reason: String::new(),
+                    verdict: Some(verdict),
+                },
+                None if matches!(action, Action::Sample { .. }) => Step {
                     to: *fail,
                     outcome: Outcome::Kept,
-                    why: "the sample keeps it, and the next rules decide".into(),
+                    reason: "the sample keeps it, and the next rules decide".into(),
                     verdict: None,
                 },
                 None => {
-                    let why = format!("its key cannot be had from {} bytes", facts.payload.len());
-                    Step { to: *fail, outcome: Outcome::Beyond, why, verdict: None }
+                    let reason = format!("its key cannot be had from {} bytes", facts.payload.len());
+                    Step { to: *fail, outcome: Outcome::Beyond, reason, verdict: None }
                 }
             },
         }
     }
 
-    /// What a value is.
-    fn about(&self, value: Operand, found: Option<u64>, facts: &Facts<'_>) -> String {
+    /// What a value is, or why it has none.
+    fn describe(&self, value: Operand, found: Option<u64>, facts: &Facts<'_>) -> String {
         let name = match value {
             Operand::Load(load) => field(load),
             Operand::Code(_) => "the calculation".into(),
@@ -159,10 +175,11 @@ impl Explainer {
     }
 }
 
+/// The result of one node.
 struct Step {
-    to: Label,
+    to: NodeId,
     outcome: Outcome,
-    why: String,
+    reason: String,
     verdict: Option<Verdict>,
 }
 
@@ -170,10 +187,10 @@ fn beyond(name: &str, facts: &Facts<'_>) -> String {
     format!("{name} is beyond the {} bytes", facts.payload.len())
 }
 
-fn address(which: Which, facts: &Facts<'_>) -> (&'static str, [u8; 16]) {
+fn address(which: AddressField, facts: &Facts<'_>) -> (&'static str, [u8; 16]) {
     match which {
-        Which::Src => ("src", facts.src),
-        Which::Dst => ("dst", facts.dst),
+        AddressField::Src => ("src", facts.src),
+        AddressField::Dst => ("dst", facts.dst),
     }
 }
 

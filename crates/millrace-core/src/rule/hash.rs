@@ -5,34 +5,39 @@
 //! with one scratch word. Every step is a bijection of the state, so keys of one word never collide.
 
 /// State before the first word.
-pub const SEED: u32 = 0x9e37_79b9;
+pub(crate) const SEED: u32 = 0x9e37_79b9;
 
-/// Takes one word into the state.
+/// The multipliers and shifts of MurmurHash3's 32-bit finalizer (fmix32), of which `step` uses the first multiplication.
+pub(crate) const MULTIPLIER: u32 = 0x85eb_ca6b;
+/// The finalizer's second multiplier.
+pub(crate) const FINAL_MULTIPLIER: u32 = 0xc2b2_ae35;
+
+/// The state after one more word.
 #[inline(always)]
-pub const fn step(state: u32, word: u32) -> u32 {
-    let h = (state ^ word).wrapping_mul(0x85eb_ca6b);
+pub(crate) const fn step(state: u32, word: u32) -> u32 {
+    let h = (state ^ word).wrapping_mul(MULTIPLIER);
     h ^ (h >> 15)
 }
 
 /// The hash, from the state after the last word.
 #[inline(always)]
-pub const fn finish(state: u32) -> u32 {
+pub(crate) const fn finish(state: u32) -> u32 {
     let h = state ^ (state >> 16);
-    let h = h.wrapping_mul(0x85eb_ca6b);
+    let h = h.wrapping_mul(MULTIPLIER);
     let h = h ^ (h >> 13);
-    let h = h.wrapping_mul(0xc2b2_ae35);
+    let h = h.wrapping_mul(FINAL_MULTIPLIER);
     h ^ (h >> 16)
 }
 
 /// A number: its upper 32 bits, then its lower.
 #[inline(always)]
-pub const fn number(state: u32, value: u64) -> u32 {
+pub(crate) const fn number(state: u32, value: u64) -> u32 {
     step(step(state, (value >> 32) as u32), value as u32)
 }
 
 /// Bytes: big-endian words, the last one filled up with zero bytes on the right.
 #[inline]
-pub fn bytes(mut state: u32, bytes: &[u8]) -> u32 {
+pub(crate) fn bytes(mut state: u32, bytes: &[u8]) -> u32 {
     let (words, rest) = bytes.as_chunks::<4>();
     for word in words {
         state = step(state, u32::from_be_bytes(*word));
@@ -47,18 +52,18 @@ pub fn bytes(mut state: u32, bytes: &[u8]) -> u32 {
     step(state, u32::from_be_bytes(last))
 }
 
-/// An address: four words, as for its 16 bytes.
+/// An address: the four words of its 16 bytes.
 #[inline]
-pub fn address(state: u32, addr: &[u8; 16]) -> u32 {
+pub(crate) fn address(state: u32, addr: &[u8; 16]) -> u32 {
     bytes(state, addr)
 }
 
 /// A flow: the words of both addresses in turn, then `source port << 16 | destination port`.
 ///
-/// In turn, so that the six words that all pairs of IPv4 addresses have in common come first: whoever hashes IPv4
-/// starts from a constant and takes three words instead of nine.
+/// They alternate so that the six words which all pairs of IPv4 addresses have in common come first: for IPv4 the hash
+/// starts from a constant and mixes in three words instead of nine.
 #[inline]
-pub fn flow(state: u32, src: &[u8; 16], dst: &[u8; 16], src_port: u16, dst_port: u16) -> u32 {
+pub(crate) fn flow(state: u32, src: &[u8; 16], dst: &[u8; 16], src_port: u16, dst_port: u16) -> u32 {
     let (s, d) = (words(src), words(dst));
     let state = if state == SEED && [s[0], s[1], s[2]] == V4 && [d[0], d[1], d[2]] == V4 {
         V4_PAIR

@@ -1,10 +1,13 @@
-//! Typed tree → program. `and`, `or` and `not` turn into edges, as in any compiler of conditions.
+//! Typed rules → program. `and`, `or` and `not` become edges: each part of a condition is given the successors it has when it
+//! is true and when it is false ("short-circuit code").
 
-use super::check::{Act, By, Checked, Cond, Part as KeyPart, Value};
-use super::program::{Action, Edges, Key, Label, Load, Node, Operand, Part, Program, Queues, Spread, Step};
+use super::analyze::{Condition, TypedAction, TypedKey, TypedRule, TypedSpread, Value};
+use super::load::Load;
+use super::program::{Action, Edges, Key, Node, NodeId, Operand, Part, Program, Spread, Step};
+use super::queues::Queues;
 
 /// The program of `rules`, the last of which cannot fail.
-pub(crate) fn lower(rules: &[Checked]) -> Program {
+pub(crate) fn lower(rules: &[TypedRule]) -> Program {
     let mut lower = Lower::default();
     for (index, rule) in rules.iter().enumerate() {
         let next = lower.label();
@@ -14,7 +17,11 @@ pub(crate) fn lower(rules: &[Checked]) -> Program {
     lower.resolve()
 }
 
-/// While lowering, edges hold label numbers; `resolve` replaces them by node indices.
+/// Number of a node that may not exist yet: index into [`Lower::labels`]. It takes the place of a node's index in edges.
+type Label = NodeId;
+
+/// A program being made. Its edges hold label numbers, because the nodes they lead to come later; [`Lower::resolve`] replaces
+/// them by node indices.
 #[derive(Default)]
 struct Lower {
     program: Program,
@@ -28,7 +35,7 @@ impl Lower {
         (self.labels.len() - 1) as Label
     }
 
-    /// The label stands for the node that is emitted next.
+    /// Makes the label stand for the node that is emitted next.
     fn bind(&mut self, label: Label) {
         let here = self.program.nodes.len() as u32;
         if let Some(at) = self.labels.get_mut(label as usize) {
@@ -36,52 +43,54 @@ impl Lower {
         }
     }
 
-    fn rule(&mut self, rule: &Checked, index: u16, next: Label) {
-        if !matches!(rule.cond, Cond::Always) {
+    fn rule(&mut self, rule: &TypedRule, index: u16, next: Label) {
+        if !matches!(rule.condition, Condition::Always) {
             let matched = self.label();
-            self.cond(&rule.cond, Edges { yes: matched, no: next, fail: next });
+            self.condition(&rule.condition, Edges { yes: matched, no: next, fail: next });
             self.bind(matched);
         }
         let action = self.action(&rule.action);
         self.program.nodes.push(Node::Do { action, rule: index, fail: next });
     }
 
-    fn cond(&mut self, cond: &Cond, to: Edges) {
-        let node = match cond {
-            Cond::Always => Node::Goto(to.yes),
-            Cond::Never => Node::Goto(to.no),
-            Cond::Not(inner) => return self.cond(inner, Edges { yes: to.no, no: to.yes, fail: to.fail }),
-            Cond::And(parts) => {
+    fn condition(&mut self, condition: &Condition, to: Edges) {
+        let node = match condition {
+            Condition::Always => Node::Goto(to.yes),
+            Condition::Never => Node::Goto(to.no),
+            Condition::Not(inner) => {
+                return self.condition(inner, Edges { yes: to.no, no: to.yes, fail: to.fail });
+            }
+            Condition::And(parts) => {
                 return self.sequence(parts, to, |next, to| Edges { yes: next, ..to });
             }
-            Cond::Or(parts) => {
+            Condition::Or(parts) => {
                 return self.sequence(parts, to, |next, to| Edges { no: next, ..to });
             }
-            Cond::Number { value, ranges } => self.number(value, ranges, to),
-            Cond::Compare { op, left, right } => {
+            Condition::Number { value, ranges } => self.number(value, ranges, to),
+            Condition::Compare { op, left, right } => {
                 let (left, right) = (self.operand(left), self.operand(right));
                 Node::Compare { op: *op, left, right, to }
             }
-            Cond::Bytes { from, any } => return self.bytes(*from, any, to),
-            Cond::Address { which, ranges } => {
+            Condition::Bytes { from, any } => return self.bytes(*from, any, to),
+            Condition::Address { which, ranges } => {
                 let start = self.program.addresses.len() as u32;
                 self.program.addresses.extend_from_slice(ranges);
                 let ranges = Part { start, end: self.program.addresses.len() as u32 };
                 Node::Address { which: *which, ranges, to }
             }
-            Cond::SameAddress => Node::SameAddress { to },
+            Condition::SameAddress => Node::SameAddress { to },
         };
         self.program.nodes.push(node);
     }
 
-    fn sequence(&mut self, parts: &[Cond], to: Edges, inner: impl Fn(Label, Edges) -> Edges) {
+    fn sequence(&mut self, parts: &[Condition], to: Edges, inner: impl Fn(Label, Edges) -> Edges) {
         let Some((last, init)) = parts.split_last() else { return };
         for part in init {
             let next = self.label();
-            self.cond(part, inner(next, to));
+            self.condition(part, inner(next, to));
             self.bind(next);
         }
-        self.cond(last, to);
+        self.condition(last, to);
     }
 
     fn number(&mut self, value: &Value, ranges: &[(u64, u64)], to: Edges) -> Node {
@@ -94,7 +103,7 @@ impl Lower {
         Node::Set { value, ranges: Part { start, end: self.program.ranges.len() as u32 }, to }
     }
 
-    /// Strings as long as a number are compared as one.
+    /// Strings as long as a number are compared as numbers, which is cheaper and can become a part of a switch.
     fn bytes(&mut self, from: u16, any: &[Vec<u8>], to: Edges) {
         let len = any.first().map_or(0, Vec::len);
         let load = match len {
@@ -136,7 +145,7 @@ impl Lower {
         Operand::Code(Part { start, end: self.program.steps.len() as u32 })
     }
 
-    /// Leaves the value in the accumulator and the stack as it was.
+    /// Steps that leave the value in the accumulator, and the stack as it was.
     fn steps(&mut self, value: &Value) {
         match value {
             Value::Const(n) => self.program.steps.push(Step::Const(*n)),
@@ -158,27 +167,27 @@ impl Lower {
         }
     }
 
-    fn action(&mut self, action: &Act) -> Action {
+    fn action(&mut self, action: &TypedAction) -> Action {
         match action {
-            Act::Drop => Action::Drop,
-            Act::Sample(n) => {
+            TypedAction::Drop => Action::Drop,
+            TypedAction::Sample(n) => {
                 let slot = self.program.samples;
                 self.program.samples += 1;
                 Action::Sample { slot, n: *n }
             }
-            Act::Queue { queue, spill } => Action::Queue { queue: *queue, spill: *spill },
-            Act::Spread { by, over, spill } => {
+            TypedAction::Queue { queue, spill } => Action::Queue { queue: *queue, spill: *spill },
+            TypedAction::Spread { by, over, spill } => {
                 Action::Spread { by: self.spread(by, over), over: *over, spill: *spill }
             }
         }
     }
 
-    fn spread(&mut self, by: &By, over: &Queues) -> Spread {
+    fn spread(&mut self, by: &TypedSpread, over: &Queues) -> Spread {
         match by {
-            By::Mod(value) => Spread::Mod(self.operand(value)),
-            By::Hash(parts) => match parts.as_slice() {
-                [KeyPart::Flow] => Spread::HashFlow,
-                [KeyPart::Number(Value::Load(load))] => Spread::HashLoad(*load),
+            TypedSpread::Mod(value) => Spread::Mod(self.operand(value)),
+            TypedSpread::Hash(parts) => match parts.as_slice() {
+                [TypedKey::Flow] => Spread::HashFlow,
+                [TypedKey::Number(Value::Load(load))] => Spread::HashLoad(*load),
                 parts => {
                     let keys: Vec<Key> = parts.iter().map(|part| self.key(part)).collect();
                     let start = self.program.keys.len() as u32;
@@ -186,44 +195,44 @@ impl Lower {
                     Spread::Hash(Part { start, end: self.program.keys.len() as u32 })
                 }
             },
-            By::RoundRobin => {
+            TypedSpread::RoundRobin => {
                 let slot = self.program.round_robins.len() as u32;
                 self.program.round_robins.push(over.count() as u32);
                 Spread::RoundRobin { slot }
             }
-            By::Random => Spread::Random,
-            By::Cpu => Spread::Cpu,
-            By::RxQueue => Spread::RxQueue,
+            TypedSpread::Random => Spread::Random,
+            TypedSpread::Cpu => Spread::Cpu,
+            TypedSpread::RxQueue => Spread::RxQueue,
         }
     }
 
-    fn key(&mut self, part: &KeyPart) -> Key {
+    fn key(&mut self, part: &TypedKey) -> Key {
         match part {
-            KeyPart::Number(value) => Key::Number(self.operand(value)),
-            KeyPart::Bytes { from, len } => Key::Bytes { from: *from, len: *len },
-            KeyPart::Address(which) => Key::Address(*which),
-            KeyPart::Flow => Key::Flow,
+            TypedKey::Number(value) => Key::Number(self.operand(value)),
+            TypedKey::Bytes { from, len } => Key::Bytes { from: *from, len: *len },
+            TypedKey::Address(which) => Key::Address(*which),
+            TypedKey::Flow => Key::Flow,
         }
     }
 
     fn resolve(mut self) -> Program {
         let labels = std::mem::take(&mut self.labels);
-        let at = |label: &mut Label| *label = labels.get(*label as usize).copied().unwrap_or(u32::MAX);
+        let resolve = |label: &mut Label| *label = labels.get(*label as usize).copied().unwrap_or(u32::MAX);
         for node in &mut self.program.nodes {
             match node {
-                Node::Goto(to) => at(to),
+                Node::Goto(to) => resolve(to),
                 Node::Range { to, .. }
                 | Node::Set { to, .. }
                 | Node::Compare { to, .. }
                 | Node::Bytes { to, .. }
                 | Node::Address { to, .. }
                 | Node::SameAddress { to } => {
-                    at(&mut to.yes);
-                    at(&mut to.no);
-                    at(&mut to.fail);
+                    resolve(&mut to.yes);
+                    resolve(&mut to.no);
+                    resolve(&mut to.fail);
                 }
-                Node::Do { fail, .. } => at(fail),
-                // Made later, from resolved nodes.
+                Node::Do { fail, .. } => resolve(fail),
+                // `if_to_switch` makes them later, from resolved nodes.
                 Node::Switch { .. } => {}
             }
         }

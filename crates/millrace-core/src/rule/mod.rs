@@ -1,200 +1,78 @@
-//! Payload rules: text → program → verdict.
+//! Payload rules: a small language that decides for each datagram which queue it goes to, or that it is dropped.
 //!
-//! The language is described in `docs/rules.md`. A text passes through one stage per file or folder:
-//! `lex` → `parse` (`ast`) → `check` → `lower` (`program`) → `decide` → `eval`; `report` renders what went wrong on the
-//! way. The program is the meeting point: whatever else is to run rules starts from it, as `lower` leaves it or, if it
-//! has a use for binary searches, as `decide` does. So do `cbpf` and `ebpf`, which run the rules in the kernel; `target` says what
-//! the kernel cannot do.
+//! `docs/rules.md` defines the language. A rule set is compiled once, in the stages of any compiler, and the program that
+//! comes out is run on every datagram in user space. Where the kernel can run it too, it is translated further:
+//!
+//! ```text
+//! text → tokens → syntax tree → analysed rules → program → verdict          (eval)
+//!                                                       ├→ classic BPF      (cbpf)
+//!                                                       ├→ eBPF             (ebpf)
+//!                                                       └→ explanation      (explain)
+//! ```
+//!
+//! The stages, in their order:
+//!
+//! - `lex/` turns the text into tokens.
+//! - `parse/` turns tokens into the syntax tree, by recursive descent.
+//! - `analyze/` checks types, constants and queue numbers, finds rules that can never match, and yields typed rules.
+//! - `lower` turns typed rules into a program: a graph of tests and actions.
+//! - `if_to_switch` replaces runs of tests on one field by one binary search.
+//! - `eval` runs a program on a datagram. It defines what rules mean; every other stage behind `lower` must agree with it.
+//! - `cbpf/` and `ebpf/` translate a program for the kernel, exactly or not at all.
+//! - `explain` runs the program without binary searches and records what became of each rule.
+//! - `dump` prints a program, and its translations, for people.
+//!
+//! What the stages hand on, and what they share:
+//!
+//! - `span` is a place in the text; `operator` the operators, with their meaning.
+//! - `ast` is the syntax tree; `canonical` prints it.
+//! - `analyze/typed` are the typed rules; `program` is the graph, `load` the numbers it reads, `queues` what it selects from.
+//! - `facts` is what a rule may read; `verdict` what it decides; `state` what actions remember between datagrams.
+//! - `hash` is the hash of the `hash` action, which is part of the language.
+//! - `diagnostics` collects and prints mistakes; `spelling` finds the word that was meant.
+//! - `kernel/` holds what both BPF compilers need: what no kernel program can decide, which headers are read, and what is
+//!   known about the payload's length at each node.
+//! - `set` is the compiled rule set; `compile` runs the stages.
+//! - `command` answers `millrace rules` with structures that serialize to its JSON.
+//!
+//! Everything here is a function of its arguments: no file imports a receiver, and none does I/O.
 
+mod analyze;
 mod ast;
+mod canonical;
 mod cbpf;
-mod check;
-mod decide;
+pub mod command;
+mod compile;
+mod diagnostics;
 mod dump;
 mod ebpf;
 mod eval;
 mod explain;
-pub mod hash;
+mod facts;
+mod hash;
+mod if_to_switch;
+mod kernel;
 mod lex;
+mod load;
 mod lower;
+mod operator;
 mod parse;
 mod program;
-mod report;
+mod queues;
+mod set;
+mod span;
+mod spelling;
 mod state;
-mod target;
 #[cfg(test)]
 mod tests;
-
-use crate::datagram::Datagram;
-use crate::error::{Code, Error, Result};
-use check::{Act, Checked};
-use eval::Shortcut;
-use program::Program;
-use report::Report;
+mod verdict;
 
 pub use cbpf::CbpfTarget;
+pub use compile::queue_count;
 pub use ebpf::EarlyDrop;
-pub use explain::{Explainer, Outcome, Trial};
+pub use explain::{Explainer, Outcome, RuleTrace};
+pub use facts::Facts;
+pub use kernel::Unsupported;
+pub use set::RuleSet;
 pub use state::RuleState;
-pub use target::Unsupported;
-
-/// Longest rule text, in bytes. It bounds the work of a compilation; a ConfigMap holds a quarter of it.
-const MAX_TEXT: usize = 4 << 20;
-
-/// What a rule may look at.
-#[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
-    /// UDP payload.
-    pub payload: &'a [u8],
-    /// Source address, 16 bytes, IPv4 mapped.
-    pub src: [u8; 16],
-    /// Destination address, 16 bytes, IPv4 mapped.
-    pub dst: [u8; 16],
-    /// Source port, host order.
-    pub src_port: u16,
-    /// Destination port, host order.
-    pub dst_port: u16,
-    /// rx queue (or member index).
-    pub rx_queue: u16,
-    /// CPU of the receive thread.
-    pub cpu: u16,
-}
-
-impl<'a> Facts<'a> {
-    /// Those of a datagram, for a receive thread on this CPU.
-    #[inline(always)]
-    pub fn of(d: &Datagram<'a>, cpu: u16) -> Self {
-        Facts {
-            payload: d.payload,
-            src: d.src.0,
-            dst: d.dst.0,
-            src_port: d.src_port,
-            dst_port: d.dst_port,
-            rx_queue: d.rx_queue,
-            cpu,
-        }
-    }
-}
-
-/// What the rules decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Deliver to `queue`.
-    Queue {
-        /// Chosen queue, below the queue count.
-        queue: u16,
-        /// The queues to try next when it is full: `queue + 1, …` cyclic inside `first..=last`; `None`: no spill.
-        spill: Option<(u16, u16)>,
-        /// The 32-bit key value the action reduced or hashed; 0 where it has none.
-        key: u32,
-        /// Index of the rule that matched.
-        rule: u16,
-    },
-    /// Drop, by `drop` or by `sample`.
-    Drop {
-        /// Index of the rule that matched.
-        rule: u16,
-    },
-}
-
-/// A compiled rule set for a fixed number of queues.
-#[derive(Debug)]
-pub struct RuleSet {
-    program: Program,
-    shortcut: Option<Shortcut>,
-    /// Name and canonical text, in order.
-    rules: Vec<(String, String)>,
-    warnings: Vec<String>,
-}
-
-impl RuleSet {
-    /// Compiles.
-    ///
-    /// # Errors
-    /// [`crate::error::Code::Rules`]; the message lists every error with line, column and caret.
-    pub fn compile(text: &str, queues: u16) -> Result<Self> {
-        Ok(build(text, queues, true)?.0)
-    }
-
-    /// Fresh state for receive thread `thread`. With one thread (0) a `round_robin` starts at its first queue.
-    pub fn state(&self, thread: usize) -> RuleState {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        self.state_seeded(thread, now.as_nanos() as u64)
-    }
-
-    /// As [`RuleSet::state`], with a seed for `random` instead of the time, so that a run can be repeated.
-    pub fn state_seeded(&self, thread: usize, seed: u64) -> RuleState {
-        RuleState::new(&self.program, thread, seed)
-    }
-
-    /// Names in rule order (`rule1`, `rule2`, … where the user gave none; the implicit last one is `default`).
-    pub fn names(&self) -> Vec<String> {
-        self.rules.iter().map(|(name, _)| name.clone()).collect()
-    }
-
-    /// Name and canonical text of every rule, in order.
-    pub fn describe(&self) -> Vec<(String, String)> {
-        self.rules.clone()
-    }
-
-    /// Number of rules, the implicit last one included; every [`Verdict`]'s `rule` is below it.
-    #[allow(clippy::len_without_is_empty)] // A rule set is never empty.
-    pub fn len(&self) -> usize {
-        self.rules.len()
-    }
-
-    /// What is allowed but probably not meant, one line each.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
-    /// Decides.
-    #[inline]
-    pub fn evaluate(&self, facts: &Facts<'_>, state: &mut RuleState) -> Verdict {
-        if let Some(verdict) = self.shortcut.as_ref().and_then(|s| s.take(facts)) {
-            return verdict;
-        }
-        self.program.run(facts, state)
-    }
-}
-
-/// All stages. Returns the program before binary searches too, empty unless it is not `alone` that is wanted.
-fn build(text: &str, queues: u16, alone: bool) -> Result<(RuleSet, Program)> {
-    let fail = |message: String| Err(Error::new(Code::Rules, message));
-    if queues == 0 {
-        return fail("there are no queues; expected at least one".into());
-    }
-    if text.len() > MAX_TEXT {
-        return fail(format!("the rules are {} bytes long; expected at most {MAX_TEXT}", text.len()));
-    }
-    let mut report = Report::default();
-    let rules = parse::parse(text, &mut report);
-    if rules.is_empty() && report.is_empty() {
-        return fail(
-            "there are no rules; expected at least one, such as `mod(u32[0])` or `hash(flow)`".into(),
-        );
-    }
-    let checked = check::check(text, &rules, queues, &mut report);
-    if !report.is_empty() {
-        return fail(report.render(text));
-    }
-    let mut program = lower::lower(&checked);
-    let plain = if alone { Program::default() } else { program.clone() };
-    decide::decide(&mut program);
-    let set = RuleSet {
-        shortcut: program.shortcut(),
-        program,
-        warnings: warnings(&checked),
-        rules: checked.into_iter().map(|rule| (rule.name, rule.text)).collect(),
-    };
-    Ok((set, plain))
-}
-
-/// See [`RuleSet::warnings`].
-fn warnings(rules: &[Checked]) -> Vec<String> {
-    let mut reached = rules.iter().filter(|rule| rule.reached);
-    if reached.all(|rule| matches!(rule.action, Act::Drop | Act::Sample(_))) {
-        return vec!["these rules drop every datagram".into()];
-    }
-    Vec::new()
-}
+pub use verdict::Verdict;

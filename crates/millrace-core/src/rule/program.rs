@@ -1,67 +1,33 @@
-//! What the evaluator runs, and what the BPF compilers will read: one flat graph of tests and actions whose edges all
-//! point forward. Boolean operators are gone: they became edges. A test has three ways out: yes, no, and `fail`, which
-//! it takes when it reads beyond the datagram or divides by zero, and which always leads to the next rule.
+//! The intermediate representation, which the evaluator runs and the BPF compilers translate: a control-flow graph of tests
+//! and actions, in one flat list. Every edge points forward, so a run ends, and one pass in order visits each node after
+//! all of its predecessors. Boolean operators have become edges. A test has three successors: `yes`, `no`, and `fail`,
+//! which it takes when it reads beyond the datagram or divides by zero, and which always leads to the next rule.
+//!
+//! `millrace rules check --dump program` prints the nodes by their `Debug` form.
 
-use super::ast::{BinOp, CmpOp};
-use std::num::NonZeroU64;
+use super::load::Load;
+use super::operator::{BinOp, CmpOp};
+use super::queues::Queues;
 
 /// Index into [`Program::nodes`].
-pub(crate) type Label = u32;
+pub(crate) type NodeId = u32;
 
-/// A number that can be had with one access.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Load {
-    U8(u16),
-    U16(u16),
-    U32(u16),
-    U64(u16),
-    U16Le(u16),
-    U32Le(u16),
-    U64Le(u16),
-    Len,
-    SrcPort,
-    DstPort,
-    RxQueue,
-    Cpu,
-}
-
-/// The largest UDP payload: 65,535 bytes of UDP length less its header.
-pub(crate) const MAX_PAYLOAD: u64 = 65_527;
-
-impl Load {
-    /// The largest value it can have.
-    pub(crate) fn max(self) -> u64 {
-        match self {
-            Load::U8(_) => 0xff,
-            Load::U16(_) | Load::U16Le(_) | Load::SrcPort | Load::DstPort | Load::RxQueue | Load::Cpu => {
-                0xffff
-            }
-            Load::U32(_) | Load::U32Le(_) => 0xffff_ffff,
-            Load::U64(_) | Load::U64Le(_) => u64::MAX,
-            Load::Len => MAX_PAYLOAD,
-        }
-    }
-
-    /// Bytes a datagram must have for it.
-    pub(crate) fn need(self) -> u64 {
-        match self {
-            Load::U8(at) => u64::from(at) + 1,
-            Load::U16(at) | Load::U16Le(at) => u64::from(at) + 2,
-            Load::U32(at) | Load::U32Le(at) => u64::from(at) + 4,
-            Load::U64(at) | Load::U64Le(at) => u64::from(at) + 8,
-            Load::Len | Load::SrcPort | Load::DstPort | Load::RxQueue | Load::Cpu => 0,
-        }
-    }
-}
-
-/// A slice of one of the program's tables.
+/// Entries `start..end` of one of the program's tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) start: u32,
     pub(crate) end: u32,
 }
 
-/// A number: one access, or a calculation of [`Step`]s.
+impl Part {
+    /// The entries. A part beyond the table is empty; the lowering makes none.
+    #[inline(always)]
+    pub(crate) fn of<T>(self, table: &[T]) -> &[T] {
+        table.get(self.start as usize..self.end as usize).unwrap_or_default()
+    }
+}
+
+/// A number: one access, or a calculation, whose [`Step`]s are a part of [`Program::steps`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operand {
     Load(Load),
@@ -85,20 +51,21 @@ pub(crate) enum Step {
     Pop(BinOp),
 }
 
-/// Values that a calculation may have to put aside at the same time.
+/// The deepest stack of a calculation. The evaluator and the BPF programs reserve that much; the analysis refuses rules
+/// that need more.
 pub(crate) const MAX_TEMPORARIES: usize = 8;
 
-/// Where a test leads.
+/// The successors of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Edges {
-    pub(crate) yes: Label,
-    pub(crate) no: Label,
-    pub(crate) fail: Label,
+    pub(crate) yes: NodeId,
+    pub(crate) no: NodeId,
+    pub(crate) fail: NodeId,
 }
 
-/// Which address.
+/// One of the two addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Which {
+pub(crate) enum AddressField {
     Src,
     Dst,
 }
@@ -106,7 +73,7 @@ pub(crate) enum Which {
 /// A test, or an action.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Node {
-    Goto(Label),
+    Goto(NodeId),
     /// `low <= value <= low + span`: every comparison of a value with a constant is one of these, perhaps with `yes`
     /// and `no` exchanged.
     Range {
@@ -121,7 +88,7 @@ pub(crate) enum Node {
         ranges: Part,
         to: Edges,
     },
-    /// Two values.
+    /// Two values compare.
     Compare {
         op: CmpOp,
         left: Operand,
@@ -136,7 +103,7 @@ pub(crate) enum Node {
     },
     /// The address lies in one of several ranges ([`Program::addresses`], sorted, disjoint).
     Address {
-        which: Which,
+        which: AddressField,
         ranges: Part,
         to: Edges,
     },
@@ -144,21 +111,21 @@ pub(crate) enum Node {
     SameAddress {
         to: Edges,
     },
-    /// The first of many tests on one load, all at once: [`Program::cases`] in `cases` partition the number line.
+    /// Many tests on one load at once: `cases`, a part of [`Program::cases`], partition the number line.
     Switch {
         load: Load,
         cases: Part,
-        fail: Label,
+        fail: NodeId,
     },
-    /// The end of a rule. `fail`: the key could not be read, or `sample` keeps the datagram.
+    /// The end of a rule. `fail` is taken when the key cannot be read, and when `sample` keeps the datagram.
     Do {
         action: Action,
         rule: u16,
-        fail: Label,
+        fail: NodeId,
     },
 }
 
-/// What to do; everything that can be known beforehand is.
+/// An action, with all constants calculated.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Action {
     Drop,
@@ -178,13 +145,13 @@ pub(crate) enum Action {
     },
 }
 
-/// Where the number comes from that picks a queue.
+/// Where the number comes from that selects a queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Spread {
     Mod(Operand),
     HashFlow,
     HashLoad(Load),
-    /// [`Program::keys`].
+    /// The hash of several keys, which are a part of [`Program::keys`].
     Hash(Part),
     RoundRobin {
         slot: u32,
@@ -194,53 +161,16 @@ pub(crate) enum Spread {
     RxQueue,
 }
 
-/// One part of a hash key.
+/// One argument of `hash`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Key {
     Number(Operand),
     Bytes { from: u16, len: u16 },
-    Address(Which),
+    Address(AddressField),
     Flow,
 }
 
-/// `first..first + count`, with what it takes to reduce a number to it without a division.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Queues {
-    pub(crate) first: u16,
-    count: NonZeroU64,
-    /// `⌈2^64 / count⌉` modulo 2^64: Lemire's remainder by multiplication, exact for 32-bit numbers.
-    magic: u64,
-}
-
-impl Queues {
-    /// `first..=last`; an empty range counts as one queue.
-    pub(crate) fn new(first: u16, last: u16) -> Self {
-        let count = NonZeroU64::MIN.saturating_add(u64::from(last.saturating_sub(first)));
-        Queues { first, count, magic: (u64::MAX / count).wrapping_add(1) }
-    }
-
-    pub(crate) fn count(&self) -> u64 {
-        self.count.get()
-    }
-
-    pub(crate) fn last(&self) -> u16 {
-        self.first.saturating_add((self.count.get() - 1) as u16)
-    }
-
-    /// `first + value % count`
-    #[inline(always)]
-    pub(crate) fn pick(&self, value: u64) -> u16 {
-        let rest = if value <= u64::from(u32::MAX) {
-            let low = u128::from(self.magic.wrapping_mul(value));
-            ((low * u128::from(self.count.get())) >> 64) as u16
-        } else {
-            (value % self.count) as u16
-        };
-        self.first.wrapping_add(rest)
-    }
-}
-
-/// A compiled rule set.
+/// A program: the nodes, the first of which is the entry, and the tables they refer to.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Program {
     pub(crate) nodes: Vec<Node>,
@@ -249,10 +179,30 @@ pub(crate) struct Program {
     pub(crate) addresses: Vec<(u128, u128)>,
     pub(crate) pool: Vec<u8>,
     pub(crate) keys: Vec<Key>,
-    /// `(lowest value, where to)`, the first at 0.
-    pub(crate) cases: Vec<(u64, Label)>,
+    /// `(lowest value, successor)`, the first at 0.
+    pub(crate) cases: Vec<(u64, NodeId)>,
     /// Number of queues of each `round_robin`, by slot.
     pub(crate) round_robins: Vec<u32>,
     /// Number of `sample` rules.
     pub(crate) samples: u32,
+}
+
+impl Program {
+    /// The rule of each node. Nodes stand in the order of their rules, and each rule ends with its action.
+    pub(crate) fn rule_of_nodes(&self) -> Vec<u16> {
+        let mut rule = 0;
+        let mut out: Vec<u16> = self
+            .nodes
+            .iter()
+            .rev()
+            .map(|node| {
+                if let Node::Do { rule: this, .. } = node {
+                    rule = *this;
+                }
+                rule
+            })
+            .collect();
+        out.reverse();
+        out
+    }
 }

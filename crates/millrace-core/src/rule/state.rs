@@ -1,42 +1,42 @@
-//! What actions remember between datagrams, one for each receive thread, so that nothing is shared.
+//! What actions remember between datagrams. Each receive thread has a state of its own, so nothing is shared.
 
 use super::program::Program;
 
-/// State that actions such as `round_robin`, `random` and `sample` keep; one per receive thread.
+/// What `round_robin`, `random` and `sample` remember between datagrams; each receive thread has one.
 #[derive(Debug, Clone)]
 pub struct RuleState {
-    /// Next turn of each `round_robin`.
+    /// The offset that each `round_robin` selects next, from the first queue of its range.
     turns: Vec<u32>,
     /// Datagrams that each `sample` still drops before it keeps one.
     skips: Vec<u32>,
-    /// xorshift64*, never 0.
+    /// State of a xorshift64* generator (Vigna, 2016), never 0.
     random: u64,
 }
 
 impl RuleState {
     pub(crate) fn new(program: &Program, thread: usize, seed: u64) -> Self {
         RuleState {
-            // Threads begin at different queues, or a burst to all threads would be a burst to queue 0.
+            // Threads start at different queues; otherwise a burst that reaches all threads would hit queue 0 alone.
             turns: program.round_robins.iter().map(|n| (thread % (*n).max(1) as usize) as u32).collect(),
             skips: vec![0; program.samples as usize],
-            // An odd multiplier spreads neighbouring threads; `| 1` keeps the generator off its fixed point 0.
+            // An odd multiplier gives neighbouring threads seeds far apart; `| 1` avoids 0, which the generator maps to 0.
             random: (seed ^ (thread as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1,
         }
     }
 
-    /// Whose turn it is, of `count`.
+    /// The next offset of a `round_robin` over `count` queues.
     #[inline]
-    pub(crate) fn turn(&mut self, slot: usize, count: u32) -> u32 {
-        // A state of another rule set has other slots; better a fixed queue than a panic.
+    pub(crate) fn next_turn(&mut self, slot: usize, count: u32) -> u32 {
+        // The state of another rule set has other slots; a fixed queue is better than a panic.
         let Some(next) = self.turns.get_mut(slot) else { return 0 };
         let turn = *next;
         *next = if turn + 1 >= count { 0 } else { turn + 1 };
         turn
     }
 
-    /// Is this the one in `n` that is kept? The first is.
+    /// Whether a `sample(n)` keeps this datagram. It keeps the first, and then one in `n`.
     #[inline]
-    pub(crate) fn sampled(&mut self, slot: usize, n: u32) -> bool {
+    pub(crate) fn keeps_sample(&mut self, slot: usize, n: u32) -> bool {
         let Some(skip) = self.skips.get_mut(slot) else { return true };
         match skip.checked_sub(1) {
             Some(rest) => {

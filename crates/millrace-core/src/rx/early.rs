@@ -1,18 +1,19 @@
-//! Rules that the XDP program carries out itself, before a frame costs anything: leading `drop` rules, counted by rule.
+//! Early drops: leading `drop` rules that the XDP program carries out itself, before a frame costs user space anything.
 
 use std::sync::Arc;
 
 use crate::{
     bpf::{
+        CounterMap,
         ebpf::{Assembler, Label, Reg},
-        syscall::CounterMap,
         xdp_program::BeforeRedirect,
     },
     error::Result,
     rule::{EarlyDrop, RuleSet},
 };
 
-/// The early drops of one rule set. Their counts outlive any program and attachment that uses them.
+/// The early drops of one rule set, counted by rule. The counts live in a BPF map of their own, so they outlive every
+/// program and attachment that uses them.
 #[derive(Debug)]
 pub struct EarlyRules {
     rules: Arc<RuleSet>,
@@ -21,7 +22,7 @@ pub struct EarlyRules {
 }
 
 impl EarlyRules {
-    /// The leading `drop` rules of a set, with counters of their own; `None` when it has none.
+    /// The leading `drop` rules of a set, with counters of their own; `None` when the set begins with no `drop` rule.
     ///
     /// # Errors
     /// Those of [`CounterMap::new`].
@@ -31,18 +32,18 @@ impl EarlyRules {
         Ok(Some(EarlyRules { rules: Arc::clone(rules), counters, count }))
     }
 
-    /// How many rules, from the first of the set on.
+    /// Number of rules; they are the first ones of the set.
     pub fn count(&self) -> u16 {
         self.count
     }
 
     /// Datagrams that each of the rules dropped since the set was put in force.
     pub fn dropped(&self) -> Vec<u64> {
-        // Reading an array map fails for an index beyond it only.
+        // Reading an array map fails only for an index beyond it, and the map was made for `count`.
         self.counters.read(self.count.into()).unwrap_or_default()
     }
 
-    /// For the program's generator.
+    /// The drops as code for the generator of the XDP program.
     pub(super) fn code(&self) -> Option<EarlyCode<'_>> {
         self.rules.early_drop().map(|rules| EarlyCode { rules, counters_fd: self.counters.raw_fd() })
     }
@@ -53,7 +54,7 @@ impl EarlyRules {
 pub struct EarlyCode<'a> {
     /// The rules.
     pub rules: EarlyDrop<'a>,
-    /// An array map of one counter for each of them ([`CounterMap`]).
+    /// File descriptor of an array map with one counter per rule ([`CounterMap`]).
     pub counters_fd: i32,
 }
 

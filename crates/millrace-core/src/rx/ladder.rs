@@ -1,21 +1,24 @@
-//! The ladder: xdp, then packet, then socket. An explicit choice fails hard; only `auto` steps down, and says why.
+//! The ladder of backends: xdp, then packet, then socket. A backend that the configuration names is opened or the start
+//! fails; only `auto` steps down, and records why each backend above was refused.
 
 use serde::Serialize;
 
-use super::{BackendInfo, Opened, Steer, Steering, guard, packet, socket, xdp};
+use super::{BackendInfo, Opened, ReplacePrograms, RulePrograms, guard, packet, socket, xdp};
 use crate::{
     config::{BackendChoice, EngineConfig},
     error::{Code, Error, Result},
 };
 
-/// A rung that `auto` tried and was refused.
+/// A backend that `auto` could not open.
 #[derive(Debug, Clone, Serialize)]
-pub struct Refused {
-    /// Backend.
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct RefusedBackend {
+    /// Name of the backend.
+    #[cfg_attr(test, ts(type = "'xdp' | 'packet'"))]
     pub backend: &'static str,
-    /// Code of the error.
+    /// Code of the error in its stable text form, `MILLRACE_E_…`.
     pub code: &'static str,
-    /// Its message.
+    /// Message of the error.
     pub message: String,
 }
 
@@ -39,8 +42,9 @@ impl Backend {
         }
     }
 
-    /// What replaces the programs made from the rules; once.
-    pub fn take_steer(&mut self) -> Option<Box<dyn Steer>> {
+    /// Hands over what replaces the programs made from the rules; `None` where there is none, and from the second call
+    /// on.
+    pub fn take_programs(&mut self) -> Option<Box<dyn ReplacePrograms>> {
         match self {
             Backend::Xdp(o) => o.steer.take(),
             Backend::Packet(o) => o.steer.take(),
@@ -48,7 +52,7 @@ impl Backend {
         }
     }
 
-    /// Receive threads, without the guard's.
+    /// Number of receive threads, not counting the guard's.
     pub fn receivers(&self) -> usize {
         match self {
             Backend::Xdp(o) => o.receivers.len(),
@@ -57,7 +61,7 @@ impl Backend {
         }
     }
 
-    /// Whether a guard thread is needed.
+    /// Whether there is a guard, which needs a thread of its own.
     pub fn has_guard(&self) -> bool {
         match self {
             Backend::Xdp(o) => o.guard.is_some(),
@@ -67,46 +71,48 @@ impl Backend {
     }
 }
 
-/// Opens the configured backend. `steering` has the programs made from the rules.
+/// Opens the configured backend with the programs made from the rules. Returns as well what `auto` was refused above it.
 ///
 /// # Errors
-/// That of the chosen backend; for `auto` that of the last rung (the sockets).
-pub fn open(config: &EngineConfig, steering: &Steering) -> Result<(Backend, Vec<Refused>)> {
+/// That of the chosen backend; for `auto` that of the last one, the sockets.
+pub fn open(config: &EngineConfig, programs: &RulePrograms) -> Result<(Backend, Vec<RefusedBackend>)> {
     match config.backend {
-        BackendChoice::Xdp => Ok((open_xdp(config, steering)?, Vec::new())),
-        BackendChoice::Packet => Ok((Backend::Packet(packet::open_steered(config, steering)?), Vec::new())),
-        BackendChoice::Socket => Ok((Backend::Socket(socket::open_steered(config, steering)?), Vec::new())),
-        BackendChoice::Auto => auto(config, steering),
+        BackendChoice::Xdp => Ok((open_xdp(config, programs)?, Vec::new())),
+        BackendChoice::Packet => Ok((Backend::Packet(packet::open(config, programs)?), Vec::new())),
+        BackendChoice::Socket => Ok((Backend::Socket(socket::open(config, programs)?), Vec::new())),
+        BackendChoice::Auto => open_best(config, programs),
     }
 }
 
-fn auto(config: &EngineConfig, steering: &Steering) -> Result<(Backend, Vec<Refused>)> {
+fn open_best(config: &EngineConfig, programs: &RulePrograms) -> Result<(Backend, Vec<RefusedBackend>)> {
     let mut refused = Vec::new();
-    let mut note = |backend, e: Error| {
-        refused.push(Refused { backend, code: e.code.as_str(), message: e.message });
+    let mut refuse = |backend, e: Error| {
+        refused.push(RefusedBackend { backend, code: e.code.as_str(), message: e.message });
     };
     if config.interface.is_none() {
-        // Attaching XDP can bounce a link, and a ring on one interface hears nothing of the others: both want a name.
+        // `auto` touches no interface that was not named: attaching XDP can bounce a link, and a ring on one interface
+        // sees nothing of the traffic on others.
         let why = "MILLRACE_INTERFACE is not set; name the interface to receive from";
-        note("xdp", Error::new(Code::Config, why));
-        note("packet", Error::new(Code::Config, why));
+        refuse("xdp", Error::new(Code::Config, why));
+        refuse("packet", Error::new(Code::Config, why));
     } else {
-        match open_xdp(config, steering) {
+        match open_xdp(config, programs) {
             Ok(backend) => return Ok((backend, refused)),
-            Err(e) => note("xdp", e),
+            Err(e) => refuse("xdp", e),
         }
-        match packet::open_steered(config, steering) {
+        match packet::open(config, programs) {
             Ok(opened) => return Ok((Backend::Packet(opened), refused)),
-            Err(e) => note("packet", e),
+            Err(e) => refuse("packet", e),
         }
     }
-    Ok((Backend::Socket(socket::open_steered(config, steering)?), refused))
+    Ok((Backend::Socket(socket::open(config, programs)?), refused))
 }
 
-/// The guard first: a port that another process owns must be found before the interface is touched.
-fn open_xdp(config: &EngineConfig, steering: &Steering) -> Result<Backend> {
+/// Opens the guard before the XDP backend: a port that another process owns must be found before the interface is
+/// touched.
+fn open_xdp(config: &EngineConfig, programs: &RulePrograms) -> Result<Backend> {
     let guard = guard::open_for_xdp(config)?;
-    let mut opened = xdp::open_steered(config, steering)?;
+    let mut opened = xdp::open(config, programs)?;
     opened.guard = Some(guard);
     Ok(Backend::Xdp(opened))
 }

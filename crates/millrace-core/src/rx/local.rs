@@ -1,9 +1,9 @@
-//! Whose datagrams are ours when the listen list names no address.
+//! Which datagrams are for this host when the listen list names no address.
 //!
 //! A UDP socket bound to "any address" gets what the IP stack delivers locally. XDP and AF_PACKET sit below that
-//! decision and see what the host merely forwards as well, for example to pods that use the same port. So "any address"
-//! becomes the addresses this host has now. What is for one added later, or for a local route (ip-route(8)), is served by the
-//! guard.
+//! decision and also see what this machine merely forwards, for example to pods that use the same port. So "any address"
+//! becomes the addresses that this network namespace has now. The guard serves what is for an address added later, or
+//! for a local route (ip-route(8)).
 
 use std::net::IpAddr;
 
@@ -13,11 +13,13 @@ use crate::{
     net::{self, Interface},
 };
 
-/// The listen list with every "any address" replaced by this network namespace's own ones and the multicast groups to
-/// join, and without the link-local addresses of other interfaces than `ring`, the one that is read.
+/// The listen list as a backend on the interface `ring` sees it: every "any address" is replaced by this network
+/// namespace's own addresses and the multicast groups, and entries with the link-local scope of another interface are
+/// left out.
 ///
 /// # Errors
-/// [`Code::Kernel`] when the addresses cannot be read; [`Code::Interface`] when there is none to listen on.
+/// [`Code::Kernel`] when the addresses cannot be read; [`Code::Interface`] when there is none to listen on, or a scope
+/// names no interface; [`Code::Config`] when every entry is on another interface.
 pub(super) fn listen_here(listen: &[Listen], multicast: &[Multicast], ring: &str) -> Result<Vec<Listen>> {
     let mut addresses = net::local_addresses().map_err(|e| Error::os(Code::Kernel, "getifaddrs", e))?;
     addresses.extend(multicast.iter().map(|m| m.group));

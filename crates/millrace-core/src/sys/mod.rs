@@ -1,9 +1,12 @@
-//! Every system call that more than one room needs, once.
+//! This room wraps every system call that more than one other room needs, each call once.
 //!
-//! This is the lowest room: it imports nothing of the crate but its error type, and decides nothing. Each wrapper names the
-//! manual page or the kernel's document whose rules it relies on.
+//! It is the lowest room: it imports nothing of the crate but the error type, and it decides nothing. Each wrapper names
+//! the manual page or the kernel document whose rules it relies on.
 
+mod errno;
 pub mod mapping;
+pub(crate) mod multicast;
+pub(crate) mod poll;
 pub(crate) mod port_owner;
 pub mod scheduling;
 pub(crate) mod socket;

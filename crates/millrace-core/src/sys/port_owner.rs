@@ -1,8 +1,9 @@
-//! Who holds a UDP port? Answered from /proc, as far as this process may look.
+//! Finds the process that holds a UDP port, from /proc (proc(5)), as far as this process may read it.
 
 use std::{fs, net::IpAddr, os::unix::fs::MetadataExt};
 
-/// Names who keeps us from binding `address`:`port`, e.g. `0.0.0.0:53 is held by pid 812 (coredns)`.
+/// Describes the socket, and where it is visible the process, that conflicts with binding `address`:`port`; for example
+/// `0.0.0.0:53 is held by pid 812 (coredns)`. `port` is in host order.
 pub(crate) fn describe(address: IpAddr, port: u16) -> String {
     let Some((inode, uid, local)) = find_socket(address, port) else {
         return "no socket of this network namespace shows it in /proc/net/udp".into();
@@ -16,8 +17,8 @@ pub(crate) fn describe(address: IpAddr, port: u16) -> String {
     }
 }
 
-/// First UDP socket that conflicts with `address`:`port`: inode, uid, printed local address. /proc/thread-self, because /proc/net is the main
-/// thread's namespace.
+/// Returns inode, uid and printed local address of the first UDP socket that conflicts with `address`:`port`. It reads
+/// /proc/thread-self/net, because /proc/net is the main thread's network namespace.
 fn find_socket(address: IpAddr, port: u16) -> Option<(u64, u32, String)> {
     ["udp", "udp6"].iter().find_map(|table| {
         let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).ok()?;
@@ -25,15 +26,16 @@ fn find_socket(address: IpAddr, port: u16) -> Option<(u64, u32, String)> {
     })
 }
 
-/// One line of /proc/net/udp{,6}: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`.
-fn parse_line(line: &str, wanted: IpAddr, port: u16) -> Option<(u64, u32, String)> {
+/// Parses one line of /proc/net/udp or udp6: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`.
+/// `None` for a socket that does not conflict with `address`:`port`.
+fn parse_line(line: &str, address: IpAddr, port: u16) -> Option<(u64, u32, String)> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let (hex_address, hex_port) = words.get(1)?.split_once(':')?;
     if u16::from_str_radix(hex_port, 16).ok()? != port {
         return None;
     }
     let local = parse_address(hex_address)?;
-    if local != wanted && !local.is_unspecified() && !wanted.is_unspecified() {
+    if local != address && !local.is_unspecified() && !address.is_unspecified() {
         return None;
     }
     let local = match local {
@@ -43,7 +45,8 @@ fn parse_line(line: &str, wanted: IpAddr, port: u16) -> Option<(u64, u32, String
     Some((words.get(9)?.parse().ok()?, words.get(7)?.parse().ok()?, local))
 }
 
-/// Addresses are printed as 32-bit words of memory in host order, so each word is turned back to memory order.
+/// Parses a hexadecimal address. The kernel prints addresses as 32-bit words in host order, so each word is turned back to
+/// memory order.
 fn parse_address(hex: &str) -> Option<IpAddr> {
     let mut bytes = [0u8; 16];
     let words = hex.len() / 8;
@@ -58,13 +61,14 @@ fn parse_address(hex: &str) -> Option<IpAddr> {
     }
 }
 
+/// Returns pid and name of the first visible process that has the socket with this inode open.
 fn find_process(inode: u64) -> Option<(u32, String)> {
     for process in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
-        // Unreadable for processes of other users: skip them.
+        // The descriptors of other users' processes cannot be read; they are skipped.
         let Ok(fds) = fs::read_dir(process.path().join("fd")) else { continue };
         for fd in fds.flatten() {
-            // stat follows the link; for `socket:[n]` st_ino is n.
+            // stat(2) follows the link, and for `socket:[n]` the inode number is n.
             let is_socket = fs::read_link(fd.path())
                 .is_ok_and(|t| t.as_os_str().as_encoded_bytes().starts_with(b"socket:"));
             if is_socket && fs::metadata(fd.path()).is_ok_and(|m| m.ino() == inode) {

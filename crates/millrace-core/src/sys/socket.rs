@@ -1,71 +1,93 @@
-//! The socket calls both the socket and the packet backend make, each wrapped once so that its `unsafe` is argued once.
+//! Sockets: socket(2), bind(2), setsockopt(2) and getsockopt(2), each wrapped once so that its `unsafe` is argued once.
 
 use std::{
     io, mem,
     net::IpAddr,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    time::Duration,
 };
 
 use libc::{c_int, sock_filter, socklen_t};
 
-/// socket(2) with close-on-exec.
+use super::errno::ok_or_errno;
+
+/// Opens a socket with close-on-exec (socket(2)). `kind` may carry SOCK_NONBLOCK. It belongs to the network namespace of
+/// the calling thread.
 pub(crate) fn open(family: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
     // SAFETY: socket(2) takes no pointers; the result is checked before it is owned.
     let raw = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
-    check(raw)?;
-    // SAFETY: `raw` is a fresh descriptor, returned to us a line above, that nothing else owns.
+    ok_or_errno(raw)?;
+    // SAFETY: `raw` is the descriptor that socket(2) has just made, which nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// setsockopt(2) with an int.
-pub(crate) fn set_int(fd: &OwnedFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
-    set_words(fd, level, name, &[value as u32])
+/// A UDP socket of IPv4, bound to nothing: to ask the kernel something, or to see whether it accepts an option.
+pub(crate) fn open_udp_v4() -> io::Result<OwnedFd> {
+    open(libc::AF_INET, libc::SOCK_DGRAM, 0)
 }
 
-/// setsockopt(2) with a structure that consists of 32-bit words.
+/// False on a kernel built or booted without IPv6 (ipv6(7)).
+pub(crate) fn kernel_has_ipv6() -> bool {
+    open(libc::AF_INET6, libc::SOCK_DGRAM, 0).is_ok()
+}
+
+/// Sets an option to a C structure (setsockopt(2)). The structure may point to memory of its caller, which the kernel then
+/// reads during the call; options through which the kernel would keep or write such memory must not be set here.
+pub(super) fn set_option<T>(fd: &OwnedFd, level: c_int, name: c_int, value: &T) -> io::Result<()> {
+    // SAFETY: pointer and length describe `value`, which outlives the call and which the kernel only reads.
+    ok_or_errno(unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            (&raw const *value).cast(),
+            mem::size_of::<T>() as socklen_t,
+        )
+    })
+}
+
+/// Sets an option to an int (setsockopt(2); the options are those of socket(7), ip(7), ipv6(7), udp(7) and packet(7)).
+pub(crate) fn set_int(fd: &OwnedFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    set_option(fd, level, name, &value)
+}
+
+/// Sets an option to a structure of 32-bit words, such as packet(7)'s `tpacket_req` (setsockopt(2)).
 pub(crate) fn set_words<const N: usize>(
     fd: &OwnedFd,
     level: c_int,
     name: c_int,
     words: &[u32; N],
 ) -> io::Result<()> {
-    // SAFETY: pointer and length describe `words`, which the kernel only reads during the call. No option this crate
-    // passes through here holds a pointer in its words.
-    check(unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            level,
-            name,
-            words.as_ptr().cast(),
-            mem::size_of_val(words) as socklen_t,
-        )
-    })
+    set_option(fd, level, name, words)
 }
 
-/// getsockopt(2) of an int.
+/// Reads an option that is an int (getsockopt(2)).
 pub(crate) fn get_int(fd: &OwnedFd, level: c_int, name: c_int) -> io::Result<c_int> {
     Ok(get_words::<1>(fd, level, name)?[0] as c_int)
 }
 
-/// getsockopt(2) of a structure that consists of 32-bit words; words the kernel does not know stay 0.
+/// Reads an option that is a structure of 32-bit words, such as SO_MEMINFO or packet(7)'s PACKET_STATISTICS
+/// (getsockopt(2)). Words that this kernel does not have stay 0.
 pub(crate) fn get_words<const N: usize>(fd: &OwnedFd, level: c_int, name: c_int) -> io::Result<[u32; N]> {
     let mut words = [0u32; N];
     let mut length = mem::size_of_val(&words) as socklen_t;
     // SAFETY: the kernel writes at most `length` bytes, the size of `words`, to `words`, and any bytes are valid u32s.
-    check(unsafe {
+    ok_or_errno(unsafe {
         libc::getsockopt(fd.as_raw_fd(), level, name, words.as_mut_ptr().cast(), &raw mut length)
     })?;
     Ok(words)
 }
 
-/// Attaches a classic BPF program by `option` (SO_ATTACH_FILTER or SO_ATTACH_REUSEPORT_CBPF); replaces an earlier one
-/// atomically.
+/// Attaches a classic BPF program by `option`, which is SO_ATTACH_FILTER or SO_ATTACH_REUSEPORT_CBPF (socket(7)). It
+/// replaces an earlier program in one step.
+///
+/// # Errors
+/// Those of setsockopt(2): ENOMEM when the kernel's form of the program exceeds net.core.optmem_max, EINVAL when it is
+/// no valid program.
 pub(crate) fn attach_cbpf(fd: &OwnedFd, option: c_int, program: &[sock_filter]) -> io::Result<()> {
     set_program(fd, libc::SOL_SOCKET, option, program)
 }
 
-/// setsockopt(2) with a `struct sock_fprog`, for options of any level.
+/// Sets an option of any level to a classic BPF program, a `struct sock_fprog` (setsockopt(2)).
 pub(crate) fn set_program(
     fd: &OwnedFd,
     level: c_int,
@@ -73,21 +95,13 @@ pub(crate) fn set_program(
     program: &[sock_filter],
 ) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // The C field points to mutable memory, but the kernel only copies from it (net/core/filter.c, `__get_filter`).
     let fprog = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
-    // SAFETY: `fprog` describes `program`; the kernel copies both during the call and writes to neither, so the cast
-    // to a mutable pointer (the type of the C field) is never used to write.
-    check(unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            level,
-            option,
-            (&raw const fprog).cast(),
-            mem::size_of_val(&fprog) as socklen_t,
-        )
-    })
+    set_option(fd, level, option, &fprog)
 }
 
-/// bind(2) of an IP socket. `scope`: index of the interface of a link-local IPv6 address (ipv6(7)), else 0.
+/// Binds an IP socket (bind(2), ip(7)). `scope` is the index of the interface of a link-local IPv6 address (ipv6(7)), else
+/// 0; `port` is in host order.
 pub(crate) fn bind_ip(fd: &OwnedFd, address: IpAddr, scope: u32, port: u16) -> io::Result<()> {
     match address {
         IpAddr::V4(a) => {
@@ -112,71 +126,7 @@ pub(crate) fn bind_ip(fd: &OwnedFd, address: IpAddr, scope: u32, port: u16) -> i
     }
 }
 
-/// `struct group_source_req`; its first part up to `source` is `struct group_req` (linux/in.h).
-#[repr(C)]
-struct GroupRequest {
-    interface: u32,
-    pad: u32,
-    group: libc::sockaddr_storage,
-    source: libc::sockaddr_storage,
-}
-
-const MCAST_JOIN_GROUP: c_int = 42;
-const MCAST_LEAVE_GROUP: c_int = 45;
-const MCAST_JOIN_SOURCE_GROUP: c_int = 46;
-
-/// Joins a multicast group on an interface (0: the kernel's routes decide), of one source or of all.
-pub(crate) fn join_group(
-    fd: &OwnedFd,
-    group: IpAddr,
-    interface: u32,
-    source: Option<IpAddr>,
-) -> io::Result<()> {
-    let request =
-        GroupRequest { interface, pad: 0, group: storage(group), source: storage(source.unwrap_or(group)) };
-    let (option, length) = match source {
-        Some(_) => (MCAST_JOIN_SOURCE_GROUP, mem::size_of_val(&request)),
-        None => (MCAST_JOIN_GROUP, mem::offset_of!(GroupRequest, source)),
-    };
-    let level = if group.is_ipv4() { libc::IPPROTO_IP } else { libc::IPPROTO_IPV6 };
-    // SAFETY: pointer and length describe `request` or its first part, which the kernel only reads during the call.
-    check(unsafe {
-        libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const request).cast(), length as socklen_t)
-    })
-}
-
-/// Leaves a group that was joined on this interface, which may be gone.
-pub(crate) fn leave_group(fd: &OwnedFd, group: IpAddr, interface: u32) -> io::Result<()> {
-    let request = GroupRequest { interface, pad: 0, group: storage(group), source: storage(group) };
-    let length = mem::offset_of!(GroupRequest, source) as socklen_t;
-    let level = if group.is_ipv4() { libc::IPPROTO_IP } else { libc::IPPROTO_IPV6 };
-    // SAFETY: pointer and length describe the first part of `request`, which the kernel only reads during the call.
-    check(unsafe {
-        libc::setsockopt(fd.as_raw_fd(), level, MCAST_LEAVE_GROUP, (&raw const request).cast(), length)
-    })
-}
-
-fn storage(address: IpAddr) -> libc::sockaddr_storage {
-    // SAFETY: sockaddr_storage is plain old data; all zero is valid.
-    let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
-    match address {
-        IpAddr::V4(a) => {
-            // SAFETY: a sockaddr_storage is as large and as aligned as any socket address.
-            let sin = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_in>() };
-            sin.sin_family = libc::AF_INET as u16;
-            sin.sin_addr.s_addr = u32::from_ne_bytes(a.octets());
-        }
-        IpAddr::V6(a) => {
-            // SAFETY: as above.
-            let sin6 = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_in6>() };
-            sin6.sin6_family = libc::AF_INET6 as u16;
-            sin6.sin6_addr.s6_addr = a.octets();
-        }
-    }
-    storage
-}
-
-/// bind(2) of an AF_PACKET socket to an interface, for every protocol.
+/// Binds an AF_PACKET socket to the interface with this index, for every protocol (packet(7)).
 pub(crate) fn bind_packet(fd: &OwnedFd, ifindex: u32) -> io::Result<()> {
     let sll = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
@@ -190,36 +140,10 @@ pub(crate) fn bind_packet(fd: &OwnedFd, ifindex: u32) -> io::Result<()> {
     bind(fd, &sll)
 }
 
-/// `A` must be one of the sockaddr types; private, and called with those only.
+/// bind(2). `A` must be one of the `sockaddr_*` structures.
 fn bind<A>(fd: &OwnedFd, address: &A) -> io::Result<()> {
-    // SAFETY: pointer and length describe `address`, which the kernel only reads during the call.
-    check(unsafe {
+    // SAFETY: pointer and length describe `address`, which outlives the call and which the kernel only reads.
+    ok_or_errno(unsafe {
         libc::bind(fd.as_raw_fd(), (&raw const *address).cast(), mem::size_of::<A>() as socklen_t)
     })
-}
-
-/// ppoll(2); a signal counts as nothing ready.
-pub(crate) fn poll(fds: &mut [libc::pollfd], timeout: Duration) -> io::Result<usize> {
-    let ts = libc::timespec {
-        tv_sec: timeout.as_secs().min(i64::MAX as u64) as libc::time_t,
-        tv_nsec: timeout.subsec_nanos().into(),
-    };
-    // SAFETY: pointer and count describe `fds`, of which the kernel writes only `revents`; `ts` outlives the call; a
-    // null signal mask leaves the mask alone.
-    let n =
-        unsafe { libc::ppoll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, &raw const ts, std::ptr::null()) };
-    match check(n) {
-        Ok(()) => Ok(n as usize),
-        Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(0),
-        Err(e) => Err(e),
-    }
-}
-
-/// A pollfd that waits for input.
-pub(crate) fn pollin(fd: &OwnedFd) -> libc::pollfd {
-    libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }
-}
-
-fn check(rc: c_int) -> io::Result<()> {
-    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -1,30 +1,33 @@
-//! The ends of rules: from a key to a queue.
+//! Actions that spread: from a key to a queue.
 
-use super::super::hash;
-use super::super::program::{Key, Load, Operand, Queues, Spread, Which};
-use super::super::target::{self, Why};
-use super::{At, CbpfTarget, Compiler, code};
+use super::super::hash::{self, FINAL_MULTIPLIER, MULTIPLIER};
+use super::super::kernel::Reason;
+use super::super::load::Load;
+use super::super::program::{AddressField, Key, NodeId, Operand, Spread};
+use super::super::queues::Queues;
+use super::compiler::Compiler;
+use super::target::CbpfTarget;
+use super::value::MAX_WORD;
+use crate::bpf::classic::code;
 
-const MULTIPLIER: u32 = 0x85eb_ca6b;
-const NARROW: u64 = u32::MAX as u64;
-
-/// The state of a hash: a constant until the first word that is none, then a scratch word.
+/// The state of a hash while the program is made: a constant up to the first word that is not, then a scratch word.
 #[derive(Clone, Copy)]
 enum State {
     Const(u32),
-    Kept,
+    Scratch,
 }
 
 impl Compiler<'_> {
-    pub(super) fn spread(&mut self, by: &Spread, over: Queues, fail: At) -> Result<(), Why> {
+    /// Returns the queue that the key selects.
+    pub(super) fn spread(&mut self, by: &Spread, over: Queues, fail: NodeId) -> Result<(), Reason> {
         match by {
             Spread::Mod(Operand::Load(load @ (Load::U64(at) | Load::U64Le(at)))) => {
-                self.need(*at, 8, fail);
+                self.check_bounds(*at, 8, fail);
                 self.reduce_wide(*load, over)?;
             }
             Spread::Mod(value) => {
-                // Of a power of two the lower bits are the remainder, whatever is above them.
-                if self.value(*value, fail)? > NARROW && !over.count().is_power_of_two() {
+                // The remainder by a power of two is in the lower bits, whatever is above them.
+                if self.value(*value, fail)? > MAX_WORD && !over.count().is_power_of_two() {
                     let what = "it reduces a number that may need more than 32 bits to a number of queues that is no power of two";
                     return Err(what.into());
                 }
@@ -33,7 +36,7 @@ impl Compiler<'_> {
             Spread::HashFlow => self.hash(&[Key::Flow], over, fail)?,
             Spread::HashLoad(load) => self.hash(&[Key::Number(Operand::Load(*load))], over, fail)?,
             Spread::Hash(keys) => {
-                self.hash(target::slice(&self.program.keys, *keys), over, fail)?;
+                self.hash(keys.of(&self.program.keys), over, fail)?;
             }
             Spread::RoundRobin { .. } | Spread::Random | Spread::Cpu | Spread::RxQueue => {
                 return Err("it is no function of the datagram".into());
@@ -56,6 +59,7 @@ impl Compiler<'_> {
         }
     }
 
+    /// A ← A modulo the number of queues.
     fn remainder(&mut self, over: Queues) {
         let count = over.count() as u32;
         if count.is_power_of_two() {
@@ -65,132 +69,136 @@ impl Compiler<'_> {
         }
     }
 
-    /// `(upper % n * (2^32 % n) % n + lower % n) % n`: with n of 16 bits, nothing exceeds 32.
-    fn reduce_wide(&mut self, load: Load, over: Queues) -> Result<(), Why> {
-        let kept = self.claim()?;
-        let spare = self.claim()?; // for `wide_word`
-        self.release();
-        debug_assert_eq!(spare, kept + 1);
+    /// A ← queue, from a 64-bit field, as `(upper % n * (2^32 % n) % n + lower % n) % n`. As n has 16 bits, no intermediate
+    /// result needs more than 32.
+    fn reduce_wide(&mut self, load: Load, over: Queues) -> Result<(), Reason> {
+        let upper = self.alloc()?;
+        // `wide_word` needs a scratch word; this makes sure that there is one.
+        self.alloc()?;
+        self.free();
         if !over.count().is_power_of_two() {
             self.wide_word(load, 0);
             self.remainder(over);
             self.a.op(code::MUL, ((1u64 << 32) % over.count()) as u32);
             self.remainder(over);
-            self.a.op(code::ST, kept);
+            self.a.op(code::ST, upper);
         }
         self.wide_word(load, 1);
         self.remainder(over);
         if !over.count().is_power_of_two() {
-            self.a.op(code::LDX_MEM, kept);
-            self.based = false;
+            self.a.op(code::LDX_MEM, upper);
+            self.x_is_udp_offset = false;
             self.a.op(code::ADD | code::X, 0);
             self.remainder(over);
         }
-        self.release();
+        self.free();
         if over.first > 0 {
             self.a.op(code::ADD, over.first.into());
         }
         Ok(())
     }
 
-    fn hash(&mut self, keys: &[Key], over: Queues, fail: At) -> Result<(), Why> {
-        let kept = self.claim()?;
+    /// A ← queue, from the hash of the keys.
+    fn hash(&mut self, keys: &[Key], over: Queues, fail: NodeId) -> Result<(), Reason> {
+        let slot = self.alloc()?;
         let mut state = State::Const(hash::SEED);
         for key in keys {
-            state = self.key(key, state, kept, fail)?;
+            state = self.key(key, state, slot, fail)?;
         }
         match state {
             State::Const(h) => self.a.op(code::LD_IMM, h),
-            State::Kept => self.a.op(code::LD_MEM, kept),
+            State::Scratch => self.a.op(code::LD_MEM, slot),
         }
-        self.fold(16);
+        self.xor_shift(16);
         self.a.op(code::MUL, MULTIPLIER);
-        self.fold(13);
-        self.a.op(code::MUL, 0xc2b2_ae35);
-        self.fold(16);
-        self.release();
+        self.xor_shift(13);
+        self.a.op(code::MUL, FINAL_MULTIPLIER);
+        self.xor_shift(16);
+        self.free();
         self.reduce(over);
         Ok(())
     }
 
-    fn key(&mut self, key: &Key, mut state: State, kept: u32, fail: At) -> Result<State, Why> {
+    /// Mixes a key into the hash. `slot` is the scratch word of the state.
+    fn key(&mut self, key: &Key, mut state: State, slot: u32, fail: NodeId) -> Result<State, Reason> {
         match key {
             Key::Number(Operand::Load(load @ (Load::U64(at) | Load::U64Le(at)))) => {
-                self.need(*at, 8, fail);
-                self.claim()?; // for `wide_word`
-                self.release();
+                self.check_bounds(*at, 8, fail);
+                // `wide_word` needs a scratch word; this makes sure that there is one.
+                self.alloc()?;
+                self.free();
                 for word in 0..2 {
                     self.wide_word(*load, word);
-                    state = self.step(state, kept);
+                    state = self.step(state, slot);
                 }
             }
             Key::Number(value) => {
-                if self.value(*value, fail)? > NARROW {
+                if self.value(*value, fail)? > MAX_WORD {
                     return Err(
                         "it hashes the result of a calculation that may need more than 32 bits".into()
                     );
                 }
-                // The upper word is zero.
+                // The upper word of the number is zero, but it counts.
                 state = match state {
                     State::Const(h) => State::Const(hash::step(h, 0)),
-                    State::Kept => {
-                        let value = self.keep()?;
+                    State::Scratch => {
+                        let value = self.save()?;
                         self.a.op(code::LD_IMM, 0);
-                        self.step(state, kept);
+                        self.step(state, slot);
                         self.a.op(code::LD_MEM, value);
-                        self.release();
-                        State::Kept
+                        self.free();
+                        State::Scratch
                     }
                 };
-                state = self.step(state, kept);
+                state = self.step(state, slot);
             }
             Key::Bytes { from, len } => {
-                self.need(*from, usize::from(*len), fail);
+                self.check_bounds(*from, usize::from(*len), fail);
                 let (from, end) = (u32::from(*from), u32::from(*from) + u32::from(*len));
                 for at in (from..end).step_by(4) {
                     self.partial_word(at, (end - at).min(4))?;
-                    state = self.step(state, kept);
+                    state = self.step(state, slot);
                 }
             }
             Key::Address(which) => {
                 for word in 0..4 {
                     self.address_word(*which, word);
-                    state = self.step(state, kept);
+                    state = self.step(state, slot);
                 }
             }
             Key::Flow => {
                 for word in 0..4 {
-                    for which in [Which::Src, Which::Dst] {
+                    for which in [AddressField::Src, AddressField::Dst] {
                         self.address_word(which, word);
-                        state = self.step(state, kept);
+                        state = self.step(state, slot);
                     }
                 }
                 self.port(0);
                 self.a.op(code::LSH, 16);
-                let source = self.keep()?;
+                let source = self.save()?;
                 self.port(1);
                 self.tax();
                 self.a.op(code::LD_MEM, source);
                 self.a.op(code::OR | code::X, 0);
-                self.release();
-                state = self.step(state, kept);
+                self.free();
+                state = self.step(state, slot);
             }
         }
         Ok(state)
     }
 
-    /// A ← up to four bytes of the payload, from the left of a word.
-    fn partial_word(&mut self, at: u32, bytes: u32) -> Result<(), Why> {
+    /// A ← up to four bytes of the payload, at the left of a word whose other bytes are zero.
+    fn partial_word(&mut self, at: u32, bytes: u32) -> Result<(), Reason> {
         if bytes == 3 {
             self.payload(at, 2);
             self.a.op(code::LSH, 16);
-            let kept = self.keep()?;
+            let saved = self.save()?;
             self.payload(at + 2, 1);
             self.a.op(code::LSH, 8);
             self.tax();
-            self.a.op(code::LD_MEM, kept);
+            self.a.op(code::LD_MEM, saved);
             self.a.op(code::OR | code::X, 0);
-            self.release();
+            self.free();
             return Ok(());
         }
         self.payload(at, bytes as usize);
@@ -200,24 +208,24 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// Takes the word in A into the state.
-    fn step(&mut self, state: State, kept: u32) -> State {
+    /// Mixes the word in A into the state.
+    fn step(&mut self, state: State, slot: u32) -> State {
         match state {
             State::Const(h) => self.a.op(code::XOR, h),
-            State::Kept => {
-                self.a.op(code::LDX_MEM, kept);
-                self.based = false;
+            State::Scratch => {
+                self.a.op(code::LDX_MEM, slot);
+                self.x_is_udp_offset = false;
                 self.a.op(code::XOR | code::X, 0);
             }
         }
         self.a.op(code::MUL, MULTIPLIER);
-        self.fold(15);
-        self.a.op(code::ST, kept);
-        State::Kept
+        self.xor_shift(15);
+        self.a.op(code::ST, slot);
+        State::Scratch
     }
 
     /// A ← A ^ (A >> n)
-    fn fold(&mut self, n: u32) {
+    fn xor_shift(&mut self, n: u32) {
         self.tax();
         self.a.op(code::RSH, n);
         self.a.op(code::XOR | code::X, 0);

@@ -1,82 +1,65 @@
-//! Loads and arithmetic. The language calculates with 64 bits and A has 32, so each step keeps track of how large the
-//! value can be: A always holds its lower 32 bits, and where that is not the whole value, only what depends on nothing
-//! else may be done with it.
+//! Calculations. The language calculates with 64 bits and A has 32, so each step keeps track of how large the value can be.
+//! A always holds its lower 32 bits. Where that is not the whole value, only operations whose lower 32 bits depend on nothing
+//! else are translated.
 
-use super::super::ast::BinOp;
-use super::super::check::bound_of;
-use super::super::program::{Load, Operand, Step, Which};
-use super::super::target::{self, Why};
-use super::{At, Compiler, Subject, code};
-use crate::bpf::classic::NEXT;
+use super::super::kernel::{Reason, unknown_in_kernel};
+use super::super::load::Load;
+use super::super::operator::BinOp;
+use super::super::program::{NodeId, Operand, Step};
+use super::compiler::Compiler;
+use crate::bpf::classic::{NEXT, code};
 
-/// `BPF_MEMWORDS`.
-const SCRATCH: u32 = 16;
-const NARROW: u64 = u32::MAX as u64;
+/// The largest number that A holds.
+pub(super) const MAX_WORD: u64 = u32::MAX as u64;
 
-fn too_wide(what: &str) -> Why {
+fn too_wide(what: &str) -> Reason {
     format!("{what} a number that may need more than 32 bits, all that classic BPF calculates with")
 }
 
+/// A number that is ready to be compared.
+#[derive(Clone, Copy)]
+pub(super) enum Comparand {
+    /// A holds all of it.
+    Narrow,
+    /// A holds the payload length. A comparison tells how many bytes are there, which saves checks later.
+    Length,
+    /// A 64-bit field, checked to be there. Each comparison reads it again.
+    Wide(Load),
+}
+
 impl Compiler<'_> {
-    pub(super) fn tax(&mut self) {
-        self.a.op(code::TAX, 0);
-        self.based = false;
-    }
-
-    /// Another scratch word, until [`Compiler::release`].
-    pub(super) fn claim(&mut self) -> Result<u32, Why> {
-        if self.used == SCRATCH {
-            return Err(format!(
-                "it needs more intermediate results than fit beside the header fields in {SCRATCH} words of scratch memory"
-            ));
-        }
-        self.used += 1;
-        Ok(self.used - 1)
-    }
-
-    /// A → another scratch word.
-    pub(super) fn keep(&mut self) -> Result<u32, Why> {
-        let slot = self.claim()?;
-        self.a.op(code::ST, slot);
-        Ok(slot)
-    }
-
-    pub(super) fn release(&mut self) {
-        self.used -= 1;
-    }
-
-    /// The value, ready to be compared.
-    pub(super) fn subject(&mut self, value: Operand, fail: At) -> Result<Subject, Why> {
+    /// Prepares a value for comparisons.
+    pub(super) fn comparand(&mut self, value: Operand, fail: NodeId) -> Result<Comparand, Reason> {
         match value {
             Operand::Load(load @ (Load::U64(at) | Load::U64Le(at))) => {
-                self.need(at, 8, fail);
-                Ok(Subject::Wide(load))
+                self.check_bounds(at, 8, fail);
+                Ok(Comparand::Wide(load))
             }
             Operand::Load(Load::Len) => {
                 self.length();
-                Ok(Subject::Length)
+                Ok(Comparand::Length)
             }
             value => {
                 self.exact(value, fail)?;
-                Ok(Subject::Narrow)
+                Ok(Comparand::Narrow)
             }
         }
     }
 
-    /// A ← the value, all of it.
-    pub(super) fn exact(&mut self, value: Operand, fail: At) -> Result<(), Why> {
-        if self.value(value, fail)? > NARROW { Err(too_wide("it compares")) } else { Ok(()) }
+    /// A ← the value, which must fit.
+    pub(super) fn exact(&mut self, value: Operand, fail: NodeId) -> Result<(), Reason> {
+        if self.value(value, fail)? > MAX_WORD { Err(too_wide("it compares")) } else { Ok(()) }
     }
 
     /// A ← the lower 32 bits of the value. Returns the largest value it can have.
-    pub(super) fn value(&mut self, value: Operand, fail: At) -> Result<u64, Why> {
+    pub(super) fn value(&mut self, value: Operand, fail: NodeId) -> Result<u64, Reason> {
         match value {
             Operand::Load(load) => self.load(load, fail),
-            Operand::Code(steps) => self.calculate(target::slice(&self.program.steps, steps), fail),
+            Operand::Code(steps) => self.calculate(steps.of(&self.program.steps), fail),
         }
     }
 
-    fn calculate(&mut self, steps: &[Step], fail: At) -> Result<u64, Why> {
+    fn calculate(&mut self, steps: &[Step], fail: NodeId) -> Result<u64, Reason> {
         let mut max = 0;
         let mut stack: Vec<(u32, u64)> = Vec::new();
         for step in steps {
@@ -88,16 +71,17 @@ impl Compiler<'_> {
                 }
                 Step::Imm(op, n) => self.immediate(op, max, n)?,
                 Step::With(op, load) => {
-                    let left = self.keep()?;
+                    let left = self.save()?;
                     let right = self.load(load, fail)?;
                     self.binary(op, (left, max), right, fail)?
                 }
                 Step::Push => {
-                    stack.push((self.keep()?, max));
+                    stack.push((self.save()?, max));
                     max
                 }
                 Step::Pop(op) => {
-                    let left = stack.pop().ok_or_else(|| Why::from("its calculation is not well formed"))?;
+                    let left =
+                        stack.pop().ok_or_else(|| Reason::from("its calculation is not well formed"))?;
                     self.binary(op, left, max, fail)?
                 }
             };
@@ -105,10 +89,10 @@ impl Compiler<'_> {
         Ok(max)
     }
 
-    /// A ← A op constant; `max` is the largest left side.
-    fn immediate(&mut self, op: BinOp, max: u64, n: u64) -> Result<u64, Why> {
+    /// A ← A op constant. `max` is the largest value of A; returns the largest result.
+    fn immediate(&mut self, op: BinOp, max: u64, n: u64) -> Result<u64, Reason> {
         let low = n as u32;
-        let narrow = max <= NARROW;
+        let narrow = max <= MAX_WORD;
         match op {
             BinOp::Add => self.a.op(code::ADD, low),
             BinOp::Sub => self.a.op(code::SUB, low),
@@ -123,16 +107,17 @@ impl Compiler<'_> {
             BinOp::Div | BinOp::Mod | BinOp::Shr if !narrow => return Err(too_wide("it divides or shifts")),
             BinOp::Shr if n < 32 => self.a.op(code::RSH, low),
             BinOp::Shr => self.a.op(code::LD_IMM, 0),
-            BinOp::Div if n <= NARROW => self.a.op(code::DIV, low),
+            BinOp::Div if n <= MAX_WORD => self.a.op(code::DIV, low),
             BinOp::Div => self.a.op(code::LD_IMM, 0),
-            BinOp::Mod if n <= NARROW => self.a.op(code::MOD, low),
+            BinOp::Mod if n <= MAX_WORD => self.a.op(code::MOD, low),
             BinOp::Mod => {}
         }
-        Ok(bound_of(max, op, n, Some(n)))
+        Ok(op.max_result(max, n, Some(n)))
     }
 
-    /// A ← kept word op A, and gives the word back. `left` is where the word is and the largest value it can have.
-    fn binary(&mut self, op: BinOp, left: (u32, u64), right: u64, fail: At) -> Result<u64, Why> {
+    /// A ← left op A, and frees the scratch word of `left`. `left` is its number, and the largest value the operand can have;
+    /// `right` is the largest value of A.
+    fn binary(&mut self, op: BinOp, left: (u32, u64), right: u64, fail: NodeId) -> Result<u64, Reason> {
         let (slot, max) = left;
         let code = match op {
             BinOp::Add => code::ADD,
@@ -148,17 +133,17 @@ impl Compiler<'_> {
         };
         match op {
             BinOp::Div | BinOp::Mod => {
-                if max > NARROW || right > NARROW {
+                if max > MAX_WORD || right > MAX_WORD {
                     return Err(too_wide("it divides"));
                 }
-                let zero = self.way(fail);
+                let zero = self.label_for(fail);
                 self.a.branch(code::JEQ, 0, zero, NEXT);
             }
             BinOp::Shl | BinOp::Shr => {
-                if right > NARROW || (op == BinOp::Shr && max > NARROW) {
+                if right > MAX_WORD || (op == BinOp::Shr && max > MAX_WORD) {
                     return Err(too_wide("it shifts"));
                 }
-                // Of 32 bits none is left; the instruction takes fewer.
+                // The language shifts all bits out at a distance of 32 or more; the instruction takes it modulo 32.
                 let (gone, done) = (self.a.label(), self.a.label());
                 self.a.branch(code::JGE, 32, gone, NEXT);
                 self.tax();
@@ -168,105 +153,54 @@ impl Compiler<'_> {
                 self.place(gone);
                 self.a.op(code::LD_IMM, 0);
                 self.place(done);
-                self.release();
-                return Ok(bound_of(max, op, right, None));
+                self.free();
+                return Ok(op.max_result(max, right, None));
             }
             _ => {}
         }
         self.tax();
         self.a.op(code::LD_MEM, slot);
         self.a.op(code | code::X, 0);
-        self.release();
-        Ok(bound_of(max, op, right, None))
+        self.free();
+        Ok(op.max_result(max, right, None))
     }
 
     /// A ← the lower 32 bits of a field. Returns the largest value it can have.
-    fn load(&mut self, load: Load, fail: At) -> Result<u64, Why> {
+    fn load(&mut self, load: Load, fail: NodeId) -> Result<u64, Reason> {
         match load {
             Load::U8(at) => self.read(at, 1, fail),
             Load::U16(at) => self.read(at, 2, fail),
             Load::U32(at) => self.read(at, 4, fail),
             Load::U16Le(at) => {
                 self.read(at, 2, fail);
-                let kept = self.claim()?;
-                self.swap16(kept);
-                self.release();
+                let scratch = self.alloc()?;
+                self.swap16(scratch);
+                self.free();
             }
             Load::U32Le(at) => {
                 self.read(at, 4, fail);
-                let kept = self.claim()?;
-                self.swap32(kept);
-                self.release();
+                let scratch = self.alloc()?;
+                self.swap32(scratch);
+                self.free();
             }
             Load::U64(at) | Load::U64Le(at) => {
-                self.need(at, 8, fail);
-                // `wide_word` borrows a scratch word that may not be there.
-                self.claim()?;
-                self.release();
+                self.check_bounds(at, 8, fail);
+                // `wide_word` needs a scratch word; this makes sure that there is one.
+                self.alloc()?;
+                self.free();
                 self.wide_word(load, 1);
             }
             Load::Len => self.length(),
             Load::SrcPort => self.port(0),
             Load::DstPort => self.port(1),
-            Load::RxQueue | Load::Cpu => return Err(target::refuse(load)),
+            Load::RxQueue | Load::Cpu => return Err(unknown_in_kernel(load)),
         }
         Ok(load.max())
     }
 
-    fn read(&mut self, at: u16, width: usize, fail: At) {
-        self.need(at, width, fail);
+    /// A ← bytes of the payload, which are checked to be there.
+    fn read(&mut self, at: u16, width: usize, fail: NodeId) {
+        self.check_bounds(at, width, fail);
         self.payload(at.into(), width);
-    }
-
-    /// A ← the upper (0) or lower (1) word of a 64-bit field that is known to be there.
-    pub(super) fn wide_word(&mut self, load: Load, word: u32) {
-        match load {
-            Load::U64Le(at) => {
-                self.payload(u32::from(at) + 4 * (1 - word), 4);
-                self.swap32(self.used.min(SCRATCH - 1));
-            }
-            Load::U64(at) => self.payload(u32::from(at) + 4 * word, 4),
-            _ => {}
-        }
-    }
-
-    /// A ← word of an address.
-    pub(super) fn address_word(&mut self, which: Which, word: usize) {
-        let slot = match which {
-            Which::Src => self.layout.src,
-            Which::Dst => self.layout.dst,
-        };
-        self.a.op(code::LD_MEM, slot.unwrap_or(0) + word as u32);
-    }
-
-    fn swap16(&mut self, kept: u32) {
-        self.tax();
-        self.a.op(code::RSH, 8);
-        self.a.op(code::ST, kept);
-        self.a.op(code::TXA, 0);
-        self.a.op(code::AND, 0xff);
-        self.a.op(code::LSH, 8);
-        self.a.op(code::LDX_MEM, kept);
-        self.a.op(code::OR | code::X, 0);
-    }
-
-    fn swap32(&mut self, kept: u32) {
-        // Bytes within halves, then the halves.
-        self.tax();
-        self.a.op(code::RSH, 8);
-        self.a.op(code::AND, 0x00ff_00ff);
-        self.a.op(code::ST, kept);
-        self.a.op(code::TXA, 0);
-        self.a.op(code::AND, 0x00ff_00ff);
-        self.a.op(code::LSH, 8);
-        self.a.op(code::LDX_MEM, kept);
-        self.a.op(code::OR | code::X, 0);
-        self.a.op(code::TAX, 0);
-        self.a.op(code::LSH, 16);
-        self.a.op(code::ST, kept);
-        self.a.op(code::TXA, 0);
-        self.a.op(code::RSH, 16);
-        self.a.op(code::LDX_MEM, kept);
-        self.a.op(code::OR | code::X, 0);
     }
 }

@@ -1,30 +1,32 @@
-//! Loads and arithmetic, in `NUMBER`.
+//! Calculations, in `NUMBER`.
 
-use super::super::ast::BinOp;
-use super::super::program::{Load, MAX_TEMPORARIES, Operand, Step};
-use super::super::target::{self, Why};
-use super::{At, Compiler, LENGTH, NUMBER, stack};
+use super::super::kernel::{Reason, unknown_in_kernel};
+use super::super::load::Load;
+use super::super::operator::BinOp;
+use super::super::program::{MAX_TEMPORARIES, NodeId, Operand, Step};
+use super::compiler::Compiler;
+use super::layout::{LENGTH, NUMBER, stack};
 use crate::bpf::ebpf::{Alu, Cond, Reg, Size};
 
 impl Compiler<'_, '_> {
     /// `NUMBER` ← the value.
-    pub(super) fn value(&mut self, value: Operand, fail: At) -> Result<(), Why> {
+    pub(super) fn value(&mut self, value: Operand, fail: NodeId) -> Result<(), Reason> {
         match value {
             Operand::Load(load) => {
                 self.load(load, fail)?;
                 self.a.mov(NUMBER, Reg::R0);
             }
             Operand::Code(steps) => {
-                let mut aside = 0;
-                for step in target::slice(&self.program.steps, steps) {
-                    self.step(*step, &mut aside, fail)?;
+                let mut depth = 0;
+                for step in steps.of(&self.program.steps) {
+                    self.step(*step, &mut depth, fail)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn step(&mut self, step: Step, aside: &mut usize, fail: At) -> Result<(), Why> {
+    fn step(&mut self, step: Step, depth: &mut usize, fail: NodeId) -> Result<(), Reason> {
         match step {
             Step::Load(load) => {
                 self.load(load, fail)?;
@@ -39,18 +41,19 @@ impl Compiler<'_, '_> {
                 self.binary(op, fail);
             }
             Step::Push => {
-                self.a.store(Size::Double, Reg::R10, slot(*aside), NUMBER);
-                *aside = (*aside + 1).min(MAX_TEMPORARIES);
+                self.a.store(Size::Double, Reg::R10, slot(*depth), NUMBER);
+                *depth = (*depth + 1).min(MAX_TEMPORARIES);
             }
             Step::Pop(op) => {
-                *aside = aside.saturating_sub(1);
-                self.a.mov(Reg::R0, NUMBER).load(Size::Double, NUMBER, Reg::R10, slot(*aside));
+                *depth = depth.saturating_sub(1);
+                self.a.mov(Reg::R0, NUMBER).load(Size::Double, NUMBER, Reg::R10, slot(*depth));
                 self.binary(op, fail);
             }
         }
         Ok(())
     }
 
+    /// `NUMBER` ← `NUMBER` op constant
     fn immediate(&mut self, op: BinOp, n: u64) {
         let alu = alu(op);
         match op {
@@ -63,10 +66,10 @@ impl Compiler<'_, '_> {
     }
 
     /// `NUMBER` ← `NUMBER` op `R0`
-    fn binary(&mut self, op: BinOp, fail: At) {
+    fn binary(&mut self, op: BinOp, fail: NodeId) {
         match op {
             BinOp::Div | BinOp::Mod => {
-                let zero = self.way(fail);
+                let zero = self.label_for(fail);
                 self.a.jump_if64(Reg::R0, Cond::Eq, 0, zero).alu(alu(op), NUMBER, Reg::R0);
             }
             BinOp::Shl | BinOp::Shr => {
@@ -82,7 +85,7 @@ impl Compiler<'_, '_> {
     }
 
     /// `R0` ← a field.
-    pub(super) fn load(&mut self, load: Load, fail: At) -> Result<(), Why> {
+    fn load(&mut self, load: Load, fail: NodeId) -> Result<(), Reason> {
         let (at, width, network) = match load {
             Load::U8(at) => (at, 1, true),
             Load::U16(at) => (at, 2, true),
@@ -103,17 +106,17 @@ impl Compiler<'_, '_> {
                 self.header(2, 2);
                 return Ok(());
             }
-            Load::RxQueue | Load::Cpu => return Err(target::refuse(load)),
+            Load::RxQueue | Load::Cpu => return Err(unknown_in_kernel(load)),
         };
-        self.need(at, width, fail);
+        self.check_bounds(at, width, fail);
         self.payload(at.into(), width, network);
         Ok(())
     }
 }
 
-/// Where a value is put aside.
+/// The stack slot at this depth of the stack of a calculation.
 fn slot(index: usize) -> i16 {
-    stack::ASIDE - 8 * index as i16
+    stack::TEMPORARIES - 8 * index as i16
 }
 
 fn alu(op: BinOp) -> Alu {

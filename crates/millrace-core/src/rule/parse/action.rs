@@ -1,8 +1,9 @@
-//! Actions: what stands behind the arrow, with `on` and `spill`.
+//! Actions: what stands behind `=>`, with `on` and `spill`.
 
 use super::super::ast::{Action, ActionKind, Expr};
+use super::super::diagnostics::quote;
 use super::super::lex::Tok;
-use super::super::report::{quote, suggest};
+use super::super::spelling::suggest;
 use super::cursor::{Parsed, Parser};
 
 pub(super) const ACTIONS: [&str; 9] =
@@ -11,7 +12,8 @@ const ACTION_HELP: &str =
     "expected an action: queue(n), mod(…), hash(…), round_robin, random, cpu, rxq, drop or sample(n)";
 
 impl Parser<'_> {
-    /// Does an action stand here without a condition? `cpu` and `rxq` are fields too: `cpu == 1 => …`.
+    /// Whether an action stands here, and so no condition. `cpu` and `rxq` are fields too (`cpu == 1 => …`): they are actions
+    /// where the rule ends, or `on` or `spill` follows.
     pub(super) fn action_ahead(&mut self) -> bool {
         match self.word() {
             Some("cpu" | "rxq") => {
@@ -20,9 +22,9 @@ impl Parser<'_> {
                     Tok::Newline | Tok::Semi | Tok::End => {
                         let here = self.at;
                         self.at += 1;
-                        let alone = tok != Tok::Newline || !self.continues();
+                        let ends = tok != Tok::Newline || !self.line_continues();
                         self.at = here;
-                        alone
+                        ends
                     }
                     Tok::Word => matches!(self.slice(span), "on" | "spill"),
                     _ => false,
@@ -54,7 +56,7 @@ impl Parser<'_> {
             "rxq" => ActionKind::RxQueue,
             _ => ActionKind::Drop,
         };
-        let bare = matches!(
+        let has_no_argument = matches!(
             kind,
             ActionKind::RoundRobin
                 | ActionKind::Random
@@ -62,7 +64,7 @@ impl Parser<'_> {
                 | ActionKind::RxQueue
                 | ActionKind::Drop
         );
-        if bare && self.peek() == Tok::Open {
+        if has_no_argument && self.peek() == Tok::Open {
             return self.unexpected(format!("`{word}` takes no argument"));
         }
         let mut action = Action { kind, span: start.to(self.last_span()), on: None, spill: None };
@@ -94,6 +96,7 @@ impl Parser<'_> {
         }
     }
 
+    /// `(expression)`
     fn argument(&mut self, label: &str) -> Parsed<Expr> {
         self.open(Tok::Open, label)?;
         if self.peek() == Tok::Close {
@@ -104,6 +107,7 @@ impl Parser<'_> {
         Ok(argument)
     }
 
+    /// `(expression, …)`
     fn keys(&mut self) -> Parsed<Vec<Expr>> {
         let label = "expected a key: `hash(flow)`, `hash(bytes[4..12], src)`";
         self.open(Tok::Open, label)?;

@@ -1,51 +1,54 @@
-//! Where the parser is in the text: it looks at tokens, takes them, and says what it did not expect.
+//! The parser's position in the token list: peeks at tokens, consumes them, and reports unexpected ones.
 
-use super::super::ast::Span;
+use super::super::diagnostics::{Diagnostics, quote};
 use super::super::lex::{Tok, Tokens};
-use super::super::report::{Report, quote};
+use super::super::span::Span;
 
-/// Parentheses, `not`s and offsets within one another; the recursion of every later stage is bounded by it too.
+/// How deep parentheses, `not`s and offsets may be nested. It bounds the recursion of this and every later stage, and with
+/// it their use of the stack: `rule/tests/hostile.rs` compiles on a stack of 1 MiB.
 const MAX_NESTING: u32 = 64;
 
-/// The mistake is reported; the rule is lost.
-pub(super) struct Failed;
-pub(super) type Parsed<T> = Result<T, Failed>;
+/// The rule has a mistake, which is reported. The caller gives up on the rule.
+pub(super) struct Reported;
+pub(super) type Parsed<T> = Result<T, Reported>;
 
 pub(super) struct Parser<'a> {
     text: &'a str,
     pub(super) tokens: Tokens,
+    /// Index of the next token.
     pub(super) at: usize,
-    /// Inside brackets a newline is a blank.
+    /// Open brackets. Inside any, a newline is a blank.
     brackets: u32,
     nesting: u32,
-    report: &'a mut Report,
+    diagnostics: &'a mut Diagnostics,
 }
 
 impl<'a> Parser<'a> {
-    pub(super) fn new(text: &'a str, tokens: Tokens, report: &'a mut Report) -> Self {
-        Parser { text, tokens, at: 0, brackets: 0, nesting: 0, report }
+    pub(super) fn new(text: &'a str, tokens: Tokens, diagnostics: &'a mut Diagnostics) -> Self {
+        Parser { text, tokens, at: 0, brackets: 0, nesting: 0, diagnostics }
     }
 
-    /// At the beginning of a rule, or behind a broken one, nothing is open.
-    pub(super) fn outermost(&mut self) {
+    /// Forgets open brackets and nesting: at the beginning of a rule, and behind a mistaken one, there are none.
+    pub(super) fn reset_nesting(&mut self) {
         self.brackets = 0;
         self.nesting = 0;
     }
 
+    /// The token at an index; the last one, [`Tok::End`], behind all.
     pub(super) fn token(&self, at: usize) -> (Tok, Span) {
         let list = &self.tokens.list;
         list.get(at).or(list.last()).copied().unwrap_or((Tok::End, Span::default()))
     }
 
-    /// After a newline: does the next line begin with what cannot begin a rule?
-    pub(super) fn continues(&self) -> bool {
+    /// Whether the next line begins with what cannot begin a rule, and so continues this one.
+    pub(super) fn line_continues(&self) -> bool {
         let mut at = self.at;
         while self.token(at).0 == Tok::Newline {
             at += 1;
         }
         match self.token(at) {
             (Tok::Arrow | Tok::And | Tok::Or, _) => true,
-            // `or: …` would be a rule of that name.
+            // `or: …` is a rule of that name.
             (Tok::Word, span) => {
                 matches!(self.slice(span), "and" | "or") && self.token(at + 1).0 != Tok::Colon
             }
@@ -59,38 +62,43 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// The next token. Newlines that do not end the rule are skipped.
     pub(super) fn peek(&mut self) -> Tok {
-        if self.token(self.at).0 == Tok::Newline && (self.brackets > 0 || self.continues()) {
+        if self.token(self.at).0 == Tok::Newline && (self.brackets > 0 || self.line_continues()) {
             self.skip_newlines();
         }
         self.token(self.at).0
     }
 
+    /// The place of the next token.
     pub(super) fn span(&mut self) -> Span {
         self.peek();
         self.token(self.at).1
     }
 
-    /// End of the token before this one.
+    /// The place of the token before this one.
     pub(super) fn last_span(&self) -> Span {
         self.token(self.at.saturating_sub(1)).1
     }
 
+    /// The source at a place.
     pub(super) fn slice(&self, span: Span) -> &'a str {
         self.text.get(span.start as usize..span.end as usize).unwrap_or_default()
     }
 
-    /// The word here, if it is one.
+    /// The next token's text, if it is a word.
     pub(super) fn word(&mut self) -> Option<&'a str> {
         if self.peek() == Tok::Word { Some(self.slice(self.token(self.at).1)) } else { None }
     }
 
+    /// Consumes the next token if it is this one.
     pub(super) fn eat(&mut self, tok: Tok) -> bool {
         let found = self.peek() == tok;
         self.at += usize::from(found);
         found
     }
 
+    /// Consumes the next token if it is this word.
     pub(super) fn eat_word(&mut self, word: &str) -> bool {
         let found = self.word() == Some(word);
         self.at += usize::from(found);
@@ -103,16 +111,16 @@ impl<'a> Parser<'a> {
         message: impl Into<String>,
         label: impl Into<String>,
     ) -> Parsed<T> {
-        self.report.push(span, message, label);
-        Err(Failed)
+        self.diagnostics.push(span, message, label);
+        Err(Reported)
     }
 
-    /// "unexpected …" at the current token.
+    /// Reports the next token as unexpected.
     pub(super) fn unexpected<T>(&mut self, label: impl Into<String>) -> Parsed<T> {
         let tok = self.peek();
         let span = self.span();
         let what = match tok {
-            Tok::Bad => return Err(Failed), // reported by the lexer
+            Tok::Bad => return Err(Reported), // reported by the lexer
             Tok::End | Tok::Newline | Tok::Semi => "the rule ends too early".to_owned(),
             _ => format!("unexpected {}", quote(self.slice(span))),
         };
@@ -123,18 +131,21 @@ impl<'a> Parser<'a> {
         if self.eat(tok) { Ok(()) } else { self.unexpected(label) }
     }
 
+    /// Consumes an opening bracket.
     pub(super) fn open(&mut self, tok: Tok, label: &str) -> Parsed<()> {
         self.expect(tok, label)?;
         self.brackets += 1;
         Ok(())
     }
 
+    /// Consumes a closing bracket.
     pub(super) fn close(&mut self, tok: Tok, label: &str) -> Parsed<()> {
         self.expect(tok, label)?;
         self.brackets = self.brackets.saturating_sub(1);
         Ok(())
     }
 
+    /// Parses one level deeper.
     pub(super) fn nested<T>(&mut self, f: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         if self.nesting >= MAX_NESTING {
             let span = self.span();

@@ -1,8 +1,11 @@
-//! Expressions, from the loosest operator to the tightest.
+//! Expressions, from the operator that binds loosest to the one that binds tightest.
 
-use super::super::ast::{BinOp, Expr, ExprKind, FIELDS, Item, Name, Span};
+use super::super::ast::{Expr, ExprKind, FIELDS, Item, NamedField};
+use super::super::diagnostics::quote;
 use super::super::lex::Tok;
-use super::super::report::{quote, suggest};
+use super::super::operator::BinOp;
+use super::super::span::Span;
+use super::super::spelling::suggest;
 use super::action::ACTIONS;
 use super::cursor::{Parsed, Parser};
 
@@ -16,7 +19,7 @@ impl Parser<'_> {
             self.skip_newlines();
             parts.push(self.and()?);
         }
-        Ok(flat(parts, ExprKind::Or))
+        Ok(flatten(parts, ExprKind::Or))
     }
 
     fn and(&mut self) -> Parsed<Expr> {
@@ -25,7 +28,7 @@ impl Parser<'_> {
             self.skip_newlines();
             parts.push(self.not()?);
         }
-        Ok(flat(parts, ExprKind::And))
+        Ok(flatten(parts, ExprKind::And))
     }
 
     fn not(&mut self) -> Parsed<Expr> {
@@ -62,8 +65,8 @@ impl Parser<'_> {
         self.skip_newlines();
         let (items, braces) = self.items()?;
         let span = left.span.to(self.last_span());
-        let inside = Expr { kind: ExprKind::In { value: Box::new(left), items, braces }, span };
-        Ok(if not { Expr { kind: ExprKind::Not(Box::new(inside)), span } } else { inside })
+        let membership = Expr { kind: ExprKind::In { value: Box::new(left), items, braces }, span };
+        Ok(if not { Expr { kind: ExprKind::Not(Box::new(membership)), span } } else { membership })
     }
 
     fn items(&mut self) -> Parsed<(Vec<Item>, bool)> {
@@ -106,20 +109,20 @@ impl Parser<'_> {
         Ok(Item::Value(first))
     }
 
-    /// `| ^ & << >> + - * / %`, by levels.
-    pub(super) fn binary(&mut self, level: u8) -> Parsed<Expr> {
-        if level > 5 {
+    /// Operators on numbers, from this precedence on.
+    pub(super) fn binary(&mut self, precedence: u8) -> Parsed<Expr> {
+        if precedence > 5 {
             return self.primary();
         }
-        let first = self.binary(level + 1)?;
+        let first = self.binary(precedence + 1)?;
         let mut rest = Vec::new();
         while let Tok::Op(op) = self.peek() {
-            if op.level() != level {
+            if op.precedence() != precedence {
                 break;
             }
             self.at += 1;
             self.skip_newlines();
-            rest.push((op, self.binary(level + 1)?));
+            rest.push((op, self.binary(precedence + 1)?));
         }
         let Some((_, last)) = rest.last() else { return Ok(first) };
         let span = first.span.to(last.span);
@@ -160,15 +163,19 @@ impl Parser<'_> {
 
     fn field(&mut self, span: Span) -> Parsed<ExprKind> {
         let word = self.slice(span);
-        if let Some((_, width, little)) = FIELDS.iter().find(|(name, ..)| *name == word) {
+        if let Some((_, width, little_endian)) = FIELDS.iter().find(|(name, ..)| *name == word) {
             self.at += 1;
             self.open(Tok::OpenBracket, &format!("expected an offset: `{word}[0]`"))?;
-            let at = self.nested(|p| p.binary(0))?;
+            let offset = self.nested(|p| p.binary(0))?;
             if self.peek() == Tok::DotDot {
                 return self.unexpected("one number has one offset; a range of bytes is `bytes[a..b]`");
             }
             self.close(Tok::CloseBracket, "expected `]`")?;
-            return Ok(ExprKind::Field { width: *width, little: *little, at: Box::new(at) });
+            return Ok(ExprKind::Field {
+                width: *width,
+                little_endian: *little_endian,
+                offset: Box::new(offset),
+            });
         }
         if word == "bytes" {
             self.at += 1;
@@ -180,9 +187,9 @@ impl Parser<'_> {
             self.close(Tok::CloseBracket, "expected `]`")?;
             return Ok(ExprKind::Slice { from: Box::new(from), to: Box::new(to) });
         }
-        if let Some((_, name)) = Name::ALL.iter().find(|(text, _)| *text == word) {
+        if let Some((_, field)) = NamedField::ALL.iter().find(|(text, _)| *text == word) {
             self.at += 1;
-            return Ok(ExprKind::Name(*name));
+            return Ok(ExprKind::Named(*field));
         }
         if ACTIONS.contains(&word) {
             let label = "expected a field or a literal; actions stand after `=>`";
@@ -191,7 +198,8 @@ impl Parser<'_> {
         if matches!(word, "and" | "or" | "in" | "not" | "on" | "spill" | "else") {
             return self.unexpected(FIELD_HELP);
         }
-        let known = FIELDS.iter().map(|f| f.0).chain(["bytes", "not"]).chain(Name::ALL.iter().map(|n| n.0));
+        let known =
+            FIELDS.iter().map(|f| f.0).chain(["bytes", "not"]).chain(NamedField::ALL.iter().map(|f| f.0));
         let hint = match word {
             "u8le" => "; one byte has no order, write `u8`".to_owned(),
             _ => suggest(word, known),
@@ -200,8 +208,8 @@ impl Parser<'_> {
     }
 }
 
-/// One part is itself; more become a list.
-fn flat(mut parts: Vec<Expr>, kind: impl FnOnce(Vec<Expr>) -> ExprKind) -> Expr {
+/// A single operand stays itself; several become a list.
+fn flatten(mut parts: Vec<Expr>, kind: impl FnOnce(Vec<Expr>) -> ExprKind) -> Expr {
     let span = match (parts.first(), parts.last()) {
         (Some(a), Some(b)) => a.span.to(b.span),
         _ => Span::default(),

@@ -481,7 +481,7 @@ fn ipv6_addresses() {
 fn chains_of_tests_become_one_search() {
     let text: String = (0..300).map(|i| format!("u16[0] == {} => queue({})\n", i * 7, i % 8)).collect();
     let set = compile(&text, 8);
-    assert!(matches!(set.program.nodes[0], program::Node::Switch { .. }));
+    assert!(matches!(set.program().nodes[0], program::Node::Switch { .. }));
     for n in 0..2200u16 {
         let rule = match set.evaluate(&facts(&n.to_be_bytes()), &mut set.state(0)) {
             Verdict::Queue { rule, .. } => rule,

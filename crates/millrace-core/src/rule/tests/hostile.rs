@@ -3,12 +3,15 @@
 use super::*;
 use proptest::prelude::*;
 
-/// Compiles on a small stack, and says whether that worked.
+/// Compiles on a small stack, and says whether that worked. The bound is one of CPU time, so that a busy machine does not
+/// decide: no text here takes a tenth of it.
 fn verdict(text: String) -> std::result::Result<RuleSet, String> {
-    let start = std::time::Instant::now();
-    let run = move || RuleSet::compile(&text, 8).map_err(|e| e.message);
-    let result = std::thread::Builder::new().stack_size(1 << 20).spawn(run).unwrap().join().unwrap();
-    assert!(start.elapsed().as_secs() < 20, "took {:?}", start.elapsed());
+    let run = move || {
+        let result = RuleSet::compile(&text, 8).map_err(|e| e.message);
+        (result, cpu_time())
+    };
+    let (result, took) = std::thread::Builder::new().stack_size(1 << 20).spawn(run).unwrap().join().unwrap();
+    assert!(took.as_secs() < 20, "took {took:?}");
     if let Err(message) = &result {
         assert!(message.len() < 20_000, "{} bytes", message.len());
     }

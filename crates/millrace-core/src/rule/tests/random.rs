@@ -1,6 +1,6 @@
 //! Random rules on random datagrams: the compiled program against the naive evaluator.
 
-use super::super::report::Report;
+use super::super::diagnostics::Diagnostics;
 use super::reference::{Decision, Memory, decide};
 use super::*;
 use proptest::prelude::*;
@@ -148,7 +148,7 @@ fn program_agrees_with_the_definition() {
             return Ok(());
         };
         compiled.set(compiled.get() + 1);
-        let tree = parse::parse(&text, &mut Report::default());
+        let tree = parse::parse(&text, &mut Diagnostics::default());
         let mut memory = Memory::default();
         let mut state = set.state(0);
         for s in &samples {

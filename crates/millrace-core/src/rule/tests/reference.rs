@@ -1,7 +1,8 @@
 //! A second evaluator, written as naively as the definition in `docs/rules.md` reads: over the syntax tree, with none
 //! of the code that the real one uses.
 
-use super::super::ast::{Action, ActionKind, BinOp, CmpOp, Expr, ExprKind, Item, Name, Rule, Width};
+use super::super::ast::{Action, ActionKind, Expr, ExprKind, Item, NamedField, Rule, Width};
+use super::super::operator::{BinOp, CmpOp};
 use super::*;
 
 /// A read beyond the datagram, or a division by zero.
@@ -152,8 +153,8 @@ fn eval(e: &Expr, facts: &Facts<'_>) -> Result<Val, Fault> {
         ExprKind::Int(n) => Val::Number(*n),
         ExprKind::Bytes(b) => Val::Bytes(b.clone()),
         ExprKind::Addr(a) => Val::Bytes(a.bytes.to_vec()),
-        ExprKind::Field { width, little, at } => {
-            let at = number(at, facts)? as usize;
+        ExprKind::Field { width, little_endian, offset } => {
+            let at = number(offset, facts)? as usize;
             let width = match width {
                 Width::U8 => 1,
                 Width::U16 => 2,
@@ -164,7 +165,7 @@ fn eval(e: &Expr, facts: &Facts<'_>) -> Result<Val, Fault> {
                 return Err(Fault);
             }
             let mut bytes = facts.payload[at..at + width].to_vec();
-            if *little {
+            if *little_endian {
                 bytes.reverse();
             }
             Val::Number(bytes.iter().fold(0, |n, b| n * 256 + u64::from(*b)))
@@ -176,15 +177,15 @@ fn eval(e: &Expr, facts: &Facts<'_>) -> Result<Val, Fault> {
             }
             Val::Bytes(facts.payload[from..to].to_vec())
         }
-        ExprKind::Name(name) => match name {
-            Name::Len => Val::Number(facts.payload.len() as u64),
-            Name::Src => Val::Bytes(facts.src.to_vec()),
-            Name::Dst => Val::Bytes(facts.dst.to_vec()),
-            Name::SrcPort => Val::Number(facts.src_port.into()),
-            Name::DstPort => Val::Number(facts.dst_port.into()),
-            Name::RxQueue => Val::Number(facts.rx_queue.into()),
-            Name::Cpu => Val::Number(facts.cpu.into()),
-            Name::Flow => {
+        ExprKind::Named(name) => match name {
+            NamedField::Len => Val::Number(facts.payload.len() as u64),
+            NamedField::Src => Val::Bytes(facts.src.to_vec()),
+            NamedField::Dst => Val::Bytes(facts.dst.to_vec()),
+            NamedField::SrcPort => Val::Number(facts.src_port.into()),
+            NamedField::DstPort => Val::Number(facts.dst_port.into()),
+            NamedField::RxQueue => Val::Number(facts.rx_queue.into()),
+            NamedField::Cpu => Val::Number(facts.cpu.into()),
+            NamedField::Flow => {
                 let mut words = Vec::new();
                 flow(facts, &mut words);
                 Val::Flow(words)

@@ -1,57 +1,41 @@
-//! The guard: bound sockets that own our ports beside a backend that reads below the stack.
-//!
-//! It keeps the host from answering with ICMP port unreachable, makes a second owner of the port visible as an error,
-//! and receives what the fast path cannot read. This is the one for `xdp`, where the stack only gets what the program
-//! passed on, so that all of it is to be delivered; for `packet` see [`super::packet`].
+//! The guard for `xdp`, whose program takes frames away from the stack, so that all that still reaches the stack is to be
+//! delivered.
 
+use super::{
+    endpoints,
+    memberships::Memberships,
+    receiver::{GuardReceiver, GuardSocket},
+    role::Role,
+};
 use crate::{
-    config::{EngineConfig, Multicast, Timestamps},
-    error::{Code, Error, Result},
-    rx::socket::{Options, SocketReceiver, bind, membership::Memberships, multicast},
+    config::EngineConfig,
+    error::Result,
+    rx::socket::{bind::bind_one, multicast, options::SocketOptions},
+    sys,
 };
 
-/// Opens the guard for `config.listen`. Its receiver delivers everything, puts [`crate::datagram::flags::SLOW_PATH`] on
-/// every datagram, has rx queue 0, and counts losses as `guard_rcvbuf`.
+/// Opens the guard for `config.listen`, with one socket for each endpoint. Its receiver delivers everything, puts
+/// [`crate::datagram::flags::SLOW_PATH`] on every datagram, has rx queue 0, and counts losses as `guard_rcvbuf`.
 ///
 /// # Errors
-/// As [`super::open`]; [`Code::Config`] for a source-specific multicast group.
-pub fn open_for_xdp(config: &EngineConfig) -> Result<SocketReceiver> {
-    let mut options = options(config.socket_rcvbuf);
+/// [`crate::error::Code::Port`] when a port is taken, by a second Millrace too; [`crate::error::Code::Permission`] for a
+/// privileged port; [`crate::error::Code::Config`] for an address this host does not have and for a source-specific
+/// multicast group; [`crate::error::Code::Interface`]; [`crate::error::Code::Kernel`].
+pub fn open_for_xdp(config: &EngineConfig) -> Result<GuardReceiver> {
     let interface = config.interface.as_deref();
-    let groups = multicast::on(&config.multicast, interface);
-    let places = checked_places(config, &groups, interface)?;
-    let (mut readers, mut targets) = (Vec::new(), Vec::new());
-    for place in places {
-        let exact = place.0.is_exact();
-        let group = bind::bind_group(place, 1, &mut |fd, v6| options.receive(fd, v6, !exact))?;
-        for bound in &group {
-            multicast::only_own(&bound.fd, !matches!(place.0, bind::Target::AnyV4));
-            multicast::join(&groups, place, &[&bound.fd])?;
-            targets.push(place.0);
-        }
-        readers.extend(group);
+    let groups = multicast::with_default_interface(&config.multicast, interface);
+    let mut options = SocketOptions::without_timestamps(config.socket_rcvbuf);
+    let (mut sockets, mut addresses) = (Vec::new(), Vec::new());
+    for endpoint in endpoints::of_config(config, &groups, interface)? {
+        let bound = bind_one(endpoint, &mut |_, fd, ipv6| {
+            sys::multicast::own_groups_only(fd, ipv6);
+            options.set(fd, ipv6, !endpoint.address.is_exact())
+        })?;
+        multicast::join(&groups, endpoint, &[&bound.fd])?;
+        addresses.push(endpoint.address);
+        sockets.push(GuardSocket::new(bound, Role::AllDatagrams));
     }
-    // Only xdp goes on when its interface was removed.
-    let memberships = Memberships::new(&groups, config, targets);
-    Ok(SocketReceiver::new(readers, 0).into_guard().with_memberships(memberships))
-}
-
-/// Kernel times on any one socket make the stack stamp every packet of the host: not worth it for the slow path.
-pub(crate) fn options(rcvbuf: u32) -> Options {
-    Options::new(rcvbuf, Timestamps::Pass)
-}
-
-/// The places to hold, when the multicast groups can be had beside a fast path.
-pub(crate) fn checked_places(
-    config: &EngineConfig,
-    groups: &[Multicast],
-    interface: Option<&str>,
-) -> Result<Vec<bind::Place>> {
-    if let Some(g) = groups.iter().find(|g| g.source.is_some()) {
-        let message = format!("multicast {g}: a source-specific group needs MILLRACE_BACKEND=socket");
-        return Err(Error::new(Code::Config, message));
-    }
-    let places = bind::plan(&config.listen, interface)?;
-    multicast::check(groups, &places)?;
-    Ok(places)
+    // Only xdp goes on when its interface was removed, so only its guard has to join the groups again.
+    let memberships = Memberships::new(&groups, config, addresses);
+    Ok(GuardReceiver::beside_xdp(sockets, memberships))
 }

@@ -1,23 +1,29 @@
-//! One recvmmsg(2) call's worth of memory, allocated once.
+//! The memory that one recvmmsg(2) call writes to, allocated once.
 //!
-//! Memory plan: 64 messages, each with a slot that can hold any UDP payload, because a UDP_GRO super-packet may be as
-//! large as 64 KiB. That reserves about 4.2 MiB of address space a receiver, but a page of a slot becomes resident
-//! only when a datagram reaches it: with ordinary datagrams one page a slot, 256 KiB in all. The bound is fixed, and
-//! nothing grows with traffic. Slots are not a power of two apart: else all slot starts would share one cache set.
+//! There are 64 messages, each with a slot that can hold any UDP payload, because a UDP_GRO super-packet may be as large as
+//! 64 KiB. That reserves about 4.2 MiB of address space for each receiver, but a page of a slot becomes resident only when
+//! a datagram reaches it: with ordinary datagrams that is one page for each slot, 256 KiB in all. The bound is fixed, and
+//! nothing grows with traffic. Slots are not a power of two apart, or all slot starts would share one cache set.
 
-use std::{io, mem, os::fd::RawFd, ptr};
+use std::{
+    io, mem,
+    os::fd::{AsRawFd, OwnedFd},
+    ptr,
+};
 
 use super::control::CONTROL_WORDS;
 use crate::datagram::Addr;
 
-/// Messages taken by one recvmmsg call.
+/// Most messages taken by one recvmmsg call. Fewer cost more system calls under load; more make the other sockets of the
+/// thread wait longer, and reserve more memory.
 pub(crate) const MESSAGES: usize = 64;
-/// Bytes of a slot: the largest payload of a datagram or super-packet (65,535) and one.
+/// Bytes of a slot. The largest payload of a datagram or super-packet is shorter, so that none is cut off.
 pub(crate) const SLOT_BYTES: usize = 65_536;
-/// Distance of slots: 17 cache lines more than a slot; 17 is odd, so that slot starts spread over all cache sets.
+/// Distance between slot starts, bytes: 17 cache lines more than a slot. 17 is odd, so that slot starts spread over all
+/// cache sets.
 const SLOT_STRIDE: usize = SLOT_BYTES + 17 * 64;
 
-/// A heap array that the kernel writes to through pointers kept in other arrays. Held as a raw pointer because a `Box`
+/// A heap array that the kernel writes to through pointers kept in other arrays. It is held as a raw pointer because a `Box`
 /// would claim to be the only way to its contents.
 struct Region<T>(ptr::NonNull<[T]>);
 
@@ -47,6 +53,7 @@ pub(crate) struct Batch {
     names: Region<libc::sockaddr_in6>,
     _iovecs: Region<libc::iovec>,
     headers: Region<libc::mmsghdr>,
+    /// Messages of the last [`Batch::fill`].
     used: usize,
 }
 
@@ -56,11 +63,11 @@ unsafe impl Send for Batch {}
 
 /// One received message.
 pub(crate) struct Message<'a> {
-    /// Payload, perhaps several datagrams merged by UDP_GRO.
+    /// Payload; several datagrams when UDP_GRO merged them.
     pub(crate) payload: &'a [u8],
     /// Control bytes.
     pub(crate) control: &'a [u8],
-    /// Source address; IPv4 mapped.
+    /// Source address; an IPv4 address is mapped.
     pub(crate) src: Addr,
     /// Source port, host order.
     pub(crate) src_port: u16,
@@ -93,9 +100,12 @@ impl Batch {
         Batch { slots, control, names, _iovecs: iovecs, headers, used: MESSAGES }
     }
 
-    /// Takes what the socket holds now, without waiting; at most [`MESSAGES`].
-    pub(crate) fn fill(&mut self, fd: RawFd) -> io::Result<usize> {
-        // The kernel wrote the used sizes into the headers it filled; put the capacities back.
+    /// Reads what the socket holds now, at most [`MESSAGES`], without waiting. Returns how many messages there are.
+    ///
+    /// # Errors
+    /// Those of recvmmsg(2): EAGAIN when there is none.
+    pub(crate) fn fill(&mut self, fd: &OwnedFd) -> io::Result<usize> {
+        // The kernel wrote the sizes it used into the headers it filled; each call must be told the capacities again.
         for i in 0..self.used {
             // SAFETY: a live element of `headers`; `&mut self` means that no `Message` borrows the batch.
             let h = unsafe { &mut (*self.headers.at(i)).msg_hdr };
@@ -109,7 +119,7 @@ impl Batch {
         // is allowed, and MSG_DONTWAIT means the call does not block.
         let n = unsafe {
             libc::recvmmsg(
-                fd,
+                fd.as_raw_fd(),
                 self.headers.at(0),
                 MESSAGES as libc::c_uint,
                 libc::MSG_DONTWAIT as _,
@@ -148,8 +158,8 @@ impl Batch {
     }
 }
 
-/// The sender; an IPv4 socket writes a `sockaddr_in` into the same memory, whose address lies where IPv6 has its flow
-/// label.
+/// Address and port of the sender. An IPv4 socket writes a `sockaddr_in` into the same memory, whose address lies where
+/// `sockaddr_in6` has its flow label.
 fn source(name: &libc::sockaddr_in6) -> (Addr, u16) {
     let port = u16::from_be(name.sin6_port);
     if i32::from(name.sin6_family) == libc::AF_INET {
@@ -167,18 +177,20 @@ const _: () = assert!(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{net::UdpSocket, os::fd::AsRawFd};
+    use std::net::UdpSocket;
 
     #[test]
     fn takes_datagrams_of_every_size_and_comes_back_empty() {
         let (a, b) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let to = b.local_addr().unwrap();
+        let b = OwnedFd::from(b);
         let mut batch = Batch::new();
-        assert!(batch.fill(b.as_raw_fd()).is_err());
+        assert!(batch.fill(&b).is_err());
         for round in 0..3 {
             for size in [0usize, 1, 1472, 65_507] {
-                a.send_to(&vec![round; size], b.local_addr().unwrap()).unwrap();
+                a.send_to(&vec![round; size], to).unwrap();
             }
-            assert_eq!(batch.fill(b.as_raw_fd()).unwrap(), 4);
+            assert_eq!(batch.fill(&b).unwrap(), 4);
             for (i, size) in [0usize, 1, 1472, 65_507].into_iter().enumerate() {
                 let m = batch.message(i);
                 assert_eq!(m.payload, vec![round; size]);

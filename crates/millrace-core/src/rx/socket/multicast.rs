@@ -1,58 +1,52 @@
 //! Joining multicast groups (RFC 3678 protocol-independent interface, ip(7)).
 //!
 //! The kernel gives a multicast datagram to *every* socket that matches, not to one of a SO_REUSEPORT group. So each
-//! socket gets only groups it joined itself (IP_MULTICAST_ALL off), and each group is joined by one socket a place, for
-//! all its interfaces and sources: groups spread over the receivers, one group stays at one receiver.
+//! socket gets only the groups it joined itself ([`crate::sys::multicast::own_groups_only`]), and each group is joined by
+//! one socket of an endpoint, for all its interfaces and sources. Different groups are spread over the receivers; one group
+//! stays at one receiver.
 
 use std::{net::IpAddr, os::fd::OwnedFd};
 
-use super::bind::{Place, Target};
+use super::endpoints::{BindAddress, Endpoint};
 use crate::{
     config::Multicast,
     error::{Code, Error, Result},
     net::Interface,
-    sys::socket,
+    sys,
 };
 
-/// ip(7), since Linux 2.6.31, and ipv6(7), since 4.20.
-const IP_MULTICAST_ALL: libc::c_int = 49;
-const IPV6_MULTICAST_ALL: libc::c_int = 29;
-
-/// Makes a socket deaf to groups that others on this host joined. Kernels without the option keep the default.
-pub(crate) fn only_own(fd: &OwnedFd, v6: bool) {
-    let _ = socket::set_int(fd, libc::IPPROTO_IP, IP_MULTICAST_ALL, 0);
-    if v6 {
-        let _ = socket::set_int(fd, libc::IPPROTO_IPV6, IPV6_MULTICAST_ALL, 0);
+/// True when a socket bound to `address` can receive datagrams of the group.
+pub(crate) fn can_receive(address: BindAddress, group: IpAddr) -> bool {
+    match address {
+        BindAddress::Any => true,
+        BindAddress::AnyV4 => group.is_ipv4(),
+        BindAddress::AnyV6 => group.is_ipv6(),
+        BindAddress::Exact(address, _) => address == group,
     }
 }
 
-/// True when a socket of this place can get datagrams of the group.
-pub(crate) fn fits(target: Target, group: IpAddr) -> bool {
-    match target {
-        Target::Any => true,
-        Target::AnyV4 => group.is_ipv4(),
-        Target::AnyV6 => group.is_ipv6(),
-        Target::Exact(address, _) => address == group,
-    }
-}
-
-/// Joins every group that fits `place`, each on one of `sockets`, in turn. One group on two sockets would come twice,
-/// because a membership on one interface lets in what another's brought to the host.
-pub(crate) fn join(groups: &[Multicast], place: Place, sockets: &[&OwnedFd]) -> Result<()> {
-    for g in groups.iter().filter(|g| fits(place.0, g.group)) {
+/// Joins every group that `endpoint` can receive. A group listed for several interfaces or sources is joined on one of
+/// `sockets`, the next group on the next socket: one group on two sockets would be delivered twice, because a membership on
+/// one interface also lets in what another interface brought to the host.
+///
+/// # Errors
+/// [`Code::Interface`] when an interface does not exist or no route names one; [`Code::Config`] for a group listed twice,
+/// or addresses that do not fit each other; [`Code::Kernel`].
+pub(crate) fn join(groups: &[Multicast], endpoint: Endpoint, sockets: &[&OwnedFd]) -> Result<()> {
+    for g in groups.iter().filter(|g| can_receive(endpoint.address, g.group)) {
         let first = groups.iter().position(|other| other.group == g.group).unwrap_or(0);
         let index = match &g.interface {
             Some(name) => Interface::by_name(name)?.index,
             None => 0,
         };
-        socket::join_group(sockets[first % sockets.len()], g.group, index, g.source)
+        sys::multicast::join_group(sockets[first % sockets.len()], g.group, index, g.source)
             .map_err(|e| refused(g, e))?;
     }
     Ok(())
 }
 
-/// The groups with an interface for each that has none: `default`, where there is one.
-pub(crate) fn on(groups: &[Multicast], default: Option<&str>) -> Vec<Multicast> {
+/// Returns the groups, with `default` as the interface of each that names none; without `default` those stay without one.
+pub(crate) fn with_default_interface(groups: &[Multicast], default: Option<&str>) -> Vec<Multicast> {
     let mut groups = groups.to_vec();
     for g in &mut groups {
         g.interface = g.interface.take().or_else(|| default.map(Into::into));
@@ -60,28 +54,32 @@ pub(crate) fn on(groups: &[Multicast], default: Option<&str>) -> Vec<Multicast> 
     groups
 }
 
-/// What was joined, and on which interfaces, for the list of what was granted.
+/// The entry for [`crate::rx::BackendInfo::granted`]: which groups were joined, and on which interfaces. `None` without
+/// groups.
 pub(crate) fn granted(groups: &[Multicast], default: Option<&str>) -> Option<(String, String)> {
-    let of = |g: &Multicast| match g.interface {
+    let describe = |g: &Multicast| match g.interface {
         Some(_) => g.to_string(),
         None => format!("{g} (interface by the kernel's routes)"),
     };
-    let all: Vec<String> = on(groups, default).iter().map(of).collect();
+    let all: Vec<String> = with_default_interface(groups, default).iter().map(describe).collect();
     (!all.is_empty()).then(|| ("multicast".into(), all.join(", ")))
 }
 
-/// A group that no listen entry can receive is a mistake; so is one from a source and from any, of which the kernel would
-/// keep the narrower.
-pub(crate) fn check(groups: &[Multicast], places: &[Place]) -> Result<()> {
-    let from_any = |g: &Multicast| {
+/// Refuses groups that cannot mean what was intended: a group that no endpoint can receive, and a group listed both from
+/// one source and from all, of which the kernel would keep the narrower.
+///
+/// # Errors
+/// [`Code::Config`].
+pub(crate) fn validate(groups: &[Multicast], endpoints: &[Endpoint]) -> Result<()> {
+    let is_listed_from_all = |g: &Multicast| {
         let same = |o: &Option<String>| o.is_none() || g.interface.is_none() || *o == g.interface;
         groups.iter().any(|o| o.group == g.group && o.source.is_none() && same(&o.interface))
     };
-    if let Some(g) = groups.iter().find(|g| g.source.is_some() && from_any(g)) {
+    if let Some(g) = groups.iter().find(|g| g.source.is_some() && is_listed_from_all(g)) {
         let message = format!("multicast {g}: the same group is listed without a source, which includes it");
         return Err(Error::new(Code::Config, message));
     }
-    match groups.iter().find(|g| !places.iter().any(|p| fits(p.0, g.group))) {
+    match groups.iter().find(|g| !endpoints.iter().any(|e| can_receive(e.address, g.group))) {
         None => Ok(()),
         Some(g) => {
             let message = format!(

@@ -1,4 +1,4 @@
-//! The early drops in force, and the attachment that runs them: what a reload changes.
+//! The early drops in force, and the attachment whose program runs them. A reload of the rules replaces them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -6,84 +6,85 @@ use super::attachment::Attachment;
 use crate::{
     error::{Code, Result},
     rx::early::EarlyRules,
-    rx::steering::{Steer, Steering},
+    rx::rule_programs::{ReplacePrograms, RulePrograms},
 };
 
-/// Shared by the engine and whoever attaches. It does not keep an attachment alive: that is the receivers' affair, and
-/// the program goes with the last of them.
+/// Shared by the engine, which replaces the early drops, and the threads that attach. It does not keep an attachment: the
+/// receivers do, and the program is detached with the last of them.
 #[derive(Default)]
 pub(super) struct LiveProgram {
-    state: Mutex<State>,
+    in_force: Mutex<InForce>,
 }
 
 #[derive(Default)]
-struct State {
+struct InForce {
     early: Option<Arc<EarlyRules>>,
-    attached: Weak<Attachment>,
-    /// Which early drops are, or were last, in force.
-    says: String,
+    attachment: Weak<Attachment>,
+    /// Which early drops are, or were last, in force, as text for the user.
+    status: String,
 }
 
 impl LiveProgram {
-    /// Nothing attached yet.
+    /// The early drops for the first attachment.
     pub(super) fn new(early: Option<Arc<EarlyRules>>) -> Arc<Self> {
-        Arc::new(LiveProgram { state: Mutex::new(State { early, ..State::default() }) })
+        Arc::new(LiveProgram { in_force: Mutex::new(InForce { early, ..InForce::default() }) })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn in_force(&self) -> MutexGuard<'_, InForce> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Which early drops are in force, for people. Waits while they are being replaced, tens of milliseconds.
-    pub(super) fn says(&self) -> String {
-        self.state().says.clone()
+    /// Which early drops are in force, as text for the user. It waits while they are being replaced, tens of milliseconds.
+    pub(super) fn status(&self) -> String {
+        self.in_force().status.clone()
     }
 
-    /// Attaches, and then puts the early drops in force. Attaching may take seconds, for which no reload and no reader of
-    /// [`LiveProgram::says`] waits; they wait for the early drops. It is done without early drops: those of its beginning may not be those of its end.
+    /// Attaches by `attach`, and then puts the early drops in force. Attaching may take seconds, for which no reload and no
+    /// reader of [`LiveProgram::status`] waits: the lock is held for the second step only. A program with early drops from
+    /// the first step on could have those of rules that a reload has replaced meanwhile.
     ///
     /// # Errors
-    /// Those of attaching. What the kernel refuses of early drops is none: `degraded` says it.
+    /// Those of attaching. A program with early drops that the kernel refuses is not an error; `degraded` then says so.
     pub(super) fn attach(
         &self,
         degraded: &mut Vec<String>,
         attach: impl FnOnce(&mut Vec<String>) -> Result<Attachment>,
     ) -> Result<Arc<Attachment>> {
         let attachment = Arc::new(attach(degraded)?);
-        let mut state = self.state();
-        if state.early.is_some() {
-            attachment.replace(state.early.clone())?;
+        let mut in_force = self.in_force();
+        if in_force.early.is_some() {
+            attachment.replace(in_force.early.clone())?;
         }
         if attachment.early_refused() {
             let why = "the kernel refuses the XDP program with the leading drop rules in it: they run in user space";
             degraded.push(why.into());
         }
-        state.attached = Arc::downgrade(&attachment);
-        state.says = attachment.early_drops();
+        in_force.attachment = Arc::downgrade(&attachment);
+        in_force.status = attachment.early_drops();
         Ok(attachment)
     }
 }
 
-/// The key in [`crate::rx::BackendInfo::granted`].
-pub(super) const GRANTED: &str = "early drops";
+/// The key of the status in [`crate::rx::BackendInfo::granted`].
+pub(super) const GRANTED_KEY: &str = "early drops";
 
-/// The engine's handle.
-pub(super) struct Handle(pub(super) Arc<LiveProgram>);
+/// The engine's handle: replaces the early drops.
+pub(super) struct EarlyDropsHandle(pub(super) Arc<LiveProgram>);
 
-impl Steer for Handle {
-    fn steer(&self, steering: &Steering) -> Result<(&'static str, String)> {
-        let mut state = self.0.state();
-        // While the interface is away there is nothing to replace: the next program has them.
-        if let Some(attachment) = state.attached.upgrade() {
-            match attachment.replace(steering.early.clone()) {
-                // Removed, and the receive threads have not noticed yet.
+impl ReplacePrograms for EarlyDropsHandle {
+    fn replace(&self, programs: &RulePrograms) -> Result<(&'static str, String)> {
+        let mut in_force = self.0.in_force();
+        // While the interface is away there is nothing to replace: the next attachment gets the new ones.
+        if let Some(attachment) = in_force.attachment.upgrade() {
+            match attachment.replace(programs.early.clone()) {
+                // The interface was removed, and the receive threads have not noticed yet.
                 Err(e) if e.code == Code::Interface => {}
                 replaced => replaced?,
             }
-            state.says = attachment.early_drops();
+            in_force.status = attachment.early_drops();
         }
-        state.early.clone_from(&steering.early);
-        Ok((GRANTED, state.says.clone()))
+        in_force.early.clone_from(&programs.early);
+        Ok((GRANTED_KEY, in_force.status.clone()))
     }
 }
 
@@ -109,15 +110,14 @@ mod tests {
         let own_namespace = || {
             // SAFETY: moves this thread alone, which ends with the test.
             if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-                eprintln!("SKIP: needs CAP_SYS_ADMIN to make a network namespace");
-                return;
+                return false;
             }
             let lo = Interface::by_name("lo").unwrap();
             let listen = [Listen { address: None, scope: None, port: 9000 }];
             let live = LiveProgram::new(drops("u8[0] == 1 => drop\nelse => queue(0)"));
             let reload = |rules: &str| {
-                let steering = Steering { early: drops(rules), ..Steering::default() };
-                Handle(Arc::clone(&live)).steer(&steering).unwrap().1
+                let programs = RulePrograms { early: drops(rules), ..RulePrograms::default() };
+                EarlyDropsHandle(Arc::clone(&live)).replace(&programs).unwrap().1
             };
             let mut at_first = 0;
             let attach = |degraded: &mut Vec<String>| {
@@ -133,9 +133,12 @@ mod tests {
             };
             let attached = live.attach(&mut Vec::new(), attach).unwrap();
             assert_ne!(attached.program_id(), at_first);
-            assert_eq!(live.says(), "2 leading rules run in the XDP program");
+            assert_eq!(live.status(), "2 leading rules run in the XDP program");
             assert_eq!(reload("queue(0)"), "none: the rules begin with no drop");
+            true
         };
-        thread::spawn(own_namespace).join().unwrap();
+        if !thread::spawn(own_namespace).join().unwrap() {
+            crate::testing::skip("needs CAP_SYS_ADMIN to make a network namespace");
+        }
     }
 }

@@ -1,65 +1,59 @@
-//! One rx queue: its socket, its packet memory, and the receive pass that joins them: descriptors off the rx ring,
+//! One rx queue: its socket, its packet memory, and the receive pass that connects them: descriptors off the rx ring,
 //! datagrams to the sink, the same frames back on the fill ring.
 
 use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
 use super::{
+    attached_interface::AttachedInterface,
     attachment::Attachment,
-    busy::{self, BusyPoll},
-    host::Attached,
-    multi_buffer::{Joined, Piece},
-    overflow::Overflow,
+    busy_poll::{self, BusyPoll},
+    deliver::{AcceptFilter, PassInfo},
+    multi_buffer::{MultiBufferPacket, Outcome},
+    rx_ring_full::RxRingFullTracker,
     socket::{XskSocket, XskStatistics},
-    umem::{FrameCensus, Umem},
+    umem::{Frame, FrameCensus, RxDescriptor, Umem},
 };
-use crate::{
-    config::ListenSet,
-    datagram::{Datagram, Timestamp},
-    error::Result,
-    packet::FrameDrop,
-    packet::{checksum, parse_ethernet},
-    rx::Sink,
-};
+use crate::{datagram::Timestamp, error::Result, packet::FrameDrop, rx::Sink};
 
-/// Frames taken in one pass: long enough to pay for the ring's cache misses, short enough that the kernel gets frames
-/// back while it still has some.
+/// Descriptors taken in one pass. Too few, and the cache misses on the rings' indices are paid for by few frames; too many,
+/// and the kernel runs out of frames while the first ones of the pass wait for the last ones.
 const PASS_FRAMES: u32 = 256;
 
-/// What a frame must be to be a datagram of ours.
-pub(super) struct Wanted {
-    pub(super) listen: Arc<ListenSet>,
-    pub(super) verify_checksum: bool,
-}
-
-/// Field order matters: rings and socket go before the packet memory they use, and the last queue's attachment takes the
-/// program off the interface after the socket is closed.
+/// The socket and packet memory of one rx queue.
+///
+/// Field order matters. Rings and socket are dropped before the packet memory, which the kernel writes to as long as they
+/// exist; the last queue's attachment takes the program off the interface after its socket is closed.
 pub(super) struct RxQueue {
+    /// Number of the rx queue.
     pub(super) number: u32,
     socket: XskSocket,
     umem: Umem,
-    /// Addresses of the frames of this pass; here only to keep its memory.
-    pass: Vec<u64>,
-    /// A frame of several descriptors, as far as it came.
-    joined: Joined,
-    /// Where frames may lose their ends: in zero-copy, by the kernel's own word.
-    overflow: Option<Overflow>,
+    /// Frames of the running pass; empty between passes, and kept for its memory.
+    pass: Vec<Frame>,
+    /// The packet of several descriptors that is being received.
+    packet: MultiBufferPacket,
+    /// Present where the kernel may lose the end of a packet, that is, in zero-copy mode.
+    rx_ring_full: Option<RxRingFullTracker>,
     busy_poll: Option<BusyPoll>,
-    /// Nothing comes any more; closed as soon as it is empty.
-    pub(super) leaving: bool,
-    /// What the kernel counted when it was last asked, in case it cannot be asked any more.
+    /// The rx queue's packets do not come here any more; the socket is closed as soon as its rx ring is empty.
+    pub(super) draining: bool,
+    /// The kernel's counters at the last time it could be asked.
     statistics: XskStatistics,
     attachment: Arc<Attachment>,
 }
 
 impl RxQueue {
-    /// Memory, rings, a filled fill ring, bound, in the map: from here on frames arrive. `frames` of packet memory;
-    /// `patience` as in [`XskSocket::bind`].
+    /// Opens rx queue `number` with `frames` frames of packet memory. The order is: memory, rings, frames on the fill ring,
+    /// bind, XSKMAP. When it returns, packets arrive. `bind_timeout` is that of [`XskSocket::bind`].
+    ///
+    /// # Errors
+    /// Those of [`Umem::new`], [`XskSocket::new`], [`XskSocket::bind`] and of the map.
     pub(super) fn open(
-        attached: &Attached,
+        attached: &AttachedInterface,
         number: u32,
         frames: u32,
         zero_copy: bool,
-        patience: Duration,
+        bind_timeout: Duration,
     ) -> Result<Self> {
         let attachment = &attached.attachment;
         let umem = Umem::new(frames, attached.node)?;
@@ -68,18 +62,18 @@ impl RxQueue {
             number,
             socket,
             umem,
-            pass: Vec::with_capacity(frames as usize),
-            joined: Joined::new(attachment.segments),
-            overflow: None,
+            pass: Vec::with_capacity(PASS_FRAMES as usize),
+            packet: MultiBufferPacket::new(attachment.multi_buffer),
+            rx_ring_full: None,
             busy_poll: None,
-            leaving: false,
+            draining: false,
             statistics: XskStatistics::default(),
             attachment: Arc::clone(attachment),
         };
-        queue.top_up();
-        queue.socket.bind(&attached.interface, number, zero_copy, attachment.segments, patience)?;
-        // One that does not say is not trusted.
-        queue.overflow = queue.socket.zero_copy().unwrap_or(true).then(Overflow::default);
+        queue.umem.top_up(&mut queue.socket.fill);
+        queue.socket.bind(&attached.interface, number, zero_copy, attachment.multi_buffer, bind_timeout)?;
+        // A kernel that does not tell the mode is not trusted with the ends of packets.
+        queue.rx_ring_full = queue.socket.zero_copy().unwrap_or(true).then(RxRingFullTracker::default);
         attachment.map.insert(number, queue.socket.as_fd())?;
         Ok(queue)
     }
@@ -91,31 +85,31 @@ impl RxQueue {
     /// Switches preferred busy-polling on.
     ///
     /// # Errors
-    /// Why not, for people.
-    pub(super) fn busy_poll(&mut self) -> std::result::Result<(), String> {
-        self.busy_poll = Some(BusyPoll::enable(self.socket.as_fd()).map_err(|e| busy::refused(&e))?);
+    /// The sentence for the user that says why it was refused.
+    pub(super) fn enable_busy_poll(&mut self) -> std::result::Result<(), String> {
+        self.busy_poll = Some(BusyPoll::enable(self.socket.fd()).map_err(|e| busy_poll::refusal(&e))?);
         Ok(())
     }
 
-    /// Switches preferred busy-polling off again.
-    pub(super) fn no_busy_poll(&mut self) {
+    /// Switches preferred busy-polling off.
+    pub(super) fn disable_busy_poll(&mut self) {
         self.busy_poll = None;
-        busy::disable(self.socket.as_fd());
+        busy_poll::disable(self.socket.fd());
     }
 
-    /// Preferred busy-polling is on, for what it is worth.
+    /// True when the options of preferred busy-polling are set; [`RxQueue::napi_id`] says whether they have an effect.
     pub(super) fn busy_polls(&self) -> bool {
         self.busy_poll.is_some()
     }
 
-    /// The NAPI that busy-polling drives; 0: none.
+    /// The id of the NAPI that busy-polling drives; 0 when there is none.
     pub(super) fn napi_id(&self) -> u32 {
-        busy::napi_id(self.socket.as_fd())
+        busy_poll::napi_id(self.socket.fd())
     }
 
     /// True when the packet memory is on huge pages.
-    pub(super) fn huge_pages(&self) -> bool {
-        self.umem.huge_pages()
+    pub(super) fn is_on_huge_pages(&self) -> bool {
+        self.umem.is_on_huge_pages()
     }
 
     /// Where the frames are, as far as both sides have published.
@@ -123,184 +117,169 @@ impl RxQueue {
         self.umem.census(self.socket.fill.occupied(), self.socket.rx.occupied())
     }
 
-    /// Nothing waits to be received.
+    /// True when no descriptor waits to be received.
     pub(super) fn is_empty(&self) -> bool {
         self.socket.rx.occupied() == 0
     }
 
     /// The kernel's counters, or what they were when it last answered.
     pub(super) fn statistics(&mut self) -> XskStatistics {
-        if let Ok(now) = self.socket.statistics() {
-            self.statistics = now;
-            if let Some(overflow) = &mut self.overflow {
-                overflow.read(now);
+        if let Ok(statistics) = self.socket.statistics() {
+            self.statistics = statistics;
+            if let Some(tracker) = &mut self.rx_ring_full {
+                tracker.record_reading(statistics);
             }
         }
         self.statistics
     }
 
-    /// True once, when the interface was removed under the socket.
-    pub(super) fn lost_interface(&self) -> bool {
+    /// True when the interface was removed from under the socket. The kernel reports it once.
+    pub(super) fn take_interface_removed(&self) -> bool {
         self.socket.take_error().is_some_and(|e| e.raw_os_error() == Some(libc::ENETDOWN))
     }
 
-    /// From now on frames of this rx queue go up the stack, except where a program is just running.
+    /// Takes the socket out of the XSKMAP: from now on packets of this rx queue go up the stack, except where a program is
+    /// just running, see [`super::grace_period`].
     pub(super) fn close_intake(&self) {
-        // A slot that cannot be emptied is one whose map is gone.
+        // It fails only where the map is gone, and then nothing is delivered by it.
         let _ = self.attachment.map.remove(self.number);
     }
 
     /// One receive pass. Returns how many frames it took.
+    ///
+    /// The order of the steps, and what the kernel may do after each:
+    ///
+    /// 1. *Consume and deliver.* `available` reads the rx ring's producer index with acquire, so that the descriptors and
+    ///    the data they name are visible. Each descriptor is moved out of the ring, and its packet goes to the sink, which
+    ///    copies the payload. The kernel touches neither ring entry nor frame. The fragments of a multi-buffer packet are
+    ///    copied as well, so that a packet whose end has not come when the pass ends holds bytes but no frame: its frames go
+    ///    back with all others in step 2, and the next pass continues the packet, or drops it when the ring is empty
+    ///    ([`RxQueue::discard_open_packet`]).
+    /// 2. *Give the frames back* to the fill ring, whose producer index is stored with release: all reads of the data are
+    ///    over before the kernel sees the frames. From here on it may overwrite them at any moment.
+    /// 3. *Release the rx ring's entries*; the consumer index is stored with release, after the descriptors were read. From
+    ///    here on the kernel may overwrite them, with descriptors of frames it got in step 2 for example.
+    /// 4. *Top up* the fill ring with free frames. In step 2 it may have had too little room, because the kernel publishes
+    ///    the rx ring's producer before the fill ring's consumer (`xsk_flush`).
+    /// 5. *Wake the kernel* when it asks for it, after the frames are there, because it looks for them in that very call.
+    ///
+    /// Step 1 must come before 2, or the kernel could overwrite data while the sink reads it, and before 3, or it could
+    /// overwrite a descriptor unread. Between 2 and 3 either order would be correct, for neither needs what the other gives
+    /// away. Frames go first because the kernel needs them first: `__xsk_rcv` takes a frame off the fill ring and then a
+    /// place on the rx ring, and a zero-copy driver refills its hardware ring with frames long before it needs the places (one
+    /// that finds the fill ring empty sets need_wakeup, and pauses until it is woken). The stores with release keep the
+    /// order: a CPU that sees a place free also sees the frame for it, and never drops a packet (`rx_dropped`) for want of
+    /// a frame that this pass still holds. The kernel's own sample, xdpsock, has the same order (`rx_drop`).
     #[inline]
-    pub(super) fn pass<S: Sink>(&mut self, wanted: &Wanted, sink: &mut S) -> usize {
+    pub(super) fn pass<S: Sink>(&mut self, filter: &AcceptFilter, sink: &mut S) -> usize {
         let count = self.socket.rx.available(PASS_FRAMES);
         if count == 0 {
-            self.nothing_left(sink);
-            if let Some(overflow) = &mut self.overflow {
-                overflow.emptied();
-            }
-            if self.busy_poll.as_mut().is_some_and(BusyPoll::due) || self.socket.fill.needs_wakeup() {
-                self.socket.wake();
-            }
+            self.idle_pass(sink);
             return 0;
         }
-        let at = Place { time: Timestamp::now(), rx_queue: self.number as u16 };
-        for i in 0..count {
-            let descriptor = self.socket.rx.get(i);
-            let torn =
-                || self.overflow.as_ref().is_some_and(|o| o.may_have_torn(|| self.socket.statistics().ok()));
-            let frame = take(&mut self.umem, (&mut self.joined, torn), &descriptor, wanted, at, sink);
+        let info = PassInfo { time: Timestamp::now(), rx_queue: self.number as u16 };
+        for _ in 0..count {
+            let descriptor = self.socket.rx.consume();
+            let may_lack_end = || {
+                self.rx_ring_full
+                    .as_ref()
+                    .is_some_and(|tracker| tracker.may_lack_end(|| self.socket.statistics().ok()))
+            };
+            let frame =
+                receive(&mut self.umem, (&mut self.packet, may_lack_end), descriptor, filter, info, sink);
             self.pass.extend(frame);
         }
-        // Fewer than could be: that was all there is.
         if count < PASS_FRAMES {
-            self.nothing_left(sink);
+            self.discard_open_packet(sink);
         }
-        self.give_back();
-        self.socket.rx.release(count);
+        self.umem.give_back(&mut self.socket.fill, &mut self.pass);
+        self.socket.rx.release();
         if self.umem.free() > 0 {
-            self.top_up();
+            self.umem.top_up(&mut self.socket.fill);
         }
-        debug_assert!(self.umem.conserved(), "frames lost or made: {:?}", self.frames());
+        debug_assert!(self.umem.is_conserved(), "frames lost or made: {:?}", self.frames());
         if self.socket.fill.needs_wakeup() {
             self.socket.wake();
         }
         count as usize
     }
 
-    /// All the kernel has published is taken, and it publishes whole frames.
+    /// A pass that finds the rx ring empty.
     #[inline]
-    fn nothing_left<S: Sink>(&mut self, sink: &mut S) {
-        if !self.joined.is_empty() && self.joined.cut_off() {
-            sink.frame_dropped(FrameDrop::Truncated);
+    fn idle_pass<S: Sink>(&mut self, sink: &mut S) {
+        self.discard_open_packet(sink);
+        if let Some(tracker) = &mut self.rx_ring_full {
+            tracker.record_empty_ring();
+        }
+        if self.busy_poll.as_mut().is_some_and(BusyPoll::is_due) || self.socket.fill.needs_wakeup() {
+            self.socket.wake();
         }
     }
 
-    /// Puts the frames of `pass` on the fill ring, and keeps what does not fit.
-    fn give_back(&mut self) {
-        let given = self.socket.fill.push(&self.pass);
-        self.umem.handed_over(&self.pass[..given]);
-        self.umem.keep(&self.pass[given..]);
-        self.pass.clear();
-    }
-
-    /// Puts free frames on the fill ring where it has room. There is some whenever frames wait in the rx ring, so the
-    /// kernel then has both rings' worth of frames.
-    fn top_up(&mut self) {
-        debug_assert!(self.pass.is_empty());
-        let room = self.socket.fill.room(self.umem.free() as u32) as usize;
-        if room > 0 && self.umem.free() > 0 {
-            self.pass.extend(self.umem.take_free(room));
-            self.give_back();
+    /// To be called when everything the kernel has published is consumed: fewer descriptors were there than a pass takes.
+    /// The kernel publishes whole packets (`xsk_flush` comes after the last descriptor of a packet), so that the end of a
+    /// packet that is still open was lost. It is counted as truncated.
+    #[inline]
+    fn discard_open_packet<S: Sink>(&mut self, sink: &mut S) {
+        if !self.packet.is_idle() && self.packet.discard_open() {
+            sink.frame_dropped(FrameDrop::Truncated);
         }
     }
 }
 
 impl Drop for RxQueue {
     fn drop(&mut self) {
-        // Before the socket closes: from now on the queue's frames go up the stack.
+        // Before the socket closes: from now on the rx queue's packets go up the stack.
         self.close_intake();
     }
 }
 
-/// What the datagrams of a pass have in common.
-#[derive(Clone, Copy)]
-struct Place {
-    time: Timestamp,
-    rx_queue: u16,
-}
-
-/// One descriptor. Returns its frame, which goes back whatever was in it; None for an address we never gave out. Apart
-/// from rings and sockets, so that it can be tested by itself.
+/// Receives one descriptor. Returns its frame, which goes back whatever was in it; None for an address outside the UMEM,
+/// which was never given to the kernel. It is apart from rings and sockets, so that it can be tested without them.
 #[inline]
-fn take<S: Sink>(
+fn receive<S: Sink>(
     umem: &mut Umem,
-    (joined, torn): (&mut Joined, impl FnOnce() -> bool),
-    descriptor: &libc::xdp_desc,
-    wanted: &Wanted,
-    at: Place,
+    (packet, may_lack_end): (&mut MultiBufferPacket, impl FnOnce() -> bool),
+    descriptor: RxDescriptor,
+    filter: &AcceptFilter,
+    info: PassInfo,
     sink: &mut S,
-) -> Option<u64> {
-    let Some(frame) = umem.received(descriptor.addr) else {
-        debug_assert!(false, "rx descriptor outside the UMEM: {:#x}", descriptor.addr);
+) -> Option<Frame> {
+    if !umem.contains(&descriptor) {
+        debug_assert!(false, "rx descriptor outside the UMEM: {:#x}", descriptor.address());
         sink.frame_dropped(FrameDrop::Malformed);
         return None;
-    };
-    let more = descriptor.options & libc::XDP_PKT_CONTD != 0;
-    let bytes = umem.bytes(descriptor);
-    if !more
-        && joined.is_empty()
+    }
+    let continued = descriptor.is_continued();
+    let bytes = umem.bytes(&descriptor);
+    if !continued
+        && packet.is_idle()
         && let Some(bytes) = bytes
     {
-        deliver(bytes, wanted, at, sink);
+        filter.deliver(bytes, info, sink);
     } else {
-        // A piece of a frame, or bytes outside the packet memory, with which its frame is lost.
-        match joined.add(bytes, more, torn) {
-            Piece::Last(frame) => deliver(frame, wanted, at, sink),
-            Piece::LostThen(frame) => {
+        // A fragment of a packet, or data that crosses the end of its frame, with which the packet is dropped.
+        match packet.add(bytes, continued, may_lack_end) {
+            Outcome::Continued => {}
+            Outcome::Complete(packet) => filter.deliver(packet, info, sink),
+            Outcome::Dropped => sink.frame_dropped(FrameDrop::Truncated),
+            Outcome::DroppedThenComplete(packet) => {
                 sink.frame_dropped(FrameDrop::Truncated);
-                deliver(frame, wanted, at, sink);
+                filter.deliver(packet, info, sink);
             }
-            Piece::Lost => sink.frame_dropped(FrameDrop::Truncated),
-            Piece::Taken => {}
         }
     }
-    Some(frame)
-}
-
-/// One frame to the sink.
-#[inline]
-fn deliver<S: Sink>(frame: &[u8], wanted: &Wanted, at: Place, sink: &mut S) {
-    let listen = &wanted.listen;
-    match parse_ethernet(frame) {
-        // XDP gets no word about checksums from the kernel. One that is not ready is known by its value, which is
-        // right for every frame of a sender on this host.
-        Ok(udp)
-            if wanted.verify_checksum
-                && listen.accepts(udp.dst, udp.dst_port)
-                && checksum::verify(&udp) == checksum::Verdict::Wrong =>
-        {
-            sink.frame_dropped(FrameDrop::BadChecksum);
-        }
-        Ok(udp) if listen.accepts(udp.dst, udp.dst_port) => sink.datagram(&Datagram {
-            payload: udp.payload,
-            src: udp.src,
-            dst: udp.dst,
-            src_port: udp.src_port,
-            dst_port: udp.dst_port,
-            time: at.time,
-            rx_queue: at.rx_queue,
-            flags: 0,
-        }),
-        Ok(_) => sink.frame_dropped(FrameDrop::Foreign),
-        Err(reason) => sink.frame_dropped(reason),
-    }
+    Some(umem.reclaim(descriptor))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Listen, packet::build::Frame};
+    use crate::{
+        config::{Listen, ListenSet},
+        datagram::Datagram,
+        packet::build,
+    };
 
     #[derive(Default)]
     struct Seen {
@@ -319,47 +298,47 @@ mod tests {
         }
     }
 
-    /// The kernel hands over `pieces`, each with "more follow" or not, in frames of a UMEM of 64. Every frame comes back.
-    fn hand_over(joined: &mut Joined, seen: &mut Seen, pieces: &[(&[u8], bool)]) {
+    /// The kernel delivers fragments, each with XDP_PKT_CONTD or without, in frames of a UMEM of 64. Every frame comes back.
+    fn deliver(packet: &mut MultiBufferPacket, seen: &mut Seen, fragments: &[(&[u8], bool)]) {
         let mut umem = Umem::new(64, None).unwrap();
         let listen = [Listen { address: None, scope: None, port: 9000 }];
-        let wanted = Wanted { listen: Arc::new(ListenSet::new(&listen)), verify_checksum: false };
-        let at = Place { time: Timestamp::now(), rx_queue: 5 };
-        for chunk in pieces.chunks(64) {
-            let frames: Vec<u64> = umem.take_free(chunk.len()).collect();
-            umem.handed_over(&frames);
+        let filter = AcceptFilter { listen: Arc::new(ListenSet::new(&listen)), verify_checksum: false };
+        let info = PassInfo { time: Timestamp::now(), rx_queue: 5 };
+        for chunk in fragments.chunks(64) {
+            let frames = umem.take_as_kernel(chunk.len());
             let mut back = Vec::new();
-            for (&(piece, more), frame) in chunk.iter().zip(&frames) {
-                let options = if more { libc::XDP_PKT_CONTD } else { 0 };
-                let desc = libc::xdp_desc { addr: frame + 256, len: piece.len() as u32, options };
-                umem.write(&desc, piece);
-                back.extend(take(&mut umem, (&mut *joined, || true), &desc, &wanted, at, seen));
+            for (&(fragment, continued), frame) in chunk.iter().zip(&frames) {
+                let options = if continued { libc::XDP_PKT_CONTD } else { 0 };
+                let descriptor = RxDescriptor::new(frame + 256, fragment.len() as u32, options);
+                umem.write(&descriptor, fragment);
+                back.extend(receive(&mut umem, (&mut *packet, || true), descriptor, &filter, info, seen));
             }
-            assert_eq!(back, frames);
-            umem.keep(&back);
-            assert!(umem.conserved() && umem.free() == 64);
+            assert_eq!(back, frames.into_iter().map(Frame::at).collect::<Vec<_>>());
+            umem.keep(back);
+            assert!(umem.is_conserved() && umem.free() == 64);
         }
     }
 
     #[test]
     fn a_chain_without_end_costs_its_own_frame_and_no_packet_memory() {
         let ip = |a: &str| a.parse().unwrap();
-        let frame = |fill: u8| Frame::new((ip("192.0.2.1"), 1), (ip("192.0.2.2"), 9000)).bytes(&[fill; 3000]);
+        let frame =
+            |fill: u8| build::Frame::new((ip("192.0.2.1"), 1), (ip("192.0.2.2"), 9000)).bytes(&[fill; 3000]);
         let (one, two) = (frame(1), frame(2));
         let whole = |f: &'static [u8]| [(&f[..1792], true), (&f[1792..], false)];
         let (one, two): (&'static [u8], &'static [u8]) = (one.leak(), two.leak());
-        let (mut joined, mut seen) = (Joined::new(true), Seen::default());
+        let (mut packet, mut seen) = (MultiBufferPacket::new(true), Seen::default());
         // Whole; begun and never ended, before a whole one; whole again.
-        hand_over(&mut joined, &mut seen, &whole(one));
-        hand_over(&mut joined, &mut seen, &[&whole(one)[..1], &whole(two)].concat());
-        hand_over(&mut joined, &mut seen, &whole(two));
+        deliver(&mut packet, &mut seen, &whole(one));
+        deliver(&mut packet, &mut seen, &[&whole(one)[..1], &whole(two)].concat());
+        deliver(&mut packet, &mut seen, &whole(two));
         assert_eq!((seen.payloads.len(), seen.dropped.as_slice()), (3, &[FrameDrop::Truncated][..]));
         assert!(seen.payloads[0] == [1; 3000] && seen.payloads[1] == [2; 3000]);
-        // More pieces than the packet memory has frames, and no end.
-        hand_over(&mut joined, &mut seen, &[(&one[42..1792], true); 1000]);
+        // More fragments than the packet memory has frames, and no end.
+        deliver(&mut packet, &mut seen, &[(&one[42..1792], true); 1000]);
         assert_eq!(seen.dropped.len(), 2, "counted once, before its end");
-        hand_over(&mut joined, &mut seen, &[(&one[..10], false)]);
-        hand_over(&mut joined, &mut seen, &whole(one));
+        deliver(&mut packet, &mut seen, &[(&one[..10], false)]);
+        deliver(&mut packet, &mut seen, &whole(one));
         assert_eq!((seen.payloads.len(), seen.dropped.len()), (4, 2));
     }
 }

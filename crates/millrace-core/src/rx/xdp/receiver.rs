@@ -1,112 +1,119 @@
-//! What one receive thread reads: the rx queues that fall to it, which come and go with the interface.
+//! What one receive thread reads: its share of the rx queues, which changes with the interface.
 //!
 //! Thread r of T serves rx queues r, r + T, r + 2T … T is the number of rx queues at the start; what `ethtool -L` adds
-//! later is shared out among the threads there are. About once a second a thread compares what it has with what the helper
-//! thread found there is (see [`XdpReceiver::look`]); by itself it asks the kernel nothing that could take long. An interface that was removed is waited for: its sockets are emptied and closed, and
-//! when one of that name exists again the program is attached to it and sockets are opened as at the start.
+//! later is divided among these threads. About once a second a thread reconciles the rx queues it serves with those that the
+//! helper thread counted ([`XdpReceiver::reconcile`]); by itself it makes no system call that could take long. A removed
+//! interface is waited for: its sockets are emptied and closed, and when an interface of that name exists again, the helper
+//! thread attaches the program to it and sockets are opened as at the start.
 
 use std::{
     mem,
-    os::fd::{AsFd, AsRawFd},
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use super::{
-    host::{Attached, Host},
-    queue::{RxQueue, Wanted},
+    added_queue::open_added_queue,
+    attached_interface::AttachedInterface,
+    deliver::AcceptFilter,
+    grace_period::wait_for_running_programs,
+    interface_monitor::InterfaceMonitor,
+    interface_state::InterfaceState,
+    queue::RxQueue,
     socket::{self, XskStatistics},
     umem::FrameCensus,
-    watch::Watch,
 };
 use crate::{
     error::Result,
-    rx::{KernelCounters, Receiver, Sink},
+    rx::{KernelCounters, Receiver, Sink, guard::GuardReceiver},
 };
 
-/// A receiver that never waits looks after its sockets' health once in so many idle passes.
-const IDLE_CHECK: u32 = 1 << 16;
-/// How often to read how many rx queues the interface has, and whether a removed one is back.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often to try an rx queue again that was refused while others are served: each try costs the time to get packet
-/// memory.
-const REFUSED_AGAIN: Duration = Duration::from_secs(5);
+/// A receiver that never waits asks its sockets for a removed interface once in so many idle passes; one that waits asks
+/// after each wait in vain. Too few, and a spinning thread makes system calls for nothing; too many, and it notices late.
+const IDLE_PASSES_PER_SOCKET_CHECK: u32 = 1 << 16;
+/// How often the rx queues served are reconciled with those there are. Too low, and it costs system calls; too high, and
+/// added rx queues are served late (their packets go up the stack until then).
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long to wait before an rx queue that was refused is tried again while others are served. Too low, and the others lose
+/// packets, because each try allocates packet memory for milliseconds; too high, and an rx queue that was freed is served late.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Receives from the rx queues of one thread.
 ///
-/// Field order: the helper thread has let go of the attachment when the last queue does.
+/// Field order: the helper thread ends before the last rx queue is dropped, so that it does not keep the attachment.
 pub struct XdpReceiver {
-    _watch: Arc<Watch>,
+    _monitor: Arc<InterfaceMonitor>,
     queues: Vec<RxQueue>,
     /// None while the interface is away.
-    attached: Option<Attached>,
-    host: Arc<Host>,
+    attached: Option<AttachedInterface>,
+    state: Arc<InterfaceState>,
     /// Number of this thread, and so of its first rx queue.
     index: u32,
-    wanted: Wanted,
-    /// Some queue is leaving.
-    leaving: bool,
+    filter: AcceptFilter,
+    /// Some rx queue is draining.
+    draining: bool,
     /// `close_intake` was called.
-    closed: bool,
-    looked: Instant,
-    /// Not before this may refused queues be tried again.
-    retry: Option<Instant>,
+    intake_closed: bool,
+    last_reconciled: Instant,
+    /// Refused rx queues are not tried again before this.
+    retry_at: Option<Instant>,
     /// Why nothing can be received.
-    away: Option<String>,
-    /// Times the interface was found again.
+    away_reason: Option<String>,
+    /// Number of times the interface came back.
     reattached: u64,
     idle_passes: u32,
+    /// Argument of ppoll(2), kept for its memory.
     polled: Vec<libc::pollfd>,
-    /// Counters of sockets that were closed.
-    past: XskStatistics,
+    /// Sum of the counters of sockets that were closed.
+    closed_sockets: XskStatistics,
 }
 
 impl XdpReceiver {
-    /// Thread `index`, with the queue it begins with.
+    /// The receiver of thread `index`, with the rx queue it begins with.
     pub(super) fn new(
-        (host, watch): (&Arc<Host>, &Arc<Watch>),
-        attached: &Attached,
+        (state, monitor): (&Arc<InterfaceState>, &Arc<InterfaceMonitor>),
+        attached: &AttachedInterface,
         index: u32,
         queue: RxQueue,
     ) -> Self {
         XdpReceiver {
-            _watch: Arc::clone(watch),
+            _monitor: Arc::clone(monitor),
             queues: vec![queue],
             attached: Some(attached.clone()),
-            host: Arc::clone(host),
+            state: Arc::clone(state),
             index,
-            wanted: host.wanted(attached),
-            leaving: false,
-            closed: false,
-            looked: Instant::now(),
-            retry: None,
-            away: None,
+            filter: state.accept_filter(attached),
+            draining: false,
+            intake_closed: false,
+            last_reconciled: Instant::now(),
+            retry_at: None,
+            away_reason: None,
             reattached: 0,
             idle_passes: 0,
             polled: Vec::new(),
-            past: XskStatistics::default(),
+            closed_sockets: XskStatistics::default(),
         }
     }
 
     /// What all receivers of the interface share.
-    pub fn host(&self) -> Arc<Host> {
-        Arc::clone(&self.host)
+    pub fn interface_state(&self) -> Arc<InterfaceState> {
+        Arc::clone(&self.state)
     }
 
-    /// Rx queues served now, ascending.
+    /// Numbers of the rx queues served now, ascending.
     pub fn serves(&self) -> Vec<u32> {
-        self.queues.iter().filter(|q| !q.leaving).map(|q| q.number).collect()
+        self.queues.iter().filter(|q| !q.draining).map(|q| q.number).collect()
     }
 
-    /// Where the frames of all queues are, as far as both sides have published. For tests and diagnosis.
+    /// Where the frames of all rx queues are, as far as both sides have published. For tests and diagnosis.
     pub fn frames(&self) -> FrameCensus {
         self.queues.iter().map(RxQueue::frames).fold(FrameCensus::default(), |a, b| a + b)
     }
 
-    /// All six kernel counters, over all sockets there were.
+    /// The kernel's six counters, summed over all sockets there were.
     pub fn statistics(&mut self) -> XskStatistics {
-        self.queues.iter_mut().map(RxQueue::statistics).fold(self.past, |a, b| a + b)
+        self.queues.iter_mut().map(RxQueue::statistics).fold(self.closed_sockets, |a, b| a + b)
     }
 
     /// The kernel's id of the XDP program; 0 while the interface is away.
@@ -114,128 +121,136 @@ impl XdpReceiver {
         self.attached.as_ref().map_or(0, |a| a.attachment.program_id())
     }
 
-    /// Compares what is served with what there is. Costs a system call for each queue, and much more when something
+    /// Serves the rx queues there are, and no others. It costs a system call for each rx queue, and more when something
     /// changed.
-    fn look(&mut self) {
-        self.looked = Instant::now();
-        self.health();
+    fn reconcile(&mut self) {
+        self.last_reconciled = Instant::now();
+        self.check_sockets();
         match &self.attached {
-            Some(attached) => match self.host.rx_queues(attached) {
-                Some(queues) => self.follow(queues),
-                // Another thread saw first that the interface was removed, or it is attached again already.
-                None => self.lose(),
+            Some(attached) => match self.state.rx_queues(attached) {
+                Some(rx_queues) => self.serve_rx_queues(rx_queues),
+                // Another thread noticed first that the interface was removed, or it is attached again already.
+                None => self.leave_interface(),
             },
-            None if self.queues.is_empty() => self.join(),
+            None if self.queues.is_empty() => self.claim_interface(),
             None => {}
         }
     }
 
-    /// Serves what falls to this thread when the interface has `queues` rx queues, and nothing else. The engine's thread
-    /// does it by itself with the number that the helper thread found, see [`Receiver::counters`].
-    pub fn follow(&mut self, queues: u32) {
+    /// Serves this thread's share of `rx_queues` rx queues, and no others. The engine's thread does it by itself with the
+    /// number that the helper thread counted, see [`Receiver::counters`].
+    pub fn serve_rx_queues(&mut self, rx_queues: u32) {
         let Some(attached) = self.attached.clone() else { return };
-        let gone = |q: &&mut RxQueue| q.number >= queues && !q.leaving;
-        let mut closed = false;
-        for queue in self.queues.iter_mut().filter(gone) {
-            queue.close_intake();
-            (queue.leaving, closed) = (true, true);
-        }
-        if closed {
-            wait_for_running_programs();
-            self.leaving = true;
-        }
-        if self.retry.is_some_and(|at| Instant::now() < at) {
+        self.drain_from(rx_queues);
+        if self.retry_at.is_some_and(|at| Instant::now() < at) {
             return;
         }
-        self.retry = None;
-        let mut refused = None;
-        for number in (self.index..queues).step_by(self.host.threads() as usize) {
-            // One that is leaving still holds its rx queue.
+        self.retry_at = None;
+        let mut refusal = None;
+        for number in (self.index..rx_queues).step_by(self.state.threads() as usize) {
+            // One that is draining still has its socket bound to the rx queue.
             if self.queues.iter().any(|q| q.number == number) {
                 continue;
             }
-            if self.host.stopped() {
+            if self.state.is_stopped() {
                 return;
             }
-            match self.host.open_queue(&attached, number) {
+            match open_added_queue(&self.state, &attached, number) {
                 Ok(queue) => self.queues.push(queue),
-                Err(why) => refused = Some(why),
+                Err(reason) => refusal = Some(reason),
             }
         }
         self.queues.sort_by_key(|q| q.number);
-        if refused.is_some() && !self.queues.is_empty() {
-            self.retry = Some(Instant::now() + REFUSED_AGAIN);
+        if refusal.is_some() && !self.queues.is_empty() {
+            self.retry_at = Some(Instant::now() + RETRY_INTERVAL);
         }
-        self.away = refused.filter(|_| self.queues.is_empty());
+        self.away_reason = refusal.filter(|_| self.queues.is_empty());
     }
 
-    /// Takes note of a removed interface.
-    fn health(&mut self) {
-        // All are asked, because each says it once.
-        let lost = self.queues.iter().filter(|q| !q.leaving && q.lost_interface()).count();
-        if lost > 0 {
-            self.lose();
+    /// Closes the intake of rx queues from number `first` on; [`XdpReceiver::close_drained`] closes their sockets.
+    fn drain_from(&mut self, first: u32) {
+        let mut any = false;
+        for queue in self.queues.iter_mut().filter(|q| q.number >= first && !q.draining) {
+            queue.close_intake();
+            (queue.draining, any) = (true, true);
+        }
+        if any {
+            wait_for_running_programs();
+            self.draining = true;
         }
     }
 
+    /// Asks the sockets whether the interface was removed.
+    fn check_sockets(&mut self) {
+        // All are asked, because the kernel reports it once for each.
+        let removed = self.queues.iter().filter(|q| !q.draining && q.take_interface_removed()).count();
+        if removed > 0 {
+            self.leave_interface();
+        }
+    }
+
+    /// Gives the attachment up: the interface was removed.
     #[cold]
-    fn lose(&mut self) {
+    fn leave_interface(&mut self) {
         let Some(attached) = self.attached.take() else { return };
-        self.host.lost(&attached);
-        self.queues.iter_mut().for_each(|q| q.leaving = true);
-        self.leaving = true;
-        self.retry = None;
-        self.away = Some(format!("interface {} was removed; waiting for it", attached.interface.name));
-        self.close_empty();
+        self.state.record_removed(&attached);
+        self.queues.iter_mut().for_each(|q| q.draining = true);
+        self.draining = true;
+        self.retry_at = None;
+        self.away_reason = Some(format!("interface {} was removed; waiting for it", attached.interface.name));
+        self.close_drained();
     }
 
+    /// Takes the attachment to the interface that came back, if there is one.
     #[cold]
-    fn join(&mut self) {
-        match self.host.join() {
+    fn claim_interface(&mut self) {
+        match self.state.claim() {
             Ok(attached) => {
-                self.wanted = self.host.wanted(&attached);
-                self.away = None;
+                self.filter = self.state.accept_filter(&attached);
+                self.away_reason = None;
                 self.reattached += 1;
-                let queues = self.host.rx_queues(&attached);
+                let rx_queues = self.state.rx_queues(&attached);
                 self.attached = Some(attached);
-                // Gone again already: the next look says so.
-                if let Some(queues) = queues {
-                    self.follow(queues);
+                // Without a number the interface was removed again; the next call finds that out.
+                if let Some(rx_queues) = rx_queues {
+                    self.serve_rx_queues(rx_queues);
                 }
             }
-            Err(why) => {
-                self.away = Some(format!("interface {} was removed; {why}", self.host.name()));
+            Err(reason) => {
+                self.away_reason = Some(format!("interface {} was removed; {reason}", self.state.name()));
             }
         }
     }
 
-    /// Closes what is leaving and has nothing more for us.
+    /// Closes the rx queues that are draining and empty.
     #[cold]
-    fn close_empty(&mut self) {
+    fn close_drained(&mut self) {
         for mut queue in mem::take(&mut self.queues) {
-            if queue.leaving && queue.is_empty() {
-                self.past = self.past + queue.statistics();
+            if queue.draining && queue.is_empty() {
+                self.closed_sockets = self.closed_sockets + queue.statistics();
             } else {
                 self.queues.push(queue);
             }
         }
-        self.leaving = self.queues.iter().any(|q| q.leaving);
+        self.draining = self.queues.iter().any(|q| q.draining);
     }
 }
 
 impl Receiver for XdpReceiver {
+    type Guard = GuardReceiver;
+
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
         let mut frames = 0;
         for queue in &mut self.queues {
-            frames += queue.pass(&self.wanted, sink);
+            frames += queue.pass(&self.filter, sink);
         }
-        if self.leaving {
-            self.close_empty();
+        if self.draining {
+            self.close_drained();
         }
         if frames == 0 {
             self.idle_passes = self.idle_passes.wrapping_add(1);
-            if self.idle_passes.is_multiple_of(IDLE_CHECK) {
-                self.health();
+            if self.idle_passes.is_multiple_of(IDLE_PASSES_PER_SOCKET_CHECK) {
+                self.check_sockets();
             }
         }
         Ok(frames)
@@ -248,23 +263,23 @@ impl Receiver for XdpReceiver {
             return Ok(());
         }
         self.polled.clear();
-        self.polled.extend(self.queues.iter().map(|q| socket::pollin(q.socket().as_fd().as_raw_fd())));
-        // poll(2) never reports a removed interface, so whoever waited in vain asks.
+        self.polled.extend(self.queues.iter().map(|q| q.socket().pollfd()));
+        // ppoll(2) never reports a removed interface, so the sockets are asked after a wait in vain.
         if !socket::wait_any(&mut self.polled, timeout)? {
-            self.health();
+            self.check_sockets();
         }
         Ok(())
     }
 
     fn close_intake(&mut self) {
-        self.closed = true;
+        self.intake_closed = true;
         self.queues.iter().for_each(RxQueue::close_intake);
         wait_for_running_programs();
     }
 
     fn counters(&mut self) -> KernelCounters {
-        if !self.closed && self.looked.elapsed() >= LOOK_EVERY {
-            self.look();
+        if !self.intake_closed && self.last_reconciled.elapsed() >= RECONCILE_INTERVAL {
+            self.reconcile();
         }
         let s = self.statistics();
         let mut notes = vec![
@@ -276,7 +291,7 @@ impl Receiver for XdpReceiver {
             ("xdp_reattached", self.reattached),
         ];
         let polling = self.queues.iter().filter(|q| q.busy_polls());
-        // Active on all, or said to be on none.
+        // The least id, so that 0 shows when the NAPI of one rx queue is unknown.
         notes.extend(polling.map(RxQueue::napi_id).min().map(|id| ("busy_poll_napi_id", id.into())));
         KernelCounters {
             lost: vec![("xsk_rx_dropped", s.rx_dropped), ("xsk_rx_ring_full", s.rx_ring_full)],
@@ -289,18 +304,6 @@ impl Receiver for XdpReceiver {
     }
 
     fn away(&self) -> Option<String> {
-        self.away.clone()
-    }
-}
-
-/// Returns when every XDP program that was running at the call has finished. Such a program may have looked the map up
-/// before a slot was emptied. membarrier(2) with MEMBARRIER_CMD_GLOBAL waits for an RCU grace period, and XDP runs
-/// inside RCU read-side sections, delivery to the socket included. Refused (old kernels, nohz_full) it falls back to a
-/// pause far longer than any program runs.
-fn wait_for_running_programs() {
-    // SAFETY: membarrier takes three integers and touches no memory of ours.
-    let rc = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if rc < 0 {
-        std::thread::sleep(Duration::from_millis(10));
+        self.away_reason.clone()
     }
 }

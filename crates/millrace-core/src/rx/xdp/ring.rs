@@ -1,8 +1,9 @@
-//! The rings an AF_XDP socket shares with the kernel (Linux `Documentation/networking/af_xdp.rst`, `net/xdp/xsk_queue.h`).
+//! The rings an AF_XDP socket shares with the kernel (af_xdp.rst, "Rings"; `net/xdp/xsk_queue.h`).
 //!
-//! Single producer, single consumer; a power of two of entries; two free-running u32 indices that wrap at 2^32, each
-//! written by one side only. An index is published with a store-release and read with a load-acquire, so the entries
-//! behind it are visible with it.
+//! A ring has a single producer, a single consumer, a power of two of entries, and two free-running u32 indices that wrap
+//! at 2^32, each written by one side only. An index is published with a store-release and read with a load-acquire. So a
+//! side that sees an index sees what the other side wrote before it (the entries), and what the other side read before it
+//! was read before the entries are overwritten.
 
 use std::{
     marker::PhantomData,
@@ -15,30 +16,30 @@ use std::{
 
 use crate::sys::mapping::Mapping;
 
-/// In the flags word: the kernel sleeps until it is woken with a system call (`XDP_RING_NEED_WAKEUP`).
+/// `XDP_RING_NEED_WAKEUP` of if_xdp.h, in the flags word: the kernel looks at the ring again after a system call only.
 const NEED_WAKEUP: u32 = 1;
 
-/// Where things are in a ring's memory, in bytes (`struct xdp_ring_offset`).
+/// Offsets in a ring's memory, in bytes (`struct xdp_ring_offset`).
 #[derive(Debug, Clone, Copy)]
-pub struct Offsets {
-    /// The producer index.
-    pub producer: usize,
-    /// The consumer index.
-    pub consumer: usize,
-    /// The flags word.
-    pub flags: usize,
-    /// The first entry.
-    pub entries: usize,
+pub(super) struct Offsets {
+    /// Offset of the producer index.
+    pub(super) producer: usize,
+    /// Offset of the consumer index.
+    pub(super) consumer: usize,
+    /// Offset of the flags word.
+    pub(super) flags: usize,
+    /// Offset of the first entry.
+    pub(super) entries: usize,
 }
 
 impl Offsets {
     /// Bytes to map for `entries` entries of type `T`.
-    pub fn length<T>(&self, entries: u32) -> usize {
+    pub(super) fn length<T>(&self, entries: u32) -> usize {
         self.entries + entries as usize * mem::size_of::<T>()
     }
 }
 
-/// Both ends' common part: the memory and where things are in it.
+/// What both ends have in common: the memory and the offsets in it.
 #[derive(Debug)]
 struct Ring<T> {
     memory: Arc<Mapping>,
@@ -47,7 +48,7 @@ struct Ring<T> {
     entry: PhantomData<T>,
 }
 
-impl<T: Copy> Ring<T> {
+impl<T> Ring<T> {
     fn new(memory: Arc<Mapping>, offsets: Offsets, size: u32) -> Self {
         assert!(size.is_power_of_two(), "a ring of {size} entries: the kernel makes powers of two only");
         let fits =
@@ -63,8 +64,8 @@ impl<T: Copy> Ring<T> {
 
     #[inline]
     fn word(&self, offset: usize) -> &AtomicU32 {
-        // SAFETY: `new` checked that the word lies aligned inside the mapping, which `self` keeps alive; the kernel and
-        // we access it with atomic loads and stores only.
+        // SAFETY: `new` asserted that the word lies aligned inside the mapping, which `self` keeps alive; the kernel and
+        // this process access it with atomic loads and stores only.
         unsafe { &*self.memory.start().as_ptr().add(offset).cast::<AtomicU32>() }
     }
 
@@ -80,150 +81,156 @@ impl<T: Copy> Ring<T> {
 
     /// Entries produced and not yet consumed, as far as both sides have published.
     fn occupied(&self) -> u32 {
-        // Consumer first: read the other way round, it could have moved past the producer index we hold.
+        // The consumer is read first: read second, it could have moved past the producer index read before.
         let consumer = self.consumer().load(Ordering::Acquire);
         self.producer().load(Ordering::Acquire).wrapping_sub(consumer)
     }
 
     #[inline]
     fn needs_wakeup(&self) -> bool {
-        // Relaxed: a flag by itself, nothing is read on its strength.
+        // Relaxed, because nothing is read on the strength of the flag. The kernel may set it just after this load although
+        // frames were published just before it; nothing is lost by that, because an idle pass and poll(2) look again.
         self.word(self.offsets.flags).load(Ordering::Relaxed) & NEED_WAKEUP != 0
     }
 
     #[inline]
-    fn slot(&self, index: u32) -> *mut T {
-        let entry = (index & (self.size - 1)) as usize;
-        // SAFETY: `entry < size`, and `new` checked that `size` entries lie aligned inside the mapping.
-        unsafe { self.memory.start().as_ptr().add(self.offsets.entries).cast::<T>().add(entry) }
+    fn entry(&self, index: u32) -> *mut T {
+        let position = (index & (self.size - 1)) as usize;
+        // SAFETY: `position < size`, and `new` asserted that `size` entries lie aligned inside the mapping.
+        unsafe { self.memory.start().as_ptr().add(self.offsets.entries).cast::<T>().add(position) }
     }
 }
 
-/// Our end of a ring we fill (the fill ring).
+/// The producing end of a ring that user space fills (the fill ring).
 #[derive(Debug)]
-pub struct ProducerRing<T> {
+pub(super) struct ProducerRing<T> {
     ring: Ring<T>,
-    /// Our index; what we wrote up to here may not be published yet.
+    /// The producer index. Entries up to here are written and published.
     produced: u32,
-    /// The kernel's index when we last looked.
+    /// The kernel's consumer index when it was last read; the kernel may be further.
     consumed: u32,
 }
 
-impl<T: Copy> ProducerRing<T> {
+impl<T> ProducerRing<T> {
     /// Takes the producing end.
     ///
     /// # Safety
-    /// The memory holds a ring of `size` entries of type `T` laid out as `offsets` say, whose other end keeps to the
-    /// protocol of `af_xdp.rst`, and nobody else has this end.
-    pub unsafe fn new(memory: Arc<Mapping>, offsets: Offsets, size: u32) -> Self {
+    /// The memory holds a ring of `size` entries laid out as `offsets` say; a value of `T` has the size and meaning of an
+    /// entry; the other end keeps to the protocol of `af_xdp.rst`, and nothing else has this end.
+    pub(super) unsafe fn new(memory: Arc<Mapping>, offsets: Offsets, size: u32) -> Self {
         let ring = Ring::new(memory, offsets, size);
         let produced = ring.producer().load(Ordering::Relaxed);
         let consumed = ring.consumer().load(Ordering::Acquire);
         ProducerRing { ring, produced, consumed }
     }
 
-    /// Entries in all.
-    pub fn size(&self) -> u32 {
-        self.ring.size
-    }
-
-    /// Entries the kernel has not taken yet.
-    pub fn occupied(&self) -> u32 {
+    /// Entries the kernel has not consumed yet, as far as it has published.
+    pub(super) fn occupied(&self) -> u32 {
         self.ring.occupied()
     }
 
     /// True when the kernel wants a system call before it looks at the ring again.
     #[inline]
-    pub fn needs_wakeup(&self) -> bool {
+    pub(super) fn needs_wakeup(&self) -> bool {
         self.ring.needs_wakeup()
     }
 
-    /// Entries that fit now, looked up afresh only when fewer than `wanted` are known to fit.
     #[inline]
-    pub fn room(&mut self, wanted: u32) -> u32 {
-        let room = |s: &Self| s.ring.size - s.produced.wrapping_sub(s.consumed);
-        if room(self) < wanted {
-            // Acquire: the kernel has finished reading the entries we are about to overwrite.
-            self.consumed = self.ring.consumer().load(Ordering::Acquire);
-        }
-        room(self)
+    fn known_room(&self) -> u32 {
+        self.ring.size - self.produced.wrapping_sub(self.consumed)
     }
 
-    /// Writes entries and publishes them together. Returns how many fitted.
+    /// Number of entries that [`ProducerRing::push`] takes now. The kernel's index is read only when fewer than `wanted` are
+    /// known to fit.
     #[inline]
-    pub fn push(&mut self, entries: &[T]) -> usize {
-        let wanted = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-        let count = self.room(wanted).min(wanted);
-        for entry in &entries[..count as usize] {
-            // SAFETY: `slot` is inside the mapping, and `room` says that the kernel is done with this entry, so only we
-            // touch it until the store below.
-            unsafe { ptr::write(self.ring.slot(self.produced), *entry) };
+    pub(super) fn room(&mut self, wanted: u32) -> u32 {
+        if self.known_room() < wanted {
+            // Acquire: the kernel has finished reading the entries that are about to be overwritten.
+            self.consumed = self.ring.consumer().load(Ordering::Acquire);
+        }
+        self.known_room()
+    }
+
+    /// Moves entries into the ring and publishes them together.
+    ///
+    /// # Panics
+    /// When there are more than [`ProducerRing::room`] returned.
+    #[inline]
+    pub(super) fn push(&mut self, entries: impl ExactSizeIterator<Item = T>) {
+        let count = entries.len();
+        assert!(count <= self.known_room() as usize, "ring filled past its room");
+        if count == 0 {
+            return;
+        }
+        // `take`, because an iterator's length is a promise and not a proof.
+        for entry in entries.take(count) {
+            // SAFETY: `entry` is inside the mapping, and the kernel has consumed what was there: at most `known_room`
+            // entries are written. Nothing else touches it until the store below.
+            unsafe { ptr::write(self.ring.entry(self.produced), entry) };
             self.produced = self.produced.wrapping_add(1);
         }
-        if count > 0 {
-            self.ring.producer().store(self.produced, Ordering::Release);
-        }
-        count as usize
+        // Release: the entries are written, and everything read from the frames they name was read, before the kernel
+        // sees the index.
+        self.ring.producer().store(self.produced, Ordering::Release);
     }
 }
 
-/// Our end of a ring the kernel fills (the rx ring).
+/// The consuming end of a ring that the kernel fills (the rx ring).
 #[derive(Debug)]
-pub struct ConsumerRing<T> {
+pub(super) struct ConsumerRing<T> {
     ring: Ring<T>,
-    /// Our index, always published.
+    /// Entries up to here were returned by [`ConsumerRing::consume`]. The kernel learns of it by [`ConsumerRing::release`].
     consumed: u32,
-    /// The kernel's index when we last looked.
+    /// The kernel's producer index when it was last read; the kernel may be further.
     produced: u32,
 }
 
-impl<T: Copy> ConsumerRing<T> {
+impl<T> ConsumerRing<T> {
     /// Takes the consuming end.
     ///
     /// # Safety
-    /// The memory holds a ring of `size` entries of type `T` laid out as `offsets` say, whose other end keeps to the
-    /// protocol of `af_xdp.rst`, and nobody else has this end.
-    pub unsafe fn new(memory: Arc<Mapping>, offsets: Offsets, size: u32) -> Self {
+    /// As for [`ProducerRing::new`], and every bit pattern is a value of `T`.
+    pub(super) unsafe fn new(memory: Arc<Mapping>, offsets: Offsets, size: u32) -> Self {
         let ring = Ring::new(memory, offsets, size);
         let consumed = ring.consumer().load(Ordering::Relaxed);
         ConsumerRing { ring, consumed, produced: consumed }
     }
 
-    /// Entries in all.
-    pub fn size(&self) -> u32 {
-        self.ring.size
-    }
-
-    /// Entries waiting for us.
-    pub fn occupied(&self) -> u32 {
+    /// Entries on the ring, as far as both sides have published: consumed ones count until they are released.
+    pub(super) fn occupied(&self) -> u32 {
         self.ring.occupied()
     }
 
-    /// How many entries can be read, at most `limit`; looks up afresh only when fewer are known.
+    /// How many entries can be consumed now, at most `limit`. The kernel's index is read only when fewer are known.
     #[inline]
-    pub fn available(&mut self, limit: u32) -> u32 {
+    pub(super) fn available(&mut self, limit: u32) -> u32 {
         if self.produced.wrapping_sub(self.consumed) < limit {
-            // Acquire: pairs with the kernel's release, so the entries up to here are complete.
+            // Acquire: pairs with the kernel's barrier in `xskq_prod_submit`. The entries up to here are written, and so are
+            // the frames they name.
             self.produced = self.ring.producer().load(Ordering::Acquire);
         }
         self.produced.wrapping_sub(self.consumed).min(limit)
     }
 
-    /// The `index`-th entry not yet released; `index` must be below what [`ConsumerRing::available`] returned.
+    /// Moves the next entry out of the ring; each is returned once. The kernel does not reuse its place before
+    /// [`ConsumerRing::release`].
+    ///
+    /// # Panics
+    /// When all entries that [`ConsumerRing::available`] knew of are consumed.
     #[inline]
-    pub fn get(&self, index: u32) -> T {
-        assert!(index < self.produced.wrapping_sub(self.consumed), "rx ring read past what was produced");
-        // SAFETY: `slot` is inside the mapping, the kernel published this entry and does not write it before we
-        // release it. Entries are plain integers, so any bytes are a value.
-        unsafe { ptr::read(self.ring.slot(self.consumed.wrapping_add(index))) }
+    pub(super) fn consume(&mut self) -> T {
+        assert!(self.consumed != self.produced, "rx ring read past what was produced");
+        // SAFETY: `entry` is inside the mapping; the kernel published this entry and does not write to it before it is
+        // released. Every bit pattern is a value of `T` (see `new`), and it is read once, because the index advances.
+        let entry = unsafe { ptr::read(self.ring.entry(self.consumed)) };
+        self.consumed = self.consumed.wrapping_add(1);
+        entry
     }
 
-    /// Gives the first `count` entries back to the kernel.
+    /// Returns the places of all consumed entries to the kernel.
     #[inline]
-    pub fn release(&mut self, count: u32) {
-        debug_assert!(count <= self.produced.wrapping_sub(self.consumed));
-        self.consumed = self.consumed.wrapping_add(count);
-        // Release: our reads of the entries are over before the kernel sees the index.
+    pub(super) fn release(&mut self) {
+        // Release: the entries were read before the kernel sees the index and overwrites them.
         self.ring.consumer().store(self.consumed, Ordering::Release);
     }
 }
@@ -248,19 +255,34 @@ mod tests {
         }
     }
 
+    /// Pushes as many entries as fit, and returns how many.
+    fn push(p: &mut ProducerRing<u64>, entries: &[u64]) -> usize {
+        let count = (p.room(entries.len() as u32) as usize).min(entries.len());
+        p.push(entries[..count].iter().copied());
+        count
+    }
+
     #[test]
     fn fills_empties_and_refuses_what_does_not_fit() {
         let (mut p, mut c) = pair(4, 0);
         assert_eq!((c.available(9), p.room(9)), (0, 4));
-        assert_eq!(p.push(&[1, 2, 3]), 3);
-        assert_eq!(p.push(&[4, 5]), 1, "full");
-        assert_eq!((p.occupied(), c.occupied(), p.push(&[6])), (4, 4, 0));
+        assert_eq!(push(&mut p, &[1, 2, 3]), 3);
+        assert_eq!(push(&mut p, &[4, 5]), 1, "full");
+        assert_eq!((p.occupied(), c.occupied(), push(&mut p, &[6])), (4, 4, 0));
         assert_eq!(c.available(2), 2, "the limit holds");
         assert_eq!(c.available(9), 4);
-        assert_eq!([c.get(0), c.get(1), c.get(2), c.get(3)], [1, 2, 3, 4]);
-        c.release(3);
-        assert_eq!((c.available(9), c.get(0), p.room(9)), (1, 4, 3));
-        assert_eq!(p.push(&[7, 8, 9, 10]), 3);
+        assert_eq!([c.consume(), c.consume(), c.consume()], [1, 2, 3]);
+        assert_eq!((c.available(9), c.occupied(), p.room(9)), (1, 4, 0), "consumed is not released");
+        c.release();
+        assert_eq!((c.available(9), c.consume(), p.room(9)), (1, 4, 3));
+        assert_eq!(push(&mut p, &[7, 8, 9, 10]), 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "past its room")]
+    fn filling_past_the_room_panics() {
+        let (mut p, _c) = pair(4, 0);
+        p.push([0; 5].into_iter());
     }
 
     #[test]
@@ -270,13 +292,13 @@ mod tests {
             let mut next = 0u64;
             for round in 0..10u64 {
                 let batch: Vec<u64> = (0..5).map(|i| round * 5 + i).collect();
-                assert_eq!(p.push(&batch), 5);
+                assert_eq!(push(&mut p, &batch), 5);
                 assert_eq!((p.occupied(), c.available(64)), (5, 5));
                 for i in 0..5 {
-                    assert_eq!(c.get(i), next);
+                    assert_eq!(c.consume(), next, "entry {i}");
                     next += 1;
                 }
-                c.release(5);
+                c.release();
                 assert_eq!(p.room(8), 8);
             }
         }
@@ -286,9 +308,10 @@ mod tests {
     #[should_panic(expected = "past what was produced")]
     fn reading_past_the_producer_panics() {
         let (mut p, mut c) = pair(4, 0);
-        p.push(&[1]);
+        push(&mut p, &[1]);
         c.available(4);
-        c.get(1);
+        c.consume();
+        c.consume();
     }
 
     #[test]
@@ -308,18 +331,18 @@ mod tests {
                 let mut next = 0;
                 while next < COUNT {
                     let batch: Vec<u64> = (next..COUNT.min(next + 13)).collect();
-                    next += p.push(&batch) as u64;
+                    next += push(&mut p, &batch) as u64;
                     thread::yield_now();
                 }
             });
             let mut next = 0;
             while next < COUNT {
                 let n = c.available(32);
-                for i in 0..n {
-                    assert_eq!(c.get(i), next);
+                for _ in 0..n {
+                    assert_eq!(c.consume(), next);
                     next += 1;
                 }
-                c.release(n);
+                c.release();
                 thread::yield_now();
             }
         });

@@ -1,9 +1,9 @@
-//! The AF_XDP socket: memory registered, rings made and mapped, bound to one rx queue (af_xdp.rst, `if_xdp.h`).
+//! The AF_XDP socket: packet memory registered, rings made and mapped, bound to one rx queue (af_xdp.rst, if_xdp.h).
 
 use std::{
     io, mem,
     ops::Add,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     ptr,
     sync::Arc,
     thread,
@@ -12,69 +12,59 @@ use std::{
 
 use super::{
     ring::{ConsumerRing, Offsets, ProducerRing},
-    umem::Umem,
+    umem::{Frame, RxDescriptor, Umem},
 };
 use crate::{
     error::{Code, Error, Result},
     net::Interface,
-    sys::mapping::Mapping,
+    sys::{self, mapping::Mapping},
 };
 
-/// The completion ring is for sending, which we do not do; the kernel refuses to bind without one.
+/// Entries of the completion ring. It is for sending, which is not done here, but bind(2) is refused without one.
 const COMPLETION_ENTRIES: u32 = 2;
-/// A socket that was just closed keeps its rx queue for a moment, because the kernel frees it after a grace period.
-pub(super) const BIND_PATIENCE: Duration = Duration::from_secs(1);
-/// A standing error makes every poll return at once; this keeps that from becoming a spin.
+/// How long the first opening retries bind(2) while the rx queue is taken. The kernel frees a closed socket's rx queue after
+/// an RCU grace period: milliseconds, on a loaded host hundreds. Too low, and a restart fails because of its predecessor;
+/// too high, and a start on an rx queue that another program keeps is slow to say so.
+pub(super) const BIND_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause between two tries of bind(2). Lower, it takes the RTNL more often than it helps; higher, it delays the start.
+const BIND_RETRY_INTERVAL: Duration = Duration::from_millis(2);
+/// Pause after a ppoll(2) that returned at once with an error event alone. With none, a standing error would make the
+/// caller spin on a CPU; frames that arrive during a long one would wait for its end.
 const ERROR_PAUSE: Duration = Duration::from_millis(1);
-const BIND_PAUSE: Duration = Duration::from_millis(2);
 
-pub(super) const fn pollin(fd: RawFd) -> libc::pollfd {
-    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
-}
-
-/// Sleeps until one of these sockets has a frame or the time is over (ppoll(2)). Returns true when one has.
+/// Sleeps until one of these sockets has a frame or the time is over. Returns true when one has.
 ///
 /// # Errors
 /// [`Code::Kernel`].
 pub(super) fn wait_any(polled: &mut [libc::pollfd], timeout: Duration) -> Result<bool> {
-    let time = libc::timespec {
-        tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-        tv_nsec: timeout.subsec_nanos().into(),
-    };
-    // SAFETY: pointer and length describe the slice, which is writable and outlives the call, as the timespec does; a
-    // null mask leaves signals as they are.
-    let rc = unsafe {
-        libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, &raw const time, ptr::null())
-    };
-    if rc < 0 {
-        let e = io::Error::last_os_error();
-        if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) {
-            return Ok(false);
-        }
-        return Err(Error::os(Code::Kernel, "waiting on an AF_XDP socket (ppoll)", e));
+    match sys::poll::ppoll(polled, timeout) {
+        Ok(_) => {}
+        // ppoll(2): the kernel had no memory for the moment.
+        Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => return Ok(false),
+        Err(e) => return Err(Error::os(Code::Kernel, "waiting on an AF_XDP socket (ppoll)", e)),
     }
     let events = polled.iter().fold(0, |all, p| all | p.revents);
-    // POLLERR without POLLIN: a caller that believed in progress would spin on it.
+    // An error event without POLLIN is no progress.
     if events != 0 && events & libc::POLLIN == 0 {
         thread::sleep(timeout.min(ERROR_PAUSE));
     }
     Ok(events & libc::POLLIN != 0)
 }
 
-/// The six counters of XDP_STATISTICS, cumulative since the socket was made.
+/// The six counters of XDP_STATISTICS (af_xdp.rst), cumulative since the socket was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct XskStatistics {
     /// Frames for this socket dropped because no fill entry was there, or because they were longer than a frame.
     pub rx_dropped: u64,
-    /// Entries of the fill ring the kernel refused: a fault of ours.
+    /// Entries of the fill ring that the kernel refused as outside the UMEM: always a fault of this crate.
     pub rx_invalid_descs: u64,
-    /// Sending only, always 0.
+    /// Refused entries of the tx ring; always 0, because nothing is sent.
     pub tx_invalid_descs: u64,
     /// Frames dropped because the rx ring was full.
     pub rx_ring_full: u64,
     /// Times the fill ring was found empty; in copy mode each is also in `rx_dropped`.
     pub rx_fill_ring_empty: u64,
-    /// Sending only.
+    /// Times the tx ring was found empty; it says nothing here, because nothing is sent.
     pub tx_ring_empty: u64,
 }
 
@@ -97,43 +87,44 @@ impl Add for XskStatistics {
 /// closed socket whose rings are still mapped lives on and, if in an XSKMAP, swallows frames.
 #[derive(Debug)]
 pub struct XskSocket {
-    /// Received descriptors.
-    pub(super) rx: ConsumerRing<libc::xdp_desc>,
-    /// Frames for the kernel to write to, by address.
-    pub(super) fill: ProducerRing<u64>,
+    /// Descriptors of received frames.
+    pub(super) rx: ConsumerRing<RxDescriptor>,
+    /// Frames for the kernel to write to.
+    pub(super) fill: ProducerRing<Frame>,
     fd: OwnedFd,
 }
 
 impl XskSocket {
-    /// Makes a socket on `umem` with rx and fill rings of `entries` (a power of two). Not bound yet: some drivers want
-    /// the fill ring filled before.
+    /// Makes a socket on `umem` with rx and fill rings of `entries` (a power of two). It is not bound yet, because some
+    /// drivers want the fill ring filled before.
     ///
     /// # Errors
     /// [`Code::Permission`], [`Code::Unsupported`], [`Code::Kernel`].
     pub fn new(umem: &Umem, entries: u32) -> Result<Self> {
-        let fd = fresh()?;
-        set_option(fd.as_fd(), libc::XDP_UMEM_REG, &umem.registration()).map_err(|e| umem.refused(e))?;
+        let fd = new_socket()?;
+        set_option(&fd, libc::XDP_UMEM_REG, &umem.registration()).map_err(|e| umem.registration_error(e))?;
         for (name, option, size) in [
             ("fill", libc::XDP_UMEM_FILL_RING, entries),
             ("completion", libc::XDP_UMEM_COMPLETION_RING, COMPLETION_ENTRIES),
             ("rx", libc::XDP_RX_RING, entries),
         ] {
-            set_option(fd.as_fd(), option, &size).map_err(|e| {
+            set_option(&fd, option, &size).map_err(|e| {
                 Error::os(Code::Kernel, format!("making the {name} ring of {size} entries (AF_XDP)"), e)
             })?;
         }
         // SAFETY: xdp_mmap_offsets is all integers; zero is valid.
         let mut offsets: libc::xdp_mmap_offsets = unsafe { mem::zeroed() };
-        let got = get_option(fd.as_fd(), libc::XDP_MMAP_OFFSETS, &mut offsets)
+        let got = get_option(&fd, libc::XDP_MMAP_OFFSETS, &mut offsets)
             .map_err(|e| Error::os(Code::Kernel, "reading XDP_MMAP_OFFSETS", e))?;
         if got != mem::size_of_val(&offsets) {
             // The shorter struct has no flags words, so need_wakeup would not work.
             return Err(Error::new(Code::Unsupported, "AF_XDP of this kernel is older than Linux 5.4"));
         }
-        let rx_map = map_ring::<libc::xdp_desc>(&fd, &offsets.rx, entries, libc::XDP_PGOFF_RX_RING as u64)?;
-        let fill_map = map_ring::<u64>(&fd, &offsets.fr, entries, libc::XDP_UMEM_PGOFF_FILL_RING)?;
-        // SAFETY: the kernel just made these rings of `entries` entries of these types, at these offsets, for this
-        // socket; the mappings are ours alone.
+        let rx_map = map_ring::<RxDescriptor>(&fd, &offsets.rx, entries, libc::XDP_PGOFF_RX_RING as u64)?;
+        let fill_map = map_ring::<Frame>(&fd, &offsets.fr, entries, libc::XDP_UMEM_PGOFF_FILL_RING)?;
+        // SAFETY: the kernel just made these rings of `entries` entries at these offsets for this socket, and the mappings
+        // belong to this value alone. RxDescriptor and Frame are transparent wrappers of the entries' types, xdp_desc and
+        // u64, of integers alone.
         let (rx, fill) = unsafe {
             (
                 ConsumerRing::new(rx_map, offsets_of(&offsets.rx), entries),
@@ -143,9 +134,9 @@ impl XskSocket {
         Ok(XskSocket { rx, fill, fd })
     }
 
-    /// Binds to one rx queue. The mode is always said: with flags 0 the kernel would choose, and on some drivers choose
-    /// what fails later. With `segments` frames may come in several descriptors (XDP_USE_SG, Linux 6.6). An rx queue
-    /// that another socket has is waited for with `patience`.
+    /// Binds to one rx queue. The mode is always named: with flags 0 the kernel would choose, and on some drivers choose
+    /// what fails later. With `multi_buffer` a packet may come in several descriptors (XDP_USE_SG, Linux 6.6). While another
+    /// socket has the rx queue, bind(2) is retried for `timeout`; with 0 it is tried once.
     ///
     /// # Errors
     /// [`Code::Busy`] when another socket has the queue, [`Code::Interface`], [`Code::Unsupported`], [`Code::Kernel`].
@@ -154,25 +145,25 @@ impl XskSocket {
         interface: &Interface,
         queue: u32,
         zero_copy: bool,
-        segments: bool,
-        patience: Duration,
+        multi_buffer: bool,
+        timeout: Duration,
     ) -> Result<()> {
         let mode = if zero_copy { libc::XDP_ZEROCOPY } else { libc::XDP_COPY };
-        let segments = if segments { libc::XDP_USE_SG } else { 0 };
+        let multi_buffer = if multi_buffer { libc::XDP_USE_SG } else { 0 };
         let address = libc::sockaddr_xdp {
             sxdp_family: libc::AF_XDP as u16,
-            sxdp_flags: mode | segments | libc::XDP_USE_NEED_WAKEUP,
+            sxdp_flags: mode | multi_buffer | libc::XDP_USE_NEED_WAKEUP,
             sxdp_ifindex: interface.index,
             sxdp_queue_id: queue,
             sxdp_shared_umem_fd: 0,
         };
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         loop {
-            let Err(e) = bind_to(self.fd.as_fd(), &address) else { return Ok(()) };
+            let Err(e) = bind_to(&self.fd, &address) else { return Ok(()) };
             if e.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= deadline {
-                return Err(bind_refused(interface, queue, zero_copy, e));
+                return Err(bind_error(interface, queue, zero_copy, e));
             }
-            thread::sleep(BIND_PAUSE);
+            thread::sleep(BIND_RETRY_INTERVAL);
         }
     }
 
@@ -182,7 +173,7 @@ impl XskSocket {
     /// [`Code::Kernel`].
     pub fn zero_copy(&self) -> Result<bool> {
         let mut options = libc::xdp_options { flags: 0 };
-        get_option(self.fd.as_fd(), libc::XDP_OPTIONS, &mut options)
+        get_option(&self.fd, libc::XDP_OPTIONS, &mut options)
             .map_err(|e| Error::os(Code::Kernel, "reading XDP_OPTIONS", e))?;
         Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
     }
@@ -194,7 +185,7 @@ impl XskSocket {
     pub fn statistics(&self) -> Result<XskStatistics> {
         // SAFETY: xdp_statistics is all integers; zero is valid.
         let mut s: libc::xdp_statistics = unsafe { mem::zeroed() };
-        get_option(self.fd.as_fd(), libc::XDP_STATISTICS, &mut s)
+        get_option(&self.fd, libc::XDP_STATISTICS, &mut s)
             .map_err(|e| Error::os(Code::Kernel, "reading XDP_STATISTICS", e))?;
         Ok(XskStatistics {
             rx_dropped: s.rx_dropped,
@@ -206,8 +197,9 @@ impl XskSocket {
         })
     }
 
-    /// Tells the kernel to look at the fill ring. By recvfrom, not poll: only that drives busy-polling. What it says
-    /// (EAGAIN, ENETDOWN, EBUSY …) is of no consequence, the next pass tries again.
+    /// Tells the kernel to look at the fill ring, and drives busy-polling where it is on. This takes recvfrom(2):
+    /// `xsk_poll` never busy-polls, and sendto(2) fails without a tx ring. The answer (EAGAIN, ENETDOWN, EBUSY …) is of no
+    /// consequence, because the next pass tries again.
     pub fn wake(&self) {
         // SAFETY: a null buffer of length zero is never written to.
         unsafe {
@@ -222,20 +214,21 @@ impl XskSocket {
         };
     }
 
-    /// Sleeps until a frame is there or the time is over (ppoll(2)). Returns true when one is there.
-    ///
-    /// # Errors
-    /// [`Code::Kernel`].
-    pub fn wait(&self, timeout: Duration) -> Result<bool> {
-        wait_any(&mut [pollin(self.fd.as_raw_fd())], timeout)
+    /// What [`wait_any`] takes.
+    pub(super) fn pollfd(&self) -> libc::pollfd {
+        sys::poll::for_input(&self.fd)
     }
 
-    /// Takes the socket's pending error (SO_ERROR, which clears it; poll(2) does not show it: `xsk_poll` answers nothing at
-    /// all for a socket that lost its device). ENETDOWN means that the interface was removed; a
-    /// link that is merely down is no error of the socket.
+    /// The descriptor, for options of other levels than SOL_XDP.
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// Takes the socket's pending error by SO_ERROR, which clears it. ENETDOWN means that the interface was removed; a link
+    /// that is merely down is no error of the socket. poll(2) does not show it: `xsk_poll` returns no event at all for a
+    /// socket that lost its device.
     pub fn take_error(&self) -> Option<io::Error> {
-        let mut errno: libc::c_int = 0;
-        get_option_at(self.fd.as_fd(), libc::SOL_SOCKET, libc::SO_ERROR, &mut errno).ok()?;
+        let errno = sys::socket::get_int(&self.fd, libc::SOL_SOCKET, libc::SO_ERROR).ok()?;
         (errno != 0).then(|| io::Error::from_raw_os_error(errno))
     }
 }
@@ -246,19 +239,19 @@ impl AsFd for XskSocket {
     }
 }
 
-/// Whether this kernel takes frames of several descriptors (XDP_USE_SG, Linux 6.6). Older ones take an XDP program for
-/// such frames (Linux 5.18) and then refuse every socket. `xsk_bind` looks at the flags first, and at the interface,
-/// here none, later: an unknown flag is EINVAL, a known one ENODEV.
+/// Whether sockets of this kernel take packets of several descriptors (XDP_USE_SG, Linux 6.6). Older kernels take an XDP
+/// program for such packets (Linux 5.18) and then refuse every socket. `xsk_bind` examines the flags first and the
+/// interface, here none, later: an unknown flag is EINVAL, a known one ENODEV.
 ///
 /// # Errors
 /// [`Code::Permission`], [`Code::Unsupported`], [`Code::Kernel`]: no socket can be made.
-pub fn knows_segments() -> Result<bool> {
-    Ok(bind_nowhere(libc::XDP_COPY | libc::XDP_USE_SG)? != Some(libc::EINVAL))
+pub fn supports_multi_buffer() -> Result<bool> {
+    Ok(bind_without_interface(libc::XDP_COPY | libc::XDP_USE_SG)? != Some(libc::EINVAL))
 }
 
-/// The errno of binding a fresh socket to no interface.
-fn bind_nowhere(flags: u16) -> Result<Option<i32>> {
-    let fd = fresh()?;
+/// The errno of binding a new socket to no interface.
+fn bind_without_interface(flags: u16) -> Result<Option<i32>> {
+    let fd = new_socket()?;
     let address = libc::sockaddr_xdp {
         sxdp_family: libc::AF_XDP as u16,
         sxdp_flags: flags,
@@ -266,20 +259,23 @@ fn bind_nowhere(flags: u16) -> Result<Option<i32>> {
         sxdp_queue_id: 0,
         sxdp_shared_umem_fd: 0,
     };
-    Ok(bind_to(fd.as_fd(), &address).err().and_then(|e| e.raw_os_error()))
+    Ok(bind_to(&fd, &address).err().and_then(|e| e.raw_os_error()))
 }
 
-fn fresh() -> Result<OwnedFd> {
-    // SAFETY: plain socket(2); the result is checked before it is owned.
-    let raw = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    if raw < 0 {
-        return Err(socket_refused(io::Error::last_os_error()));
-    }
-    // SAFETY: `raw` is a fresh descriptor that nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+/// Makes a socket with rings and `frames` frames of packet memory, bound to nothing, and closes it again.
+///
+/// # Errors
+/// [`Code::Permission`], [`Code::Unsupported`], [`Code::Kernel`].
+pub fn probe_socket(frames: u32) -> Result<()> {
+    let umem = Umem::new(frames, None)?;
+    XskSocket::new(&umem, frames / 2).map(drop)
 }
 
-fn bind_to(fd: BorrowedFd<'_>, address: &libc::sockaddr_xdp) -> io::Result<()> {
+fn new_socket() -> Result<OwnedFd> {
+    sys::socket::open(libc::AF_XDP, libc::SOCK_RAW, 0).map_err(socket_error)
+}
+
+fn bind_to(fd: &OwnedFd, address: &libc::sockaddr_xdp) -> io::Result<()> {
     let len = mem::size_of_val(address) as libc::socklen_t;
     // SAFETY: pointer and length describe `address`, which outlives the call and is only read.
     let rc = unsafe { libc::bind(fd.as_raw_fd(), (&raw const *address).cast(), len) };
@@ -297,42 +293,33 @@ fn offsets_of(o: &libc::xdp_ring_offset) -> Offsets {
 
 fn map_ring<T>(fd: &OwnedFd, o: &libc::xdp_ring_offset, entries: u32, at: u64) -> Result<Arc<Mapping>> {
     let len = offsets_of(o).length::<T>(entries);
-    let map = Mapping::shared(fd.as_fd(), len, at)
+    let map = Mapping::shared_populated(fd.as_fd(), len, at)
         .map_err(|e| Error::os(Code::Kernel, format!("mapping an AF_XDP ring of {entries} entries"), e))?;
     Ok(Arc::new(map))
 }
 
-fn set_option<T>(fd: BorrowedFd<'_>, option: i32, value: &T) -> io::Result<()> {
-    set_option_at(fd, libc::SOL_XDP, option, value)
-}
-
-pub(super) fn set_option_at<T>(fd: BorrowedFd<'_>, level: i32, option: i32, value: &T) -> io::Result<()> {
+/// Sets an option of level SOL_XDP.
+fn set_option<T>(fd: &OwnedFd, option: i32, value: &T) -> io::Result<()> {
     let len = mem::size_of::<T>() as libc::socklen_t;
-    // SAFETY: pointer and length describe `value`, which outlives the call and is only read.
-    let rc = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const *value).cast(), len) };
+    // SAFETY: pointer and length describe `value`, which outlives the call and is only read. The one option with an address
+    // in it, XDP_UMEM_REG, names memory that the `Umem` owns, which outlives the socket (see `queue::RxQueue`).
+    let rc =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_XDP, option, (&raw const *value).cast(), len) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn get_option<T>(fd: BorrowedFd<'_>, option: i32, value: &mut T) -> io::Result<usize> {
-    get_option_at(fd, libc::SOL_XDP, option, value)
-}
-
-/// Returns how many bytes the kernel wrote. `T` must be all integers.
-pub(super) fn get_option_at<T>(
-    fd: BorrowedFd<'_>,
-    level: i32,
-    option: i32,
-    value: &mut T,
-) -> io::Result<usize> {
+/// Reads an option of level SOL_XDP; returns how many bytes the kernel wrote. `T` must consist of integers.
+fn get_option<T>(fd: &OwnedFd, option: i32, value: &mut T) -> io::Result<usize> {
     let mut len = mem::size_of::<T>() as libc::socklen_t;
     // SAFETY: pointer and length describe `value`, writable and alive through the call; the kernel writes at most `len`
-    // bytes, and any bytes are a value of an all-integer struct.
-    let rc =
-        unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, (&raw mut *value).cast(), &raw mut len) };
+    // bytes, and any bytes are a value of a struct of integers.
+    let rc = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_XDP, option, (&raw mut *value).cast(), &raw mut len)
+    };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(len as usize) }
 }
 
-fn socket_refused(e: io::Error) -> Error {
+fn socket_error(e: io::Error) -> Error {
     match e.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
             Error::os(Code::Permission, "making an AF_XDP socket: needs CAP_NET_RAW", e)
@@ -344,7 +331,7 @@ fn socket_refused(e: io::Error) -> Error {
     }
 }
 
-fn bind_refused(interface: &Interface, queue: u32, zero_copy: bool, e: io::Error) -> Error {
+fn bind_error(interface: &Interface, queue: u32, zero_copy: bool, e: io::Error) -> Error {
     let mode = if zero_copy { "zero-copy" } else { "copy mode" };
     let what = format!("binding an AF_XDP socket to {} rx queue {queue} ({mode})", interface.name);
     match e.raw_os_error() {
@@ -374,17 +361,17 @@ fn bind_refused(interface: &Interface, queue: u32, zero_copy: bool, e: io::Error
 mod tests {
     use super::*;
 
-    /// As this kernel answers; skipped where no AF_XDP socket can be made.
+    /// This holds of the kernel that runs the test; skipped where no AF_XDP socket can be made.
     #[test]
     fn flags_are_looked_at_before_the_interface() {
-        let Ok(known) = knows_segments() else {
-            eprintln!("SKIP: no AF_XDP socket: needs CAP_NET_RAW");
+        let Ok(known) = supports_multi_buffer() else {
+            crate::testing::skip("no AF_XDP socket: needs CAP_NET_RAW");
             return;
         };
-        // Distributions bring it to older kernels, none takes it away.
-        let (major, minor) = crate::rx::xdp::zerocopy::kernel();
+        // Distributions backport it to older kernels; none removes it from newer ones.
+        let (major, minor) = crate::rx::xdp::zero_copy::kernel_version();
         assert!(known || (major, minor) < (6, 6), "Linux {major}.{minor}");
-        assert_eq!(bind_nowhere(libc::XDP_COPY).unwrap(), Some(libc::ENODEV));
-        assert_eq!(bind_nowhere(1 << 15).unwrap(), Some(libc::EINVAL), "an unknown flag");
+        assert_eq!(bind_without_interface(libc::XDP_COPY).unwrap(), Some(libc::ENODEV));
+        assert_eq!(bind_without_interface(1 << 15).unwrap(), Some(libc::EINVAL), "an unknown flag");
     }
 }

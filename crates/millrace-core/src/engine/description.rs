@@ -1,0 +1,24 @@
+//! What the TypeScript side is told of an open engine.
+
+use serde::Serialize;
+
+use crate::rx::{BackendInfo, ladder::RefusedBackend};
+
+/// What the TypeScript side needs to allocate memory, and what it shows.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase")]
+pub struct EngineDescription {
+    /// Bytes of memory that each queue needs.
+    pub queue_bytes: usize,
+    /// Number of queues.
+    pub queues: usize,
+    /// Number of receive threads, the guard's included.
+    pub threads: usize,
+    /// The backend that was opened.
+    pub backend: BackendInfo,
+    /// Backends that `auto` could not open.
+    pub refused: Vec<RefusedBackend>,
+    /// Rule names by index.
+    pub rules: Vec<String>,
+}

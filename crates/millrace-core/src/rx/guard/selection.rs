@@ -1,0 +1,61 @@
+//! Keeps the selection programs of all endpoints up to date with the interfaces, and answers for what passes them by.
+
+use std::{net::IpAddr, os::fd::OwnedFd};
+
+use super::{omission::Omission, port_holder::PortHolder};
+use crate::{config::ListenSet, datagram::Addr, net::TopologyMonitor};
+
+/// What the guard beside a packet ring selects by.
+pub(super) struct Selection {
+    /// The interfaces that hand up the ring's frames.
+    stack: TopologyMonitor,
+    /// What the ring accepts.
+    ring_listen: ListenSet,
+    holders: Vec<PortHolder>,
+    /// The host's link-local addresses at the start, and their interfaces.
+    link_local: Vec<(IpAddr, u32)>,
+    /// See [`Selection::times_shortened`].
+    times_shortened: u64,
+}
+
+impl Selection {
+    pub(super) fn new(
+        stack: TopologyMonitor,
+        ring_listen: ListenSet,
+        holders: Vec<PortHolder>,
+        link_local: Vec<(IpAddr, u32)>,
+    ) -> Self {
+        Selection { stack, ring_listen, holders, link_local, times_shortened: 0 }
+    }
+
+    /// True for a broadcast or multicast datagram that came by an interface whose frames the ring has, for a destination
+    /// that the ring accepts. `port` is in host order.
+    pub(super) fn is_in_ring(&self, ifindex: u32, dst: Addr, port: u16) -> bool {
+        self.stack.with_upper_devices().contains(&ifindex) && self.ring_listen.accepts(dst, port)
+    }
+
+    /// Readable when [`Selection::refresh`] has something to do.
+    pub(super) fn fd(&self) -> &OwnedFd {
+        self.stack.fd()
+    }
+
+    /// Follows the interfaces: one that was made on top of the ring's hands up frames that the ring has too.
+    pub(super) fn refresh(&mut self) {
+        if self.stack.refresh() {
+            for holder in &mut self.holders {
+                let as_good = holder.renew_program(&self.stack, &self.link_local);
+                self.times_shortened += u64::from(!as_good);
+            }
+        }
+    }
+
+    /// The most that any program omits; `None` without programs.
+    pub(super) fn omitted(&self) -> Option<Omission> {
+        self.holders.iter().map(PortHolder::omitted).max()
+    }
+
+    /// Times since the start that a program had to omit more than the one before it, or could not be replaced.
+    pub(super) fn times_shortened(&self) -> u64 {
+        self.times_shortened
+    }
+}

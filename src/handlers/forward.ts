@@ -1,9 +1,0 @@
-import { defineHandler } from '../handler.js'
-
-/** The default handler: everything goes on, in the configured format. */
-export default defineHandler({
-  name: 'forward',
-  handle(batch, out) {
-    out.forward(batch)
-  },
-})
