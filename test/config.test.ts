@@ -340,6 +340,7 @@ for (const [name, { good, bad }] of Object.entries(CASES)) {
     const { example, secret } = VARIABLES[name as VariableName] as { example: string; secret?: true }
     const beside = {
       NATS_PASSWORD: { NATS_USER: 'u' },
+      NATS_PASSWORD_FILE: { NATS_USER: 'u' },
       NATS_CERT: { NATS_KEY: '/k' },
       NATS_KEY: { NATS_CERT: '/c' },
     }
