@@ -28,7 +28,7 @@ for (const format of ['raw', 'records', 'columns'] as const) {
         t.ok(r.publisher.unconfirmedBytes <= windowBytes + batch, 'bounded') || t.bailout('unbounded')
         await new Promise(setImmediate)
       }
-      t.equal(r.counters.get('confirmed'), 0)
+      t.equal(r.counters.get('taken'), 0)
       t.ok(r.publisher.unconfirmedBytes >= windowBytes)
       await sleep(100)
       t.equal(r.publisher.ready, false)
@@ -40,7 +40,7 @@ for (const format of ['raw', 'records', 'columns'] as const) {
       t.equal(r.readyCalls, readyCalls + 1)
       t.same(await r.publisher.drain(10_000), { left: 0 })
       await until('all', () => (format === 'raw' ? sub.messages.length : sub.count()) >= next)
-      t.equal(r.counters.get('confirmed'), next)
+      t.equal(r.counters.get('taken'), next)
       t.equal(r.dropped(), 0)
       await sub.client.close()
     },
@@ -72,7 +72,7 @@ void t.test(
     r.balance('while the server is stopped')
     await nats.kill('SIGCONT')
     t.same(await r.publisher.drain(20_000), { left: 0 })
-    t.equal(r.counters.get('confirmed') + r.counters.get('droppedOverrun'), emitted + 200)
+    t.equal(r.counters.get('taken') + r.counters.get('droppedOverrun'), emitted + 200)
   },
 )
 
@@ -92,7 +92,7 @@ void t.test('empty datagrams fill the window, too', async (t) => {
   t.ok(next < 10_000, `stopped after ${next}`)
   await nats.kill('SIGCONT')
   t.same(await r.publisher.drain(10_000), { left: 0 })
-  t.equal(r.counters.get('confirmed'), next)
+  t.equal(r.counters.get('taken'), next)
 })
 
 void t.test('a slow reader holds the worker back and loses nothing', async (t) => {
@@ -121,7 +121,7 @@ void t.test('a slow reader holds the worker back and loses nothing', async (t) =
   t.ok(r.counters.get('paused') > 0)
   t.same(await r.publisher.drain(20_000), { left: 0 })
   await until('all', () => sub.count() >= next)
-  t.equal(r.counters.get('confirmed'), next)
+  t.equal(r.counters.get('taken'), next)
   r.balance('drained')
   await sub.client.close()
 })

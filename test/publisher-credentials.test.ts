@@ -48,6 +48,6 @@ void t.test('an nkey user, and a subject the server refuses', async (t) => {
     r.log.find((l) => l.code === 'MILLRACE_E_NATS_PERMISSION'),
     { level: 'error', message: /refuses the subject/u },
   )
-  await until('confirmation', () => r.counters.get('confirmed') === 2)
+  await until('confirmation', () => r.counters.get('taken') === 2)
   r.balance('at rest')
 })

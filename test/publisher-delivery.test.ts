@@ -39,7 +39,7 @@ void t.test('every format arrives as it was, after the lane was overwritten', as
     // Order holds within a subject.
     const order = (list: string[]) => ['9000', '9001', '9002'].map((p) => list.filter((x) => x.startsWith(p)))
     t.same(order(got), order(sent), format)
-    t.equal(r.counters.get('confirmed'), sent.length)
+    t.equal(r.counters.get('taken'), sent.length)
     t.equal(r.counters.get('inFlightBytes'), 0)
     r.balance(format)
     await sub.client.close()
@@ -102,7 +102,7 @@ void t.test('an envelope is sealed by age, without a turn', async (t) => {
   for (let port = 1; port <= 100; port++) lane.put({ payload: new Uint8Array(1), dport: port })
   r.publisher.forward(lane.take())
   await until('all', () => sub.messages.length === 100)
-  await until('confirmation', () => r.counters.get('confirmed') === 100)
+  await until('confirmation', () => r.counters.get('taken') === 100)
   t.equal(new Set(sub.messages.map((m) => m.subject)).size, 100)
   r.balance('at rest')
   await sub.client.close()

@@ -30,7 +30,7 @@ void t.test('a server that comes late', async (t) => {
   await natsServer(t, { port })
   await until('connection', () => r.counters.get('connected') === 1)
   r.publisher.turn()
-  await until('confirmation', () => r.counters.get('confirmed') === 10)
+  await until('confirmation', () => r.counters.get('taken') === 10)
   t.equal(r.readyCalls, 0, 'the worker was never stopped')
   r.balance('at rest')
 })
@@ -56,7 +56,7 @@ for (const format of ['raw', 'records', 'columns'] as const) {
       r.balance('away')
       const late = await natsServer(t, { port })
       const sub = await collect(late.url, 'udp.>')
-      await until('everything is confirmed', () => r.counters.get('confirmed') === next)
+      await until('everything is taken', () => r.counters.get('taken') === next)
       t.equal(r.readyCalls, 1)
       r.balance('at rest')
       await sub.client.close()
@@ -103,8 +103,8 @@ for (const natsDown of ['hold', 'drop'] as const) {
       }
     })()
     for (let round = 0; round < 2; round++) {
-      const before = r.counters.get('confirmed')
-      await until('traffic', () => r.counters.get('confirmed') > before + 5000)
+      const before = r.counters.get('taken')
+      await until('traffic', () => r.counters.get('taken') > before + 5000)
       await nats.kill('SIGKILL')
       await until('disconnection', () => r.counters.get('connected') === 0)
       if (natsDown === 'drop') t.equal(r.publisher.ready, true)
@@ -120,14 +120,14 @@ for (const natsDown of ['hold', 'drop'] as const) {
     await sub.client.flush()
     await sub.client.flush()
     r.balance('drained')
-    const confirmed = r.counters.get('confirmed')
+    const taken = r.counters.get('taken')
     const unconfirmed = r.counters.get('droppedUnconfirmed')
     t.equal(r.counters.get('emitted'), next)
     t.equal(r.counters.get('reconnects'), 2)
     if (natsDown === 'hold') t.equal(r.counters.get('droppedDisconnected'), 0)
-    // A subscriber has its own outage: what the server confirmed to us while the subscriber was still away is not its
+    // A subscriber has its own outage: what the server taken to us while the subscriber was still away is not its
     // to receive. So only the upper bound is asserted here; the exact one is in the next test, through a proxy.
-    t.ok(sub.count() <= confirmed + unconfirmed, `${sub.count()} of ${confirmed} + ${unconfirmed}`)
+    t.ok(sub.count() <= taken + unconfirmed, `${sub.count()} of ${taken} + ${unconfirmed}`)
     const numbers = sub.messages.flatMap((m) => decode(m.data).map((d) => numberOf(d.payload)))
     t.equal(new Set(numbers).size, numbers.length, 'nothing arrives twice')
     t.same(
@@ -141,7 +141,7 @@ for (const natsDown of ['hold', 'drop'] as const) {
 
 for (const format of ['raw', 'records', 'columns'] as const) {
   void t.test(
-    `connection reset in mid stream: confirmed ≤ received ≤ confirmed + unconfirmed (${format})`,
+    `connection reset in mid stream: taken ≤ received ≤ taken + unconfirmed (${format})`,
     async (t) => {
       const nats = await natsServer(t)
       const link = await tcpProxy(t, nats.port)
@@ -176,15 +176,15 @@ for (const format of ['raw', 'records', 'columns'] as const) {
       await sleep(50)
       await sub.client.flush()
       r.balance('drained')
-      const confirmed = r.counters.get('confirmed')
+      const taken = r.counters.get('taken')
       const unconfirmed = r.counters.get('droppedUnconfirmed')
       const payloads = sub.messages.flatMap((m) =>
         format === 'raw' ? [m.data] : decode(m.data).map((d) => d.payload),
       )
       const received = payloads.length
-      t.equal(confirmed + unconfirmed, next, 'nothing else is dropped')
-      t.ok(confirmed <= received, `${confirmed} confirmed, ${received} received`)
-      t.ok(received <= confirmed + unconfirmed, `${received} received, ${unconfirmed} unconfirmed`)
+      t.equal(taken + unconfirmed, next, 'nothing else is dropped')
+      t.ok(taken <= received, `${taken} taken, ${received} received`)
+      t.ok(received <= taken + unconfirmed, `${received} received, ${unconfirmed} unconfirmed`)
       t.equal(new Set(payloads.map(numberOf)).size, received, 'nothing arrives twice or broken')
       await sub.client.close()
     },
@@ -202,7 +202,7 @@ void t.test('a server that comes back with a smaller max_payload', async (t) => 
   lane.put({ payload: new Uint8Array(50) })
   r.publisher.forward(lane.take())
   await natsServer(t, { port: big.port, maxPayload: 1024 })
-  await until('confirmation', () => r.counters.get('confirmed') === 1)
+  await until('confirmation', () => r.counters.get('taken') === 1)
   t.equal(r.counters.get('droppedOversize'), 1)
   r.balance('at rest')
 })

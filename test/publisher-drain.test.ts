@@ -34,6 +34,6 @@ void t.test('a drain that the server comes back for', async (t) => {
   const drained = r.publisher.drain(15_000)
   await nats.start()
   t.same(await drained, { left: 0 })
-  t.equal(r.counters.get('confirmed'), 100)
+  t.equal(r.counters.get('taken'), 100)
   r.balance('closed')
 })

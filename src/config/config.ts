@@ -53,7 +53,7 @@ export interface PublisherConfig {
   readonly format: 'raw' | 'records' | 'columns'
   /** Subject template with `{port}` and `{queue}`; `{node}` is already replaced. */
   readonly subject: string
-  /** Bytes sent and not confirmed, or waiting for NATS, at which a worker stops draining its queue. */
+  /** Bytes sent and not taken, or waiting for NATS, at which a worker stops draining its queue. */
   readonly windowBytes: number
   /** Bytes at which an envelope is sealed. */
   readonly envelopeBytes: number

@@ -190,7 +190,7 @@ export const VARIABLES = {
   }),
   MILLRACE_ENVELOPE_MS: withDefault(integer(1, 60_000, 'ms'), '5', {
     group: 'publish',
-    help: '… or when its first datagram is this old, in milliseconds. While the server has confirmed everything before, it is sent sooner, after each turn of the worker, but not more often than every millisecond.',
+    help: '… or when its first datagram is this old, in milliseconds. While the server has taken everything before, it is sent sooner, after each turn of the worker, but not more often than every millisecond.',
     example: '20',
   }),
   MILLRACE_NATS_DOWN: withDefault(choice(['hold', 'drop']), 'hold', {

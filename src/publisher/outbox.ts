@@ -83,7 +83,7 @@ export class Outbox {
         down: () => this.#onDisconnected(),
         leave: () => this.#leave(),
         changed: () => this.#readLimits(),
-        refused: () => undefined,
+        refused: () => this.#counters.add('refused', 1),
         message: () => undefined,
       },
       log,
@@ -236,7 +236,7 @@ export class Outbox {
     this.#events.onProgress()
   }
 
-  /** Nothing more is written; resolves when everything that was is confirmed, or the connection is dead. */
+  /** Nothing more is written; resolves when the server has taken everything that was, or the connection is dead. */
   #leave(): Promise<void> {
     this.flush()
     return new Promise((resolve) => {

@@ -38,7 +38,7 @@ interface PublisherHooks {
 
 /**
  * Publishes what one worker's handler produces, over a connection of its own, in bounded memory, and counts every result
- * in exactly one place: `emitted = confirmed + Σ dropped… + inFlight` whenever no call is under way. README.md in this
+ * in exactly one place: `emitted = taken + Σ dropped… + inFlight` whenever no call is under way. README.md in this
  * folder draws the way of a result.
  */
 export class Publisher implements Out {
@@ -89,20 +89,20 @@ export class Publisher implements Out {
   }
 
   /**
-   * False while the worker is to stop draining: the window is full, be it of what the server has not confirmed or, while
+   * False while the worker is to stop draining: the window is full, be it of what the server has not taken or, while
    * NATS is away under the policy `hold`, of what waits for it.
    */
   get ready(): boolean {
     return this.#ready && this.#bytes < this.#config.windowBytes
   }
 
-  /** Results that were accepted and are neither confirmed nor dropped: in open envelopes, pending or unconfirmed. */
+  /** Results that were accepted and are neither taken nor dropped: in open envelopes, pending or unconfirmed. */
   get inFlight(): number {
     return this.#envelopes.results + this.#rawMessages.results + this.#outbox.results
   }
 
   /**
-   * Bytes that were sent and not confirmed, or wait to be sent, PUB lines included. At most the window, one batch, and what
+   * Bytes that were sent and not taken, or wait to be sent, PUB lines included. At most the window, one batch, and what
    * the open envelopes held before it.
    */
   get unconfirmedBytes(): number {
@@ -153,7 +153,7 @@ export class Publisher implements Out {
    * Accepts no more results, sends what it has, waits for the confirmation, and closes. A second call does nothing.
    *
    * @param deadlineMs longest wait in milliseconds.
-   * @returns the number of results that were not confirmed in time. They are counted as `droppedShutdown`; those of them
+   * @returns the number of results that were not taken in time. They are counted as `droppedShutdown`; those of them
    * that had been handed to the connection may still have arrived.
    */
   async drain(deadlineMs: number): Promise<{ left: number }> {

@@ -10,8 +10,8 @@ interface FlushGroup {
 const newGroup = (): FlushGroup => ({ results: 0, bytes: 0 })
 
 /**
- * What was written to the connection and is not confirmed. A NATS server answers in order, so the PONG of a flush confirms
- * everything that was written before its PING. At most one flush is outstanding; the next one covers all that is written
+ * What was written to the connection and is not taken. A NATS server answers in order, so the PONG of a flush says that it
+ * has parsed everything that was written before its PING. At most one flush is outstanding; the next one covers all that is written
  * until then.
  */
 export class Window {
@@ -62,7 +62,7 @@ export class Window {
     if (group !== this.#flushing) return // The group was abandoned.
     this.#flushing = undefined
     this.bytes -= group.bytes
-    this.#counters.add('confirmed', group.results)
+    this.#counters.add('taken', group.results)
     this.#onConfirmed()
   }
 

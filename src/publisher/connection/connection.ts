@@ -36,11 +36,11 @@ export interface ConnectionConfig extends LinkConfig {
 /** What a {@link Connection} tells its owner; `up` and `down` alternate. */
 export interface ConnectionEvents {
   up(link: Link): void
-  /** Nothing written to the link since its last PONG can be confirmed any more. */
+  /** The link is dead: whether the server has taken what was written since its last PONG cannot be known any more. */
   down(): void
   /**
    * The server is about to stop and another one is ready: nothing more may be written to the link.
-   * @returns a promise that resolves when everything written is confirmed, or the link is down.
+   * @returns a promise that resolves when everything written is taken, or the link is down.
    */
   leave(): Promise<void>
   /** The server's limits have changed. */
