@@ -8,6 +8,7 @@ import t, { type Test } from 'tap'
 import { makeAuthority } from '../rig/certificates.js'
 import { makeAccounts } from '../rig/jwt.js'
 import { type NatsOptions, startNats } from '../rig/nats.js'
+import { newestNats } from '../rig/newest-nats.js'
 import { freePort } from '../rig/ports.js'
 import { Connection, type ConnectionConfig } from '../src/publisher/connection/connection.js'
 import type { Link } from '../src/publisher/connection/link.js'
@@ -146,6 +147,8 @@ async function peer(t: Test, script: (socket: Socket) => void): Promise<string> 
   })
   return `127.0.0.1:${(listener.address() as { port: number }).port}`
 }
+
+t.setTimeout(900_000)
 
 void t.test('publishes, and a PONG answers for everything before it', async (t) => {
   const nats = await server(t)
@@ -298,6 +301,17 @@ void t.test('TLS', async (t) => {
     const nats = await server(t)
     const line = await probe(t, [nats.address], { tls: tls({ ca }) }).reason()
     t.match(line, { code: 'MILLRACE_E_NATS_TLS', reason: 'the server offers no TLS' })
+  })
+  await t.test('the handshake before INFO, where the server wants it so', async (t) => {
+    const newest = await newestNats()
+    if ('reason' in newest) return t.skip(newest.reason)
+    const config = tlsConfig(byIp, 'handshake_first: true')
+    const nats = await server(t, { config, binary: newest.path })
+    const p = probe(t, [nats.address], { tls: tls({ ca, handshakeFirst: true }) })
+    await p.saw('up')
+    await p.publish('x', 'y')
+    const without = probe(t, [nats.address], { tls: tls({ ca }), dialTimeoutMs: 500 })
+    t.match(await without.reason(), { code: 'MILLRACE_E_NATS_CONNECT' })
   })
   await t.test('bytes between INFO and the handshake are refused', async (t) => {
     const address = await peer(t, (socket) => {
