@@ -305,7 +305,7 @@ void t.test('TLS', async (t) => {
   await t.test('the handshake before INFO, where the server wants it so', async (t) => {
     const newest = await newestNats()
     if (!('path' in newest)) {
-      t.skip(newest.reason)
+      t.plan(0, newest.reason)
       return
     }
     const config = tlsConfig(byIp, 'handshake_first: true')
