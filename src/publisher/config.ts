@@ -1,3 +1,4 @@
+import { FORMATS } from '../config/formats.js'
 import type { PublisherConfig } from '../config/index.js'
 import { MillraceError } from '../errors.js'
 import { VERSION } from '../version.js'
@@ -18,8 +19,6 @@ export interface QueuePublisherConfig extends PublisherConfig {
 /** Time for a dial as a whole, ms; of it TCP has two seconds. Too low, and a busy server is never reached; too high, and one that
  * accepts and says nothing keeps the next one waiting. */
 const DIAL_TIMEOUT_MS = 5000
-
-const FORMATS: readonly string[] = ['raw', 'records', 'columns']
 
 /**
  * Refuses a configuration that can never work.
