@@ -127,7 +127,7 @@ impl<'a> Cursor<'a> {
         let mut rest = Cursor(self.take(length)?);
         let mut headers = 0;
         loop {
-            // The parser under test stops looking after the ninth header of any kind.
+            // The parser under test stops after the ninth header of any kind.
             if headers == 9 {
                 return Err(FrameDrop::Malformed);
             }

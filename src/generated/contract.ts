@@ -41,7 +41,7 @@ export type EngineConfig = {
   readonly xdpFrames: number
   /** Zero-copy of AF_XDP. */
   readonly xdpZerocopy: ZeroCopy
-  /** Whether to ask for preferred busy-polling of AF_XDP sockets (SO_PREFER_BUSY_POLL). */
+  /** Whether to request preferred busy-polling of AF_XDP sockets (SO_PREFER_BUSY_POLL). */
   readonly xdpPreferBusyPoll: boolean
   /** `napi_defer_hard_irqs` of the interface while xdp runs; absent: left alone. */
   readonly napiDeferHardIrqs: number | null
@@ -66,7 +66,7 @@ export type EngineConfig = {
   readonly fanoutFlags: readonly FanoutFlag[]
   /** Times of the socket backend; packet always has the kernel's, and xdp that of the receive pass. */
   readonly socketTimestamps: Timestamps
-  /** SO_RCVBUF to ask for, per socket and of the guard's sockets too, bytes, 4096..=1 GiB. */
+  /** SO_RCVBUF to request, per socket and of the guard's sockets too, bytes, 4096..=1 GiB. */
   readonly socketRcvbuf: number
 }
 
@@ -114,13 +114,13 @@ export type Tpacket = 'v3' | 'v2'
  */
 export type FanoutMode = 'rules' | 'hash' | 'lb' | 'cpu' | 'rollover' | 'rnd' | 'qm' | 'cbpf' | 'ebpf'
 
-/** What a fanout group does besides its mode (`PACKET_FANOUT_FLAG_*`). */
+/** A flag of a fanout group, beside its mode (`PACKET_FANOUT_FLAG_*`). */
 export type FanoutFlag = 'rollover' | 'defrag' | 'uniqueid' | 'ignore_outgoing'
 
 /** Which time a datagram of the socket backend carries. */
 export type Timestamps = 'pass' | 'kernel'
 
-/** What the TypeScript side needs to allocate memory, and what it shows. */
+/** What the TypeScript side needs to allocate memory and to report the start. */
 export type EngineDescription = {
   /** Bytes of memory that each queue needs. */
   readonly queueBytes: number
@@ -136,7 +136,7 @@ export type EngineDescription = {
   readonly rules: readonly string[]
 }
 
-/** What the kernel granted, for the log, `/metrics` and the demo. */
+/** The options and limits that the kernel granted, for the log, `/metrics` and the demo. */
 export type BackendInfo = {
   /** Name of the backend. */
   readonly backend: 'xdp' | 'packet' | 'socket'
@@ -146,7 +146,7 @@ export type BackendInfo = {
   readonly interface: string | null
   /** `(what, value)`, read back from the kernel: ring sizes, SO_RCVBUF, busy-poll, … */
   readonly granted: readonly (readonly [string, string])[]
-  /** What was asked for and not granted, one sentence each. */
+  /** Requests that were not granted, one sentence each. */
   readonly degraded: readonly string[]
 }
 
@@ -160,7 +160,7 @@ export type RefusedBackend = {
   readonly message: string
 }
 
-/** Where things lie in one queue's memory. */
+/** The layout of one queue's memory. */
 export type QueueLayout = {
   /** Bytes to allocate: what is laid out plus room to align it, because a SharedArrayBuffer is only 16-byte aligned. */
   readonly bytes: number
@@ -170,7 +170,7 @@ export type QueueLayout = {
   readonly lanes: readonly LaneLayout[]
 }
 
-/** Where one lane lies inside its queue's memory; all offsets and sizes in bytes. */
+/** The layout of one lane inside its queue's memory; all offsets and sizes in bytes. */
 export type LaneLayout = {
   /** Index of the receive thread that fills this lane. */
   readonly thread: number
@@ -186,11 +186,11 @@ export type LaneLayout = {
   readonly payloadBytes: number
 }
 
-/** What there is to know of a rule set before it is in force. */
+/** The description of a rule set before it is in force. */
 export type CompiledRules = {
   /** Rule names by index. */
   readonly names: readonly string[]
-  /** What the rules allow but probably do not mean, one sentence each. */
+  /** Warnings about rules that are allowed but probably not meant, one sentence each. */
   readonly warnings: readonly string[]
 }
 
@@ -274,9 +274,9 @@ export type ThreadStats = {
  * `received` is `scattered` plus the fields here.
  */
 export type Dropped = {
-  /** By a `drop` or `sample` action. */
+  /** Datagrams that a `drop` or `sample` action dropped. */
   readonly rule: number
-  /** Because the lane was full. */
+  /** Datagrams lost because the lane was full. */
   readonly queueFull: number
 }
 
@@ -294,7 +294,7 @@ export type QueueStats = {
   readonly capacity: number
 }
 
-/** One rule's counts since the start; they go on over reloads by the rule's name. In datagrams. */
+/** One rule's counts since the start; they go on over reloads by the rule's name. The unit is datagrams. */
 export type RuleStats = {
   /** Name given in the rule text; otherwise `rule1`, `rule2`, … or, of the implicit last rule, `default`. */
   readonly name: string
@@ -329,7 +329,7 @@ export type InterfaceStats = {
   readonly rxOver: number
 }
 
-/** What `millrace check` found. */
+/** The result of `millrace check`. */
 export type PreflightReport = {
   /** The lines, in the order in which things were tried. */
   readonly findings: readonly Finding[]
@@ -339,20 +339,20 @@ export type PreflightReport = {
 
 /** One line of the report. */
 export type Finding = {
-  /** What was tried. */
+  /** What the check tried. */
   readonly name: string
-  /** How it turned out. */
+  /** The outcome. */
   readonly state: CheckStatus
-  /** Why. */
+  /** The reason. */
   readonly why: string
-  /** What to do about it; empty when all is well. */
+  /** The remedy; empty when none is needed. */
   readonly cure: string
 }
 
-/** How one thing that was tried turned out. */
+/** The outcome of one check. */
 export type CheckStatus = 'ok' | 'degraded' | 'missing'
 
-/** What a rule set compiles to: `millrace rules check`. */
+/** The result of compiling a rule set: `millrace rules check`. */
 export type RulesReport = {
   /** How many rules, from the first on, the XDP program drops by itself. */
   readonly earlyDrops: number
@@ -380,11 +380,11 @@ export type Translations = {
 /** The result of one translation. */
 export type Translation = { readonly instructions: number } | { readonly rule: string; readonly why: string }
 
-/** What becomes of one datagram, and why: `millrace rules explain --hex`. */
+/** The decision about one datagram, and its reasons: `millrace rules explain --hex`. */
 export type Explanation = {
   /** The rules that were tried, in order; the last of them decided. */
   readonly trials: readonly RuleTrace[]
-  /** What it decided. */
+  /** The decision. */
   readonly verdict: ExplainedVerdict
 }
 
@@ -393,24 +393,27 @@ export type ExplainedVerdict =
   | { readonly key: number; readonly queue: number; readonly spill: readonly [number, number] | null }
   | { readonly drop: boolean }
 
-/** What became of one rule when it was tried on a datagram. */
+/** One rule that was tried on a datagram, with its outcome. */
 export type RuleTrace = {
   /** Name of the rule. */
   readonly name: string
-  /** What became of it. */
+  /** The outcome. */
   readonly outcome: Outcome
   /** Index of the rule. */
   readonly rule: number
   /** Canonical text of the rule. */
   readonly text: string
-  /** What the rule read last, and so what its outcome depends on; empty where it reads nothing. */
+  /** The value that the rule read last, on which its outcome depends; empty where it reads nothing. */
   readonly why: string
 }
 
-/** What became of one rule. */
+/** The outcome of one rule. */
 export type Outcome = 'matched' | 'false' | 'beyond' | 'kept'
 
-/** What a rule set decided about the packets of a capture. It serializes to the JSON of `millrace rules explain --pcap --json`. */
+/**
+ * The decisions of a rule set about the packets of a capture. It serializes to the JSON of `millrace rules explain --pcap
+ * --json`.
+ */
 export type CaptureSummary = {
   readonly packets: number
   readonly datagrams: number

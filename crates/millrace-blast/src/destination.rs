@@ -16,7 +16,7 @@ use crate::{
 /// Length of the UDP header, in bytes.
 const UDP_HEADER: usize = 8;
 
-/// Where the datagrams go, and from which interface.
+/// The destination of the datagrams, and the interface they leave by.
 pub(crate) struct Destination {
     pub(crate) target: IpAddr,
     /// Destination ports; the flows take them in turn.
@@ -79,7 +79,7 @@ impl Destination {
         Ok(destination)
     }
 
-    /// What the raw paths need beyond: a packet that fits, and MAC addresses.
+    /// Finds what the raw paths need in addition: a packet size that fits, and MAC addresses.
     fn prepare_raw(&mut self, config: &RunConfig, hop: IpAddr) -> Result<()> {
         let link = &self.link;
         if matches!(self.target, IpAddr::V4(a) if a.is_loopback()) {
@@ -123,8 +123,8 @@ impl Destination {
         Ok(())
     }
 
-    /// The MAC address of the next hop. When the neighbour table does not have it, the kernel is asked to resolve it, and has a
-    /// second for that.
+    /// Returns the MAC address of the next hop. When the neighbour table does not have it, this makes the kernel resolve it,
+    /// and waits up to a second for that.
     fn neighbour(&self, hop: IpAddr) -> Result<[u8; 6]> {
         let (index, name) = (self.link.index, &self.link.name);
         let query = || {

@@ -76,7 +76,7 @@ pub use payload::{Payload, number, payload};
 pub use report::{Gap, Progress, Retries, RunReport};
 pub use run::run;
 
-/// A flag that SIGINT and SIGTERM set, for the `stop` of [`run`]. A second signal ends the process at once.
+/// A flag that SIGINT and SIGTERM set, for the `stop` of [`run()`]. A second signal ends the process at once.
 pub fn stop_on_signals() -> &'static AtomicBool {
     sys::stop_on_signals()
 }

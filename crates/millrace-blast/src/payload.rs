@@ -19,7 +19,7 @@ pub enum Endian {
     Le,
 }
 
-/// Where and how the running number is written.
+/// Position and format of the running number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {
     /// Offset of its first byte in the payload.
@@ -129,7 +129,7 @@ impl Counter {
     }
 }
 
-/// Fills `out` with little-endian words, the last one cut to what is left.
+/// Fills `out` with little-endian words; the last one is truncated to what is left.
 #[inline]
 fn fill_words(out: &mut [u8], word: impl Fn(u64) -> u64) {
     let mut i = 0;

@@ -63,8 +63,8 @@ pub struct RunReport {
     /// Sends that the kernel refused.
     pub retries: Retries,
     /// Datagrams counted as sent that the interface dropped afterwards: what its `tx_dropped` (`rx_dropped` on loopback)
-    /// grew by, less the drops that the kernel reported to the sender (those were sent again). Other senders on the interface count
-    /// too. With GSO a count may stand for a whole GSO frame, see the crate documentation.
+    /// grew by, less the drops that the kernel reported to the sender (those were sent again). Other senders on the interface
+    /// count too. With GSO a count may stand for a whole GSO frame, see the crate documentation.
     pub interface_tx_dropped: u64,
     /// How much `tx_dropped` of the interface grew, with the drops that the kernel reported.
     pub interface_tx_dropped_raw: u64,

@@ -36,7 +36,7 @@ const MAX_SLEEP_NS: u64 = 50_000_000;
 /// that were due in time; higher lets a run overshoot its limit.
 const LATE_NS: u64 = 10_000_000;
 
-/// What the threads of a run share.
+/// The state that the threads of a run share.
 struct Shared<'a> {
     stop: &'a AtomicBool,
     failed: AtomicBool,
@@ -53,7 +53,7 @@ struct Shared<'a> {
 }
 
 #[derive(Default)]
-/// What one thread did, or all of them together.
+/// The counts of one thread, or of all of them together.
 struct Outcome {
     sent: u64,
     bytes: u64,

@@ -103,7 +103,7 @@ fn a_paced_second_is_the_rate() {
 
 #[test]
 fn refused_datagrams_are_retried_and_the_numbers_stay_gapless() {
-    // Nobody listens: loopback answers each datagram with ICMP port unreachable.
+    // No socket is bound: loopback answers each datagram with ICMP port unreachable.
     let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = RunConfig { count: Some(500), gso: Gso::Off, batch: 1, ..RunConfig::to(closed.to_string()) };
     let report = blast(&config);
@@ -209,7 +209,7 @@ fn a_raw_path_without_the_capability_says_so() {
     let binary = env!("CARGO_BIN_EXE_millrace-blast");
     // SAFETY: geteuid has no preconditions and cannot fail.
     let mut command = if unsafe { libc::geteuid() } == 0 {
-        // As nobody without capabilities.
+        // The command runs as the user nobody, without capabilities.
         let mut setpriv = Command::new("setpriv");
         setpriv.args(["--reuid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all", binary]);
         setpriv
@@ -218,7 +218,7 @@ fn a_raw_path_without_the_capability_says_so() {
     };
     let out = command.args(["[::1]:9", "--via", "packet", "--count", "1"]).output().unwrap();
     let text = String::from_utf8_lossy(&out.stderr);
-    // The build directory may be closed to nobody; then there is nothing to see.
+    // The user nobody may not be allowed to read the build directory; then nothing can be tested.
     if out.status.code() != Some(126) && out.status.code() != Some(127) {
         assert_eq!(out.status.code(), Some(1), "{text}");
         assert!(text.starts_with("MILLRACE_E_PERMISSION: ") && text.contains("CAP_NET_RAW"), "{text}");

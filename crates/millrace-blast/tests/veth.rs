@@ -100,7 +100,7 @@ fn the_books_of_an_overload_close() {
             assert_eq!(report.sent, arrived + report.interface_tx_dropped);
         }
         if native_xdp {
-            // With XDP at the peer the stack cuts GSO frames before the device: one drop, one datagram.
+            // With XDP at the peer the stack segments GSO frames before the device: one drop, one datagram.
             let (report, arrived) = overload(&pair, Via::Socket, Gso::Segments(16));
             eprintln!("gso: {arrived} arrived, {report:?}");
             assert_eq!(report.sent, arrived + report.interface_tx_dropped);

@@ -5,7 +5,7 @@ use std::{hint::black_box, time::Instant};
 
 use millrace_core::rule::{Facts, RuleSet, Verdict};
 
-/// Decisions between two looks at the clock.
+/// Decisions between two readings of the clock.
 const ROUNDS: u32 = 10_000;
 /// Rule counts on one field.
 const COUNTS: [usize; 5] = [1, 4, 16, 64, 256];

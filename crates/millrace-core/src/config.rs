@@ -33,7 +33,7 @@ pub enum BusyPoll {
     /// While traffic flows, read at a steady pace and sleep in between; without traffic block in poll(2). Spinning would
     /// buy latency that the workers' moderated wake-up gives away again.
     Adaptive,
-    /// Never sleep: each receive thread takes a whole core.
+    /// Receive threads never sleep: each receive thread takes a whole core.
     Always,
     /// Block in poll(2) whenever there is nothing to read, which costs one wake-up per frame at low rates.
     Off,
@@ -46,9 +46,9 @@ pub enum BusyPoll {
 pub enum XdpMode {
     /// Native, then generic.
     Auto,
-    /// In the driver, or an error.
+    /// The program runs in the driver; otherwise opening fails.
     Native,
-    /// In the stack, after the skb was allocated, or an error.
+    /// The program runs in the stack, after the skb was allocated; otherwise opening fails.
     Generic,
 }
 
@@ -96,20 +96,21 @@ pub enum Timestamps {
 pub enum FanoutMode {
     /// The rules, as a BPF program: a datagram goes to the member with the number of its queue.
     Rules,
-    /// By the kernel's flow hash, so that one flow stays with one member.
+    /// The kernel's flow hash selects the member, so that one flow stays with one member.
     #[default]
     Hash,
     /// Round robin, frame by frame.
     Lb,
-    /// By the CPU that the frame arrived on.
+    /// The CPU that the frame arrived on selects the member.
     Cpu,
     /// The first member, until its ring is full; then the next.
     Rollover,
-    /// At random.
+    /// The member is selected at random.
     Rnd,
-    /// By the rx queue that the driver recorded.
+    /// The rx queue that the driver recorded selects the member.
     Qm,
-    /// By a classic BPF program: a hash of the two addresses, the same on every machine and after every restart.
+    /// A classic BPF program selects the member: a hash of the two addresses, the same on every machine and after every
+    /// restart.
     Cbpf,
     /// The same hash by an eBPF program (needs CAP_BPF).
     Ebpf,
@@ -132,7 +133,7 @@ impl FanoutMode {
     }
 }
 
-/// What a fanout group does besides its mode (`PACKET_FANOUT_FLAG_*`).
+/// A flag of a fanout group, beside its mode (`PACKET_FANOUT_FLAG_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
@@ -282,7 +283,7 @@ pub struct EngineConfig {
     /// Zero-copy of AF_XDP.
     #[serde(default)]
     pub xdp_zerocopy: ZeroCopy,
-    /// Whether to ask for preferred busy-polling of AF_XDP sockets (SO_PREFER_BUSY_POLL).
+    /// Whether to request preferred busy-polling of AF_XDP sockets (SO_PREFER_BUSY_POLL).
     #[serde(default)]
     pub xdp_prefer_busy_poll: bool,
     /// `napi_defer_hard_irqs` of the interface while xdp runs; absent: left alone.
@@ -314,7 +315,7 @@ pub struct EngineConfig {
     /// Times of the socket backend; packet always has the kernel's, and xdp that of the receive pass.
     #[serde(default)]
     pub socket_timestamps: Timestamps,
-    /// SO_RCVBUF to ask for, per socket and of the guard's sockets too, bytes, 4096..=1 GiB.
+    /// SO_RCVBUF to request, per socket and of the guard's sockets too, bytes, 4096..=1 GiB.
     pub socket_rcvbuf: u32,
 }
 

@@ -83,7 +83,7 @@ pub struct Datagram<'a> {
     pub payload: &'a [u8],
     /// Source address.
     pub src: Addr,
-    /// Destination address, or [`Addr::UNSPECIFIED`] where the kernel did not tell it.
+    /// Destination address, or [`Addr::UNSPECIFIED`] where the kernel did not report it.
     pub dst: Addr,
     /// Source port, host order.
     pub src_port: u16,

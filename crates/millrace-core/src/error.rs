@@ -13,7 +13,7 @@ pub enum Code {
     Port,
     /// The process lacks a capability, or a resource limit is too low.
     Permission,
-    /// The kernel, driver or interface does not offer what was asked for.
+    /// The kernel, driver or interface does not offer what was requested.
     Unsupported,
     /// Another program owns what is needed (a foreign XDP program, a fanout group).
     Busy,

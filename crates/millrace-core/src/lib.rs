@@ -2,7 +2,7 @@
 //!
 //! Path of a datagram: an `rx` backend reads it off the wire as a [`datagram::Datagram`], a [`rule`] set chooses a queue,
 //! and `scatter` copies it into the [`lane`] of that queue, where a worker reads it. [`engine`] runs the threads that do
-//! this. Nothing in this crate knows Node.
+//! this. Nothing in this crate depends on Node.
 #![warn(missing_docs)]
 #![cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
 
@@ -28,7 +28,7 @@ pub mod sys;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-// Rooms below the engine. No user of the crate needs them; integration tests and benchmarks look into them.
+// Rooms below the engine. No user of the crate needs them; integration tests and benchmarks use them.
 #[cfg(feature = "testing")]
 pub mod bpf;
 #[cfg(feature = "testing")]

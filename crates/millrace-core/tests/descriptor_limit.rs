@@ -1,4 +1,4 @@
-//! Looking for an interface. One test alone in its process: it takes away the descriptors.
+//! Looking an interface up without a free descriptor. The test is alone in its process, because it takes away the descriptors.
 
 use millrace_core::net;
 

@@ -355,7 +355,7 @@ fn overflow(
     groups: u64,
 ) -> (usize, Vec<Collector>) {
     const ENOUGH: u64 = 500;
-    const LOOK_EVERY: Duration = Duration::from_millis(300);
+    const READ_EVERY: Duration = Duration::from_millis(300);
     let (enough, all_sent, ready): (AtomicBool, AtomicBool, AtomicUsize) = Default::default();
     let before = opened.receivers.iter_mut().map(|r| r.counters().lost[0].1).collect::<Vec<_>>();
     let members = opened.receivers.len();
@@ -364,15 +364,15 @@ fn overflow(
         let sender = s.spawn(move || pair.in_a(|| send_from(first, enough, all_sent)));
         let read = move |r: &mut PacketReceiver, before: u64| {
             let (mut end, mut collector, mut came) = (End::new(all_sent), Collector::default(), true);
-            let (mut counted, mut looked) = (false, Instant::now());
+            let (mut counted, mut last_read) = (false, Instant::now());
             while !end.is_reached(came) {
                 came = r.receive(&mut collector).unwrap() > 0;
                 thread::sleep(Duration::from_millis(3));
-                // Seldom, because looking takes the kernel's counters from the ring that is left.
-                if counted || looked.elapsed() < LOOK_EVERY {
+                // This happens seldom, because reading clears the kernel's counters of the ring that is left.
+                if counted || last_read.elapsed() < READ_EVERY {
                     continue;
                 }
-                looked = Instant::now();
+                last_read = Instant::now();
                 // The one that dies gets nothing.
                 let idle = r.rx_queue() == 3;
                 if rebuilds(r) >= groups && (idle || r.counters().lost[0].1 >= before + ENOUGH) {

@@ -31,7 +31,7 @@ fn config(priority: Option<u8>, busy_poll: &str) -> EngineConfig {
     .unwrap()
 }
 
-/// Starts an engine, looks once every thread has said how it is scheduled (it has then slept), and stops it.
+/// Starts an engine, reads how its threads are scheduled once each has reported it (it has then slept), and stops it.
 fn stats_of(config: EngineConfig) -> EngineStats {
     let mut engine = Engine::open(config).unwrap();
     let bytes = engine.describe().queue_bytes;

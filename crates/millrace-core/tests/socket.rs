@@ -278,9 +278,9 @@ fn a_program_steers_between_the_sockets() {
     config.fanout = FanoutMode::Rules;
     // ldb [0]: the first byte of the payload; ret a. Beyond the last socket the kernel's hash decides.
     let filter = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
-    let steering =
+    let programs =
         RulePrograms { reuseport: Ok(vec![filter(0x30, 0), filter(0x16, 0)]), ..RulePrograms::default() };
-    let mut opened = pair.in_b(|| socket::open(&config, &steering)).unwrap();
+    let mut opened = pair.in_b(|| socket::open(&config, &programs)).unwrap();
     assert!(
         opened.info.granted.contains(&("steering".into(), "rules, classic BPF".into())),
         "{:?}",
@@ -314,7 +314,7 @@ fn a_broadcast_datagram_comes_once() {
     ] {
         let pair = Pair::new(1);
         let mut opened = open_in_b(&pair, &config(listen, "vb", 4), open_sockets).unwrap();
-        // Sockets that are not bound to one address hear those of a subnet that was not there yet.
+        // Sockets that are not bound to one address receive broadcasts of a subnet that did not exist yet.
         let mut to = vec!["192.0.2.255", "255.255.255.255"];
         if !listen.contains("255") {
             rig::run(&format!("ip -n {} addr add 198.18.0.1/24 dev vb", pair.b));

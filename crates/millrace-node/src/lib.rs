@@ -68,8 +68,8 @@ pub fn layout() -> Result<String> {
     json(&LAYOUT.iter().copied().collect::<HashMap<_, _>>())
 }
 
-/// What this machine allows for a configuration (`EngineConfig`): a `PreflightReport`. Opens and closes what can be tried
-/// without effect on others.
+/// Returns what this machine allows for a configuration (`EngineConfig`) as a `PreflightReport`. It opens and closes what can
+/// be tried without effect on others.
 #[napi]
 pub fn check_host(config: String) -> Result<String> {
     json(&preflight::run(&EngineConfig::from_json(&config).map_err(error)?))
@@ -87,7 +87,7 @@ pub fn open_engine(env: Env, config: String) -> Result<u32> {
     Ok(handle)
 }
 
-/// What was opened and how much memory each queue needs: an `EngineDescription`.
+/// Returns what was opened and how much memory each queue needs, as an `EngineDescription`.
 #[napi]
 pub fn describe_engine(handle: u32) -> Result<String> {
     with(handle, |e| json(&e.describe()))?

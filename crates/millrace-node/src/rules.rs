@@ -47,7 +47,7 @@ pub fn rules_explain(
     json(&command::explain(&text, queues, &datagram).map_err(error)?)
 }
 
-/// What the rules would have done with a capture file, as JSON.
+/// Applies the rules to a capture file and returns the `CaptureSummary` as JSON.
 #[napi]
 pub fn rules_capture(text: String, queues: u32, path: String) -> Result<String> {
     let queues = rule::queue_count(queues).map_err(error)?;

@@ -75,8 +75,8 @@ fn put_u16(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
-/// As `ones_sum(0, bytes)` folded to 16 bits, four bytes at a time: RFC 1071 allows any word size, because the carry
-/// goes round.
+/// Returns `ones_sum(0, bytes)` folded to 16 bits, computed four bytes at a time: RFC 1071 allows any word size, because the
+/// carry goes round.
 #[inline]
 fn checksum_words(bytes: &[u8]) -> u16 {
     let mut sum = 0u64;

@@ -1,7 +1,7 @@
 //! Sending, by three paths: UDP sockets, AF_PACKET and AF_XDP.
 //!
-//! `sender` is the trait that `socket`, `packet` and `xdp` implement; `frame` makes the frames of the last two; `open` opens the
-//! senders of a run.
+//! `sender` is the trait that `socket`, `packet` and `xdp` implement; `frame` makes the frames of the last two; `open` opens
+//! the senders of a run.
 
 mod frame;
 mod open;

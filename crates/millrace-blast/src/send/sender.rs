@@ -1,4 +1,4 @@
-//! What all paths have in common: the trait, and what the kernel can answer.
+//! The common part of all paths: the trait, and the answers of the kernel.
 
 use std::{io, ops::Range};
 
@@ -33,7 +33,7 @@ impl From<io::Error> for Refusal {
         match e.raw_os_error() {
             Some(libc::ENOBUFS | libc::EBUSY | libc::ENOMEM) => Refusal::Device,
             Some(libc::EAGAIN | libc::EINTR) => Refusal::Full,
-            // What ip(7) and icmp.c (icmp_err_convert) turn ICMP messages into.
+            // The kernel turns ICMP messages into these errors (ip(7); net/ipv4/icmp.c, `icmp_err_convert`).
             Some(
                 libc::ECONNREFUSED
                 | libc::EHOSTUNREACH

@@ -21,9 +21,9 @@ pub(crate) fn sleep_until_ns(ns: u64) {
     };
 }
 
-/// Sets the timer slack of the calling thread to its minimum, 1 ns: the default of 50 µs (prctl(2), PR_SET_TIMERSLACK) is half a
-/// burst.
+/// Sets the timer slack of the calling thread to its minimum, 1 ns: the default of 50 µs (prctl(2), PR_SET_TIMERSLACK) is half
+/// a burst.
 pub(crate) fn minimize_timer_slack() {
-    // SAFETY: PR_SET_TIMERSLACK takes one integer and touches no memory of ours.
+    // SAFETY: PR_SET_TIMERSLACK takes one integer and accesses no memory of this process.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };
 }

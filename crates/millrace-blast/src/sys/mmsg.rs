@@ -1,4 +1,4 @@
-//! sendmmsg(2) over one buffer cut into equal slots.
+//! sendmmsg(2) over one buffer that is divided into equal slots.
 
 use std::{io, mem, os::fd::RawFd, ptr};
 

@@ -1,4 +1,4 @@
-//! What a load generator needs of rtnetlink(7): a route, a link with its drop counter, and a neighbour.
+//! The part of rtnetlink(7) that a load generator needs: a route, a link with its drop counter, and a neighbour.
 //!
 //! /sys would not do: it shows the network namespace that it was mounted in, not the caller's.
 
@@ -26,7 +26,7 @@ const STATS64_RX_DROPPED: usize = 6 * 8;
 const STATS64_TX_DROPPED: usize = 7 * 8;
 const HEADER: usize = 16;
 
-/// What the routing table says about a destination.
+/// The route to a destination, as the routing table has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) ifindex: u32,
@@ -115,7 +115,7 @@ impl Netlink {
                 IFLA_MTU => link.mtu = u32_of(value),
                 IFLA_STATS64 => {
                     // Loopback has no tx_dropped: what its transmit side cannot queue for its receive side is counted
-                    // there (loopback_xmit, enqueue_to_backlog), and the sender is not told.
+                    // there (loopback_xmit, enqueue_to_backlog), and the sender gets no error.
                     let at = if link.loopback { STATS64_RX_DROPPED } else { STATS64_TX_DROPPED };
                     let bytes = value.get(at..).and_then(|v| v.first_chunk());
                     link.tx_dropped = bytes.map_or(0, |b| u64::from_ne_bytes(*b));

@@ -25,7 +25,7 @@ impl Area {
             Some((fd, offset)) => (libc::MAP_SHARED, fd, offset),
             None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0),
         };
-        // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
+        // SAFETY: a fresh mapping at an address that the kernel chooses overlaps no memory in use.
         let base = unsafe {
             libc::mmap(
                 ptr::null_mut(),

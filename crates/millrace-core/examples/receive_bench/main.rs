@@ -43,7 +43,7 @@ const QUEUES: u16 = 2;
 const LANE_SLOTS: u32 = 1 << 16;
 const LANE_BYTES: u32 = 1 << 24;
 const RCVBUF: u32 = 64 << 20;
-/// As in the engine: a pass with so many frames has more waiting; while traffic flows threads look at this pace.
+/// A pass with so many frames has more waiting, as in the engine; while traffic flows threads read at this pace.
 const BACKLOG: usize = 64;
 const PACE: Duration = Duration::from_micros(100);
 const TRAFFIC_FLOWS: Duration = Duration::from_millis(2);

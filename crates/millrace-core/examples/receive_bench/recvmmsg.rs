@@ -74,7 +74,7 @@ impl Receiver for PlainSocket {
 
     fn wait(&mut self, timeout: Duration) -> Result<()> {
         let mut poll = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one pollfd, alive through the call. What it says does not matter: the next pass looks.
+        // SAFETY: one pollfd, alive through the call. Its result does not matter: the next pass reads the socket in any case.
         unsafe { libc::poll(&raw mut poll, 1, timeout.as_millis().max(1) as libc::c_int) };
         Ok(())
     }

@@ -270,13 +270,8 @@ impl Assembler {
     }
 
     /// Returns the number of 8-byte slots so far.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.code.len()
-    }
-
-    /// Returns true before the first instruction.
-    pub fn is_empty(&self) -> bool {
-        self.code.is_empty()
     }
 
     /// Patches the jumps and returns the program.

@@ -22,7 +22,7 @@ use crate::{
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
-/// Where an XDP program runs.
+/// The mode of an XDP program: where in the kernel it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttachMode {
     /// The program runs in the driver, before an skb exists (XDP_FLAGS_DRV_MODE).
@@ -90,7 +90,7 @@ impl XdpLink {
     /// The new one may use other maps.
     ///
     /// # Errors
-    /// As [`XdpLink::attach`]; on an error the old program keeps running.
+    /// Those of [`XdpLink::attach`]; on an error the old program keeps running.
     pub fn update(&self, program: &Program) -> Result<()> {
         let mut attr = LinkUpdate {
             link_fd: self.fd.as_raw_fd() as u32,
@@ -100,7 +100,7 @@ impl XdpLink {
         };
         match bpf(BPF_LINK_UPDATE, &mut attr) {
             Ok(_) => Ok(()),
-            // The kernel says ENOLINK when the link's interface was removed.
+            // The kernel returns ENOLINK when the link's interface was removed.
             Err(e) if e.raw_os_error() == Some(libc::ENOLINK) => {
                 Err(Error::os(Code::Interface, "replacing our XDP program: the interface is gone", e))
             }
@@ -114,7 +114,7 @@ fn attach_error(interface: &net::Interface, mode: AttachMode, e: io::Error) -> E
     let name = &interface.name;
     let what = format!("attaching XDP ({mode}) to {name}");
     match e.raw_os_error() {
-        // EBUSY says that a link is there, or a program in the same mode; EEXIST says a program in the other mode.
+        // EBUSY means that a link is there, or a program in the same mode; EEXIST means a program in the other mode.
         Some(libc::EBUSY | libc::EEXIST) => {
             let owner = match interface.link().ok().and_then(|l| l.xdp) {
                 Some(xdp) => format!("program id {} ({})", xdp.program_id, xdp.mode),

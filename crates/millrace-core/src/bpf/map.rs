@@ -109,7 +109,7 @@ impl XskMap {
     /// Returns false when it was empty.
     ///
     /// # Errors
-    /// As [`XskMap::insert`].
+    /// Those of [`XskMap::insert`].
     pub fn remove(&self, queue: u32) -> Result<bool> {
         let mut attr = MapElement::new(&self.fd, &queue, 0);
         match bpf(BPF_MAP_DELETE_ELEM, &mut attr) {

@@ -11,6 +11,7 @@
 //! | `xdp_program` | the XDP program: which frames go to AF_XDP sockets |
 //! | `syscall` | bpf(2) itself and its errors |
 //! | `map`, `program`, `link` | the objects that bpf(2) makes |
+//! | `test_run` | a program run on bytes of a test's choosing |
 
 pub(crate) mod classic;
 pub mod ebpf;
@@ -18,6 +19,8 @@ pub mod link;
 mod map;
 mod program;
 mod syscall;
+#[cfg(feature = "testing")]
+mod test_run;
 pub mod xdp_program;
 
 pub use map::{CounterMap, XskMap};

@@ -5,30 +5,27 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use super::syscall::{
-    BPF_OBJ_GET_INFO_BY_FD, BPF_PROG_LOAD, BPF_PROG_TEST_RUN, BPF_XDP, bpf, bpf_error, bpf_fd, object_name,
-};
+use super::syscall::{BPF_OBJ_GET_INFO_BY_FD, BPF_PROG_LOAD, BPF_XDP, bpf, bpf_error, bpf_fd, object_name};
 use crate::error::{Code, Error, Result};
 
 /// `enum bpf_prog_type`.
 const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 
-/// Bytes of verifier log asked for when a load failed. The fault is at the end of the log, which a kernel before Linux 6.4
+/// Bytes of verifier log requested when a load failed. The fault is at the end of the log, which a kernel before Linux 6.4
 /// leaves out where there is too little room. Too much room only costs memory for a moment.
 const LOG_BYTES: usize = 1 << 20;
 /// Lines of verifier log shown, from its end: enough for the instructions that lead to the fault, few enough to read.
 const LOG_LINES: usize = 24;
 
-/// What becomes of a frame: the results of an XDP program, and the fall-back in the flags of `bpf_redirect_map`
+/// The actions on a frame: the results of an XDP program, and the fall-back in the flags of `bpf_redirect_map`
 /// (`enum xdp_action`).
 pub mod action {
-    /// `XDP_DROP`: the frame is dropped.
+    /// `XDP_DROP`: the frame is dropped. Programs that tests run put it in an empty slot.
+    #[cfg(feature = "testing")]
     pub const DROP: u32 = 1;
     /// `XDP_PASS`: the frame goes up the network stack.
     pub const PASS: u32 = 2;
-    /// `XDP_REDIRECT`: the frame goes where `bpf_redirect_map` said.
-    pub const REDIRECT: u32 = 4;
 }
 
 /// The types of programs in use.
@@ -71,23 +68,6 @@ struct ProgLoad {
     expected_attach_type: u32,
 }
 
-/// The part of `union bpf_attr` that BPF_PROG_TEST_RUN uses.
-#[repr(C)]
-struct TestRun {
-    prog_fd: u32,
-    retval: u32,
-    data_size_in: u32,
-    data_size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-    ctx_size_in: u32,
-    ctx_size_out: u32,
-    ctx_in: u64,
-    ctx_out: u64,
-}
-
 /// The part of `union bpf_attr` that BPF_OBJ_GET_INFO_BY_FD uses.
 #[repr(C)]
 struct GetInfo {
@@ -111,7 +91,7 @@ impl Program {
     /// (Documentation/admin-guide/sysctl/kernel.rst).
     ///
     /// # Errors
-    /// As [`Program::load`].
+    /// Those of [`Program::load`].
     pub fn load_socket_filter(name: &str, instructions: &[u64]) -> Result<Self> {
         Self::load_as(ProgramType::SocketFilter, name, instructions, 0)
     }
@@ -165,32 +145,6 @@ impl Program {
 
     pub(super) fn raw_fd(&self) -> u32 {
         self.fd.as_raw_fd() as u32
-    }
-
-    /// Runs the program once on `frame` as if it came by rx queue 0 of `lo`, and returns its [`action`], or what a socket
-    /// filter returns (BPF_PROG_TEST_RUN, Documentation/bpf/bpf_prog_run.rst). The kernel refuses frames of fewer than 14
-    /// bytes. Nothing is sent anywhere. Only tests need this.
-    ///
-    /// # Errors
-    /// [`Code::Permission`], [`Code::Unsupported`], [`Code::Kernel`].
-    pub fn test_run(&self, frame: &[u8]) -> Result<u32> {
-        let mut attr = TestRun {
-            prog_fd: self.raw_fd(),
-            retval: 0,
-            data_size_in: frame.len() as u32,
-            data_size_out: 0,
-            data_in: frame.as_ptr() as u64,
-            data_out: 0,
-            repeat: 1,
-            duration: 0,
-            ctx_size_in: 0,
-            ctx_size_out: 0,
-            ctx_in: 0,
-            ctx_out: 0,
-        };
-        bpf(BPF_PROG_TEST_RUN, &mut attr)
-            .map_err(|e| bpf_error(&format!("test run of a BPF program on {} bytes", frame.len()), e))?;
-        Ok(attr.retval)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The system call bpf(2) itself: commands, attributes, descriptors and errors.
 //!
-//! The kernel copies `union bpf_attr` up to the size we pass and wants the rest zero (kernel/bpf/syscall.c,
+//! The kernel copies `union bpf_attr` up to the size we pass and requires the rest to be zero (kernel/bpf/syscall.c,
 //! `bpf_check_uarg_tail_zero`), so every command has a struct of its own with exactly the fields it uses
 //! (include/uapi/linux/bpf.h). Numbers are in host order.
 
@@ -17,7 +17,6 @@ pub(super) const BPF_MAP_LOOKUP_ELEM: i32 = 1;
 pub(super) const BPF_MAP_UPDATE_ELEM: i32 = 2;
 pub(super) const BPF_MAP_DELETE_ELEM: i32 = 3;
 pub(super) const BPF_PROG_LOAD: i32 = 5;
-pub(super) const BPF_PROG_TEST_RUN: i32 = 10;
 pub(super) const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 pub(super) const BPF_LINK_CREATE: i32 = 28;
 pub(super) const BPF_LINK_UPDATE: i32 = 29;
@@ -67,7 +66,7 @@ pub(super) fn bpf_error(what: &str, e: io::Error) -> Error {
     }
 }
 
-/// Returns the name of a map or program as the kernel wants it: at most 15 bytes (`BPF_OBJ_NAME_LEN`), the rest zero.
+/// Returns the name of a map or program as the kernel requires it: at most 15 bytes (`BPF_OBJ_NAME_LEN`), the rest zero.
 pub(super) fn object_name(name: &str) -> [u8; 16] {
     let mut out = [0; 16];
     for (o, b) in out[..15].iter_mut().zip(name.bytes()) {

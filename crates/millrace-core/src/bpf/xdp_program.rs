@@ -61,7 +61,7 @@ struct Destinations {
 /// The ports of one address family, ascending.
 type Ports = BTreeMap<u16, Destinations>;
 
-/// What the program is generated from.
+/// The input from which the program is generated.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec<'a> {
     /// Addresses and ports to listen on.
@@ -98,7 +98,7 @@ pub fn generate(spec: &Spec<'_>) -> Result<Vec<u64>> {
 /// Generates the program with code that runs before the redirect.
 ///
 /// # Errors
-/// As [`generate`].
+/// Those of [`generate`].
 pub fn generate_with(spec: &Spec<'_>, before_redirect: Option<&dyn BeforeRedirect>) -> Result<Vec<u64>> {
     let Spec { listen, map_fd, empty_slot, max_frame } = *spec;
     let (v4, v6) = by_family(listen);
@@ -163,7 +163,7 @@ pub fn generate_with(spec: &Spec<'_>, before_redirect: Option<&dyn BeforeRedirec
     a.finish()
 }
 
-/// Passes frames with fewer than `bytes` from [`AT`] on. The verifier wants to see this before every load.
+/// Passes frames with fewer than `bytes` from [`AT`] on. The verifier requires this before every load.
 fn require(a: &mut Assembler, bytes: i32, pass: Label) {
     a.mov(TMP, AT).add_imm(TMP, bytes).jump_if_reg(TMP, Cond::Gt, END, pass);
 }

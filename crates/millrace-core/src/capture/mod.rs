@@ -1,4 +1,4 @@
-//! What a rule set would have done with a capture: counts by queue and rule, skew, and the heaviest keys.
+//! A rule set applied to a capture: counts by queue and rule, skew, and the heaviest keys.
 //!
 //! `reader` reads pcap and pcapng files packet by packet, `link` finds the datagram in a packet, `summary` counts what the
 //! rules decide; `summarize` puts them together.

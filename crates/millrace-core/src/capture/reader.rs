@@ -6,7 +6,7 @@ use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 
 /// First size of the read buffer, in bytes; it doubles until a block fits.
 const BUFFER: usize = 1 << 16;
-/// Largest size of the read buffer. It bounds the memory that a file with a wrong length field can ask for.
+/// Largest size of the read buffer. It bounds the memory that a file with a wrong length field can request.
 const LARGEST_BUFFER: usize = 64 << 20;
 
 /// How the reading of a capture ended.
@@ -50,7 +50,7 @@ pub(super) fn read_packets(
                     PcapBlockOwned::NG(Block::EnhancedPacket(p)) => {
                         found(links.get(p.if_id as usize), p.data, p.caplen as usize);
                     }
-                    // Such a block has no captured length; its data is as long as the packet, or cut at the snap length.
+                    // Such a block has no captured length; its data is as long as the packet, or truncated at the snap length.
                     PcapBlockOwned::NG(Block::SimplePacket(p)) => {
                         found(links.first(), p.data, p.origlen as usize);
                     }

@@ -14,7 +14,8 @@ const MAX_KEYS: usize = 1 << 20;
 /// Keys that a summary lists.
 const HEAVIEST: usize = 10;
 
-/// What a rule set decided about the packets of a capture. It serializes to the JSON of `millrace rules explain --pcap --json`.
+/// The decisions of a rule set about the packets of a capture. It serializes to the JSON of `millrace rules explain --pcap
+/// --json`.
 #[derive(Debug, Default, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
@@ -128,7 +129,7 @@ impl<'r> Counter<'r> {
             if total == 0 { 0.0 } else { fullest as f64 * queues.len() as f64 / total as f64 };
         self.summary.keys = self.keys.len();
         let mut keys: Vec<_> = self.keys.into_iter().collect();
-        // By count; then by key, so that the order is always the same.
+        // The largest count comes first; equal counts are in the order of the keys, so that the output is always the same.
         keys.sort_unstable_by_key(|((rule, key), (_, count))| (Reverse(*count), *rule, *key));
         keys.truncate(HEAVIEST);
         let name = |rule: u16| {

@@ -125,7 +125,7 @@ pub struct InterfaceStats {
     pub rx_over: u64,
 }
 
-/// What does not change about a receive thread, and its counters.
+/// The constant facts about a receive thread, and its counters.
 pub(super) struct ThreadRecord {
     pub(super) kind: &'static str,
     /// CPU it is to run on.

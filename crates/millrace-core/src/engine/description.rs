@@ -1,10 +1,10 @@
-//! What the TypeScript side is told of an open engine.
+//! The description of an open engine for the TypeScript side.
 
 use serde::Serialize;
 
 use crate::rx::{BackendInfo, ladder::RefusedBackend};
 
-/// What the TypeScript side needs to allocate memory, and what it shows.
+/// What the TypeScript side needs to allocate memory and to report the start.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]

@@ -1,4 +1,4 @@
-//! What the engine itself was granted and refused, whichever backend is open.
+//! The entries of [`crate::rx::BackendInfo`] that the engine itself adds, whichever backend is open.
 
 use std::collections::HashSet;
 

@@ -38,7 +38,7 @@ pub struct Engine {
     backend: Option<Backend>,
     /// Replaces the programs made from the rules; none after the stop.
     programs: Option<Box<dyn ReplacePrograms>>,
-    /// What the backend was granted when it opened.
+    /// The grants and refusals of the backend when it opened.
     info: BackendInfo,
     grants: EngineGrants,
     refused: Vec<RefusedBackend>,
@@ -127,7 +127,7 @@ impl Engine {
         }
     }
 
-    /// What is granted now.
+    /// Returns the grants and refusals that hold now.
     fn info(&self) -> BackendInfo {
         let mut info = self.interface_state.as_ref().map_or_else(|| self.info.clone(), |state| state.info());
         self.grants.append_to(&mut info);
@@ -137,7 +137,8 @@ impl Engine {
     /// Gives a queue its memory and returns where everything lies in it.
     ///
     /// # Safety
-    /// As [`QueueMemory::new`]: zeroed, valid until the engine is dropped (which joins its threads), used for nothing else.
+    /// The memory has to be as [`QueueMemory::new`] demands: zeroed, valid until the engine is dropped (which joins its
+    /// threads), and used for nothing else.
     ///
     /// # Errors
     /// [`Code::State`] for an unknown queue, memory smaller than [`EngineDescription::queue_bytes`], or an engine already

@@ -1,4 +1,4 @@
-//! Forced pauses of a thread with real-time priority, which would otherwise run for as long as it wants (sched(7)).
+//! Forced pauses of a thread with real-time priority, which would otherwise run without end (sched(7)).
 
 use std::{
     thread,
@@ -25,7 +25,7 @@ pub(super) struct RealTime {
 }
 
 impl RealTime {
-    /// For the calling thread, as the kernel schedules it now.
+    /// Makes one for the calling thread, as the kernel schedules it now.
     pub(super) fn for_current_thread() -> Self {
         Self::new(scheduling::fifo_priority().is_some())
     }
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn only_a_sleep_is_a_rest() {
-        // As long as a sleep, but the CPU was never given away: what an interrupt makes of a poll(2).
+        // A poll(2) that an interrupt prolonged takes as long as a sleep, but never gives the CPU away.
         assert_eq!(pauses(true, 1000, || spin(2 * MIN_SLEEP)), 2);
         assert_eq!(pauses(false, 5, || spin(2 * MIN_SLEEP)), 0);
         // However long the scheduler keeps the thread away: after a sleep no pause is due.

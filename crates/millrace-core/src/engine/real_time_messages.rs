@@ -1,4 +1,4 @@
-//! What the start line and `millrace check` say about the real-time priority of the receive threads.
+//! The messages of the start line and of `millrace check` about the real-time priority of the receive threads.
 
 use std::io;
 

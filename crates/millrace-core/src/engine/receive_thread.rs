@@ -43,7 +43,7 @@ const FINAL_WAKE_UPS: Duration = Duration::from_secs(1);
 /// stop takes longer, because it waits twice.
 const BLOCK_RETIRE_GRACE: Duration = Duration::from_millis(10);
 
-/// What one receive thread owns.
+/// The state that one receive thread owns.
 pub(super) struct ReceiveThread<R> {
     pub(super) receiver: R,
     pub(super) scatter: Scatter,

@@ -1,4 +1,4 @@
-//! Where things lie in a queue's memory. The TypeScript side has the same numbers in `src/generated/layout.ts`, which
+//! The layout of a queue's memory. The TypeScript side has the same numbers in `src/generated/layout.ts`, which
 //! `tests/layout_ts.rs` prints from [`LAYOUT`].
 
 use std::mem::{offset_of, size_of};
@@ -10,7 +10,7 @@ pub(super) const ALIGN: usize = 64;
 
 /// Bytes of the queue control block.
 pub(super) const QUEUE_CONTROL_BYTES: usize = 128;
-/// u32: 1 while the worker sleeps and wants a wake-up.
+/// u32: 1 while the worker sleeps and needs a wake-up.
 pub const ARMED_OFFSET: usize = 0;
 /// u32: the worker adds 1 every 250 ms (`HEARTBEAT_MS` in src/worker/main.ts) while its event loop turns.
 const HEARTBEAT_OFFSET: usize = 4;
@@ -79,7 +79,7 @@ pub const LAYOUT: [(&str, usize); 25] = [
     ("version", 2),
 ];
 
-/// Where one lane lies inside its queue's memory; all offsets and sizes in bytes.
+/// The layout of one lane inside its queue's memory; all offsets and sizes in bytes.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
@@ -98,7 +98,7 @@ pub struct LaneLayout {
     pub payload_bytes: u32,
 }
 
-/// Where things lie in one queue's memory.
+/// The layout of one queue's memory.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]

@@ -39,7 +39,7 @@ impl QueueMemory {
         Some(Arc::new(QueueMemory { base, layout }))
     }
 
-    /// Where things lie in this memory, counted from its first byte.
+    /// Returns the layout of this memory; offsets count from its first byte.
     pub fn layout(&self) -> &QueueLayout {
         &self.layout
     }
@@ -66,7 +66,7 @@ impl QueueMemory {
                 .is_ok()
     }
 
-    /// True when the worker sleeps and wants a wake-up.
+    /// True when the worker sleeps and needs a wake-up.
     pub(crate) fn is_armed(&self) -> bool {
         self.word(self.layout.control_offset + ARMED_OFFSET).load(Ordering::Acquire) == 1
     }

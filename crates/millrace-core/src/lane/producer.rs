@@ -15,7 +15,7 @@ pub(crate) struct LaneProducer {
     layout: LaneLayout,
     /// Index of the next datagram to write.
     head: u32,
-    /// The head that the consumer has been told.
+    /// The head that was published to the consumer.
     published: u32,
     /// The last plausible tail read from the consumer. It is read again when the lane looks full and by
     /// [`LaneProducer::pending`]; in between the consumer may have released more.

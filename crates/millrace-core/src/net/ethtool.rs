@@ -13,14 +13,14 @@ const UDP_V4_FLOW: u32 = 2;
 /// RXH_L4_B_0_1 and RXH_L4_B_2_3: the hash takes in the source port and the destination port.
 const RXH_PORTS: u64 = 1 << 6 | 1 << 7;
 
-/// What goes into the hash by which the NIC spreads UDP datagrams over its rx queues.
+/// The input of the hash by which the NIC spreads UDP datagrams over its rx queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UdpHash {
     /// The addresses and the ports go in.
     Ports,
     /// The addresses alone go in: all flows between two hosts share an rx queue.
     AddressesOnly,
-    /// The driver does not say; virtual interfaces do not.
+    /// The driver does not report it; virtual interfaces do not.
     Unknown,
 }
 

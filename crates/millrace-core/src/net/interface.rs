@@ -45,7 +45,7 @@ impl Interface {
     /// `%`: an index or a name.
     ///
     /// # Errors
-    /// As [`Interface::by_name`].
+    /// Those of [`Interface::by_name`].
     pub fn of_scope(scope: &str) -> Result<Self> {
         match scope.parse::<u32>() {
             Ok(index) => match interface_name(index) {
@@ -57,7 +57,7 @@ impl Interface {
     }
 }
 
-/// Returns true while an interface with this index exists. The answer is false only when the kernel says so: without a free
+/// Returns true while an interface with this index exists. The answer is false only when the kernel reports it: without a free
 /// descriptor the question fails too, and the interface then counts as existing.
 pub fn interface_exists(index: u32) -> bool {
     interface_name(index).map_or_else(|e| e.raw_os_error() != Some(libc::ENXIO), |_| true)

@@ -1,4 +1,4 @@
-//! What rtnetlink(7) says of one interface (RTM_GETLINK).
+//! State, MTU, counters and XDP program of one interface, from rtnetlink(7) (RTM_GETLINK).
 
 use std::io;
 
@@ -43,7 +43,7 @@ pub struct XdpAttachment {
     pub mode: &'static str,
 }
 
-/// What rtnetlink says about an interface.
+/// An interface as rtnetlink describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
     /// Largest network packet, bytes without the Ethernet header.
@@ -59,7 +59,7 @@ pub struct Link {
 }
 
 impl Interface {
-    /// Asks rtnetlink for state, MTU, counters and XDP program.
+    /// Queries rtnetlink for state, MTU, counters and XDP program.
     ///
     /// # Errors
     /// [`Code::Interface`] when the interface is gone, [`Code::Kernel`] for everything else.

@@ -9,8 +9,8 @@
 //! | `interface` | name ↔ index, and which interfaces exist |
 //! | `default_route` | the interface of the default route |
 //! | `addresses` | the addresses of the host |
-//! | `ethtool` | what the driver says: its name, channels, the hash of UDP |
-//! | `link` | what rtnetlink says of one interface: state, MTU, counters, XDP program |
+//! | `ethtool` | what the driver reports: its name, channels, the hash of UDP |
+//! | `link` | what rtnetlink reports about one interface: state, MTU, counters, XDP program |
 //! | `rx_queues` | how many rx queues there are |
 //! | `topology`, `topology_monitor` | the devices above and below an interface, now and while running |
 //! | `netlink` | the socket and the messages of rtnetlink |
@@ -30,5 +30,5 @@ pub use addresses::{broadcast_addresses, local_addresses};
 pub use ethtool::UdpHash;
 pub(crate) use interface::interface_name;
 pub use interface::{Interface, interface_exists};
-pub use link::{Link, Statistics, XdpAttachment};
+pub use link::Statistics;
 pub(crate) use topology_monitor::TopologyMonitor;

@@ -99,7 +99,7 @@ pub(super) fn message_errno(message: &[u8]) -> i32 {
     (u32_at(message, HEADER) as i32).wrapping_neg()
 }
 
-/// Iterates over the messages in what one recv(2) returned; the last one may be cut short.
+/// Iterates over the messages in what one recv(2) returned; the last one may be truncated.
 pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         if bytes.len() < HEADER {

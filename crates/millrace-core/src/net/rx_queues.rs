@@ -6,7 +6,7 @@ use super::{ethtool, interface::Interface};
 
 impl Interface {
     /// Returns the number of rx queues in use, at least 1: rx and combined channels of `ETHTOOL_GCHANNELS`. Where the driver
-    /// does not answer, it is what sysfs or else rtnetlink says; rtnetlink counts the queues allocated, not those in use.
+    /// does not answer, it is what sysfs or else rtnetlink reports; rtnetlink counts the queues allocated, not those in use.
     pub fn rx_queues(&self) -> u32 {
         if let Ok(c) = ethtool::channels(self)
             && c.rx_count + c.combined_count > 0

@@ -23,7 +23,7 @@ const OPEN_VSWITCH: &[u8] = b"openvswitch";
 /// Kind of a VRF, whose taps are shown nothing that arrives by its ports but as outgoing (drivers/net/vrf.c, `vrf_ip_rcv`).
 const VRF: &[u8] = b"vrf";
 
-/// What is above and below one interface.
+/// The devices above and below one interface.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Topology {
     /// Indexes of the interface and all its upper devices, ascending.
@@ -40,7 +40,7 @@ pub(super) struct Topology {
     pub(super) macs: Vec<[u8; 6]>,
 }
 
-/// What rtnetlink says about how one link is connected.
+/// The connections of one link, as rtnetlink describes them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct LinkEntry {
     index: u32,
@@ -66,7 +66,7 @@ pub(super) enum DeviceKind {
 }
 
 impl Topology {
-    /// Computes what a list of all links says about the interface with index `base`.
+    /// Computes what a list of all links means for the interface with index `base`.
     pub(super) fn of(links: &[LinkEntry], base: u32) -> Self {
         let link = |index| links.iter().find(|l| l.index == index).copied().unwrap_or_default();
         let LinkEntry { master, mac, kind, .. } = link(base);

@@ -10,8 +10,8 @@ use super::{
     topology::{DeviceKind, LinkEntry, Topology},
 };
 
-/// How often a list that changed while it was read is asked for. Links change rarely; too few attempts would fail on a host
-/// that starts many containers at once, and too many would keep the caller busy there.
+/// How many times a list that changed while it was read is requested. Links change rarely; too few attempts would fail on a
+/// host that starts many containers at once, and too many would keep the caller busy there.
 const ATTEMPTS: usize = 5;
 
 /// The devices above and below one interface, as of the last [`TopologyMonitor::refresh`].
@@ -96,7 +96,7 @@ impl TopologyMonitor {
         }
     }
 
-    /// Reads and drops all messages about changes; returns true when there was one. ENOBUFS says that there were too many
+    /// Reads and drops all messages about changes; returns true when there was one. ENOBUFS means that there were too many
     /// for the buffer, and so is a change as well.
     fn take_changes(&self) -> bool {
         let mut changed = false;

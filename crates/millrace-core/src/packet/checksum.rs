@@ -13,7 +13,7 @@ pub enum ChecksumState {
     Absent,
     /// The field holds the sum of the pseudo header alone, as the kernel leaves it for hardware to complete
     /// (CHECKSUM_PARTIAL, include/linux/skbuff.h): the sender is on this host, and the datagram never crossed a wire. One in
-    /// 65,536 corrupted datagrams looks so, too.
+    /// 65,536 corrupted datagrams has that value, too.
     Partial,
     /// The checksum is wrong.
     Invalid,

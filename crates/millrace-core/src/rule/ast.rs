@@ -1,4 +1,4 @@
-//! The syntax tree, with the place of every node in the text.
+//! The syntax tree, with the span of every node in the text.
 
 use super::operator::{BinOp, CmpOp};
 use super::span::Span;
@@ -15,7 +15,7 @@ pub(crate) struct Rule {
     pub(crate) span: Span,
 }
 
-/// An expression and its place.
+/// An expression and its span.
 #[derive(Debug, Clone)]
 pub(crate) struct Expr {
     pub(crate) kind: ExprKind,
@@ -71,7 +71,7 @@ pub(crate) struct AddrLit {
     pub(crate) v4: bool,
 }
 
-/// What may stand after `in`.
+/// The right side of `in`.
 #[derive(Debug, Clone)]
 pub(crate) enum Item {
     Value(Expr),
@@ -110,9 +110,9 @@ pub(crate) enum NamedField {
 #[derive(Debug, Clone)]
 pub(crate) struct Action {
     pub(crate) kind: ActionKind,
-    /// The place of the action without its modifiers.
+    /// The span of the action without its modifiers.
     pub(crate) span: Span,
-    /// `on a..b`: first and last queue, and the place of both.
+    /// `on a..b`: first and last queue, and the span of both.
     pub(crate) on: Option<(Expr, Expr, Span)>,
     pub(crate) spill: Option<Span>,
 }

@@ -1,5 +1,5 @@
-//! The canonical text of a rule: the rule with decimal numbers and no parentheses that are not needed. Parsing it gives the same
-//! rule again, so two conditions that print alike are the same condition.
+//! The canonical text of a rule: the rule with decimal numbers and no parentheses that are not needed. Parsing it gives the
+//! same rule again, so two conditions that print alike are the same condition.
 
 use super::ast::{Action, ActionKind, AddrLit, Expr, ExprKind, Item, Rule};
 use std::fmt;

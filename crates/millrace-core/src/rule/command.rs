@@ -16,17 +16,17 @@ use crate::error::{Code, Error, Result};
 use serde::Serialize;
 use std::net::SocketAddr;
 
-/// What there is to know of a rule set before it is in force.
+/// The description of a rule set before it is in force.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct CompiledRules {
     /// Rule names by index.
     pub names: Vec<String>,
-    /// What the rules allow but probably do not mean, one sentence each.
+    /// Warnings about rules that are allowed but probably not meant, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// What a rule set compiles to: `millrace rules check`.
+/// The result of compiling a rule set: `millrace rules check`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
@@ -86,13 +86,13 @@ impl<T> From<std::result::Result<Vec<T>, Unsupported>> for Translation {
     }
 }
 
-/// What becomes of one datagram, and why: `millrace rules explain --hex`.
+/// The decision about one datagram, and its reasons: `millrace rules explain --hex`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Explanation {
     /// The rules that were tried, in order; the last of them decided.
     pub trials: Vec<RuleTrace>,
-    /// What it decided.
+    /// The decision.
     pub verdict: ExplainedVerdict,
 }
 
@@ -173,7 +173,7 @@ pub fn names(text: &str, queues: u32) -> Result<CompiledRules> {
 /// Compiles, and tries every translation.
 ///
 /// # Errors
-/// As [`names`].
+/// Those of [`names`].
 pub fn check(text: &str, queues: u32) -> Result<RulesReport> {
     let set = compile(text, queues)?;
     Ok(RulesReport {
@@ -191,7 +191,7 @@ pub fn check(text: &str, queues: u32) -> Result<RulesReport> {
 /// Which rule decides about a datagram, and why the ones before it do not. `random` always draws the same.
 ///
 /// # Errors
-/// As [`names`]; [`Code::Config`] for an address that cannot be read, and for a number that does not fit.
+/// Those of [`names`]; [`Code::Config`] for an address that cannot be read, and for a number that does not fit.
 pub fn explain(text: &str, queues: u32, datagram: &DatagramText<'_>) -> Result<Explanation> {
     let facts = datagram.facts()?;
     let explainer = Explainer::compile(text, queue_count(queues)?)?;
@@ -206,7 +206,7 @@ pub fn explain(text: &str, queues: u32, datagram: &DatagramText<'_>) -> Result<E
 /// A stage of the rules as text: `program`, `cbpf` (fanout), `reuseport` or `ebpf`.
 ///
 /// # Errors
-/// As [`names`]; [`Code::Unsupported`] when the program cannot be made, [`Code::Config`] for another stage.
+/// Those of [`names`]; [`Code::Unsupported`] when the program cannot be made, [`Code::Config`] for another stage.
 pub fn dump(text: &str, queues: u32, stage: &str) -> Result<String> {
     let set = compile(text, queues)?;
     let program = match stage {

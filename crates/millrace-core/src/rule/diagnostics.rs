@@ -15,9 +15,9 @@ const MAX_QUOTE: usize = 40;
 #[derive(Debug)]
 struct Diagnostic {
     span: Span,
-    /// What is wrong.
+    /// The message.
     message: String,
-    /// What was expected; it is printed behind the caret, and may be empty.
+    /// The text behind the caret: what was expected. It may be empty.
     label: String,
 }
 

@@ -1,4 +1,4 @@
-//! The programs of a rule set as text, for people.
+//! The programs of a rule set as human-readable text.
 
 use super::cbpf::CbpfTarget;
 use super::ebpf::SKB_LOAD_BYTES_RELATIVE;
@@ -22,7 +22,7 @@ impl RuleSet {
     /// header.
     ///
     /// # Errors
-    /// As [`RuleSet::to_cbpf`].
+    /// Those of [`RuleSet::to_cbpf`].
     pub(super) fn dump_cbpf(&self, target: CbpfTarget) -> Result<String, Unsupported> {
         let mut out = String::new();
         for (at, i) in self.to_cbpf(target)?.iter().enumerate() {
@@ -35,7 +35,7 @@ impl RuleSet {
     /// bytes counts as two.
     ///
     /// # Errors
-    /// As [`RuleSet::to_ebpf`].
+    /// Those of [`RuleSet::to_ebpf`].
     pub(super) fn dump_ebpf(&self) -> Result<String, Unsupported> {
         let program: Vec<u8> = self.to_ebpf()?.iter().flat_map(|i| i.to_ne_bytes()).collect();
         let mut out = String::new();

@@ -13,7 +13,7 @@ use crate::datagram::Addr;
 use crate::error::Result;
 use serde::Serialize;
 
-/// What became of one rule.
+/// The outcome of one rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
@@ -28,19 +28,19 @@ pub enum Outcome {
     Kept,
 }
 
-/// What became of one rule when it was tried on a datagram.
+/// One rule that was tried on a datagram, with its outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct RuleTrace {
     /// Name of the rule.
     pub name: String,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
     /// Index of the rule.
     pub rule: u16,
     /// Canonical text of the rule.
     pub text: String,
-    /// What the rule read last, and so what its outcome depends on; empty where it reads nothing.
+    /// The value that the rule read last, on which its outcome depends; empty where it reads nothing.
     #[serde(rename = "why")]
     pub reason: String,
 }
@@ -57,7 +57,7 @@ impl Explainer {
     /// Compiles a text for a number of queues.
     ///
     /// # Errors
-    /// As [`RuleSet::compile`].
+    /// Those of [`RuleSet::compile`].
     pub fn compile(text: &str, queues: u16) -> Result<Self> {
         let rules = front_end(text, queues)?;
         let unoptimized = lower(&rules);
@@ -161,7 +161,7 @@ impl Explainer {
         }
     }
 
-    /// What a value is, or why it has none.
+    /// Describes a value, or why there is none.
     fn describe(&self, value: Operand, found: Option<u64>, facts: &Facts<'_>) -> String {
         let name = match value {
             Operand::Load(load) => field(load),

@@ -1,8 +1,8 @@
-//! What a rule may read.
+//! The facts about a datagram that a rule may read.
 
 use crate::datagram::Datagram;
 
-/// What a rule may read: one datagram, and how it was received.
+/// The facts that a rule may read: one datagram, and how it was received.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     /// UDP payload.

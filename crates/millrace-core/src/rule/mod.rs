@@ -20,11 +20,11 @@
 //! - `eval` runs a program on a datagram. It defines what rules mean; every other stage behind `lower` must agree with it.
 //! - `cbpf/` and `ebpf/` translate a program for the kernel, exactly or not at all.
 //! - `explain` runs the program without binary searches and records what became of each rule.
-//! - `dump` prints a program, and its translations, for people.
+//! - `dump` prints a program, and its translations, as human-readable text.
 //!
 //! What the stages hand on, and what they share:
 //!
-//! - `span` is a place in the text; `operator` the operators, with their meaning.
+//! - `span` is a byte range of the text; `operator` the operators, with their meaning.
 //! - `ast` is the syntax tree; `canonical` prints it.
 //! - `analyze/typed` are the typed rules; `program` is the graph, `load` the numbers it reads, `queues` what it selects from.
 //! - `facts` is what a rule may read; `verdict` what it decides; `state` what actions remember between datagrams.

@@ -145,7 +145,7 @@ pub(crate) enum Action {
     },
 }
 
-/// Where the number comes from that selects a queue.
+/// The source of the number that selects a queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Spread {
     Mod(Operand),

@@ -58,7 +58,7 @@ impl RuleSet {
         self.rules.len()
     }
 
-    /// What is allowed but probably not meant, one line each.
+    /// Returns warnings about rules that are allowed but probably not meant, one line each.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

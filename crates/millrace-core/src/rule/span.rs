@@ -1,4 +1,4 @@
-//! A place in the rule text.
+//! A byte range of the rule text.
 
 /// Bytes `start..end` of the rule text. The text is at most 4 MiB long, so 32 bits are enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -8,7 +8,7 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// From the first byte of `self` to the last of `other`.
+    /// Returns the span from the first byte of `self` to the last of `other`.
     pub(crate) fn to(self, other: Span) -> Span {
         Span { start: self.start.min(other.start), end: self.end.max(other.end) }
     }

@@ -1,8 +1,8 @@
-//! What actions remember between datagrams. Each receive thread has a state of its own, so nothing is shared.
+//! The state that actions keep between datagrams. Each receive thread has a state of its own, so nothing is shared.
 
 use super::program::Program;
 
-/// What `round_robin`, `random` and `sample` remember between datagrams; each receive thread has one.
+/// The state that `round_robin`, `random` and `sample` keep between datagrams; each receive thread has one.
 #[derive(Debug, Clone)]
 pub struct RuleState {
     /// The offset that each `round_robin` selects next, from the first queue of its range.

@@ -1,6 +1,6 @@
-//! What a rule set decides about a datagram.
+//! The decision of a rule set about a datagram.
 
-/// What a rule set decided about a datagram.
+/// The decision of a rule set about a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The datagram goes to `queue`.

@@ -1,8 +1,8 @@
-//! What the kernel granted to a backend.
+//! The options and limits that the kernel granted to a backend.
 
 use serde::Serialize;
 
-/// What the kernel granted, for the log, `/metrics` and the demo.
+/// The options and limits that the kernel granted, for the log, `/metrics` and the demo.
 #[derive(Debug, Clone, Default, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
@@ -16,7 +16,7 @@ pub struct BackendInfo {
     pub interface: Option<String>,
     /// `(what, value)`, read back from the kernel: ring sizes, SO_RCVBUF, busy-poll, …
     pub granted: Vec<(String, String)>,
-    /// What was asked for and not granted, one sentence each.
+    /// Requests that were not granted, one sentence each.
     pub degraded: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What the kernel counted on behalf of one receiver.
+//! The kernel's counters for one receiver.
 
 use serde::Serialize;
 

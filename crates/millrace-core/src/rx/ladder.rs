@@ -33,7 +33,7 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// What the kernel granted.
+    /// Returns the options and limits that the kernel granted.
     pub fn info(&self) -> &BackendInfo {
         match self {
             Backend::Xdp(o) => &o.info,
@@ -46,9 +46,9 @@ impl Backend {
     /// on.
     pub fn take_programs(&mut self) -> Option<Box<dyn ReplacePrograms>> {
         match self {
-            Backend::Xdp(o) => o.steer.take(),
-            Backend::Packet(o) => o.steer.take(),
-            Backend::Socket(o) => o.steer.take(),
+            Backend::Xdp(o) => o.programs.take(),
+            Backend::Packet(o) => o.programs.take(),
+            Backend::Socket(o) => o.programs.take(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Receiving: three backends behind one trait.
 //!
 //! A [`Receiver`] belongs to one receive thread and hands what it reads to a [`Sink`]. [`xdp`], [`packet`] and
-//! [`socket`] each open one receiver per thread; [`ladder`] tries them in order and says why one was refused.
+//! [`socket`] each open one receiver per thread; [`ladder`] tries them in order and explains why one was refused.
 //! [`RulePrograms`] are the rules as programs that the kernel runs, and [`early`] the drops among them.
 
 mod backend_info;
@@ -23,4 +23,4 @@ pub use kernel_counters::KernelCounters;
 pub use no_guard::NoGuard;
 pub use opened::Opened;
 pub use receiver::{Receiver, Sink};
-pub use rule_programs::{ReplacePrograms, RulePrograms};
+pub use rule_programs::{ReplacePrograms, RulePrograms, STEERING};

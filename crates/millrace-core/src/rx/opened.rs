@@ -1,4 +1,4 @@
-//! What opening a backend returns.
+//! The result of opening a backend.
 
 use super::{BackendInfo, Receiver, ReplacePrograms};
 
@@ -6,10 +6,10 @@ use super::{BackendInfo, Receiver, ReplacePrograms};
 pub struct Opened<R: Receiver> {
     /// One per receive thread, in index order.
     pub receivers: Vec<R>,
-    /// The receiver of the guard's sockets (`xdp` and `packet`), which wants a thread of its own.
+    /// The receiver of the guard's sockets (`xdp` and `packet`), which needs a thread of its own.
     pub guard: Option<R::Guard>,
     /// Replaces the programs made from the rules; `None` where there are none.
-    pub steer: Option<Box<dyn ReplacePrograms>>,
-    /// What was granted.
+    pub programs: Option<Box<dyn ReplacePrograms>>,
+    /// The options and limits that the kernel granted.
     pub info: BackendInfo,
 }

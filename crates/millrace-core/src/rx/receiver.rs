@@ -39,7 +39,7 @@ pub trait Receiver: Send + 'static {
     /// Sleeps until frames may be available, or `timeout` has passed.
     ///
     /// # Errors
-    /// As [`Receiver::receive`].
+    /// Those of [`Receiver::receive`].
     fn wait(&mut self, timeout: Duration) -> Result<()>;
 
     /// Stops new arrivals (drop filter, empty XSKMAP slot), so that calls of [`Receiver::receive`] until one returns 0
@@ -53,7 +53,7 @@ pub trait Receiver: Send + 'static {
     /// The rx queue, ring member or socket index that this receiver serves; the first one where it serves several.
     fn rx_queue(&self) -> u16;
 
-    /// Why nothing can be received at present although the receiver goes on, as text for people: its interface was
+    /// Why nothing can be received at present although the receiver goes on, as text for the user: its interface was
     /// removed and is waited for. None while it can receive.
     fn away(&self) -> Option<String> {
         None

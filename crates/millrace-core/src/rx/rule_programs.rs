@@ -16,7 +16,10 @@ use crate::{
     sys::socket,
 };
 
-/// A rule set's programs. Where one is missing, the error says why, as text for people.
+/// The key in [`super::BackendInfo::granted`] whose value says where the rules run that select the receive thread.
+pub const STEERING: &str = "steering";
+
+/// A rule set's programs. Where one is missing, the error is the reason for the user.
 #[derive(Debug, Clone)]
 pub struct RulePrograms {
     /// Classic BPF for a fanout group. The kernel takes its result modulo the number of members

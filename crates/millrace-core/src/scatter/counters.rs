@@ -27,7 +27,7 @@ impl Counter {
     }
 }
 
-/// So many counters, all zero.
+/// Makes `n` counters, all zero.
 pub(super) fn zeroed(n: usize) -> Box<[Counter]> {
     (0..n).map(|_| Counter::default()).collect()
 }
@@ -47,8 +47,8 @@ pub struct ThreadCounters {
     pub scattered: Box<[Counter]>,
     /// Datagrams lost because the lane was full, by the queue that the rules chose.
     pub queue_full: Box<[Counter]>,
-    /// Datagrams that rules dropped; [`super::RuleCounters`] have them by rule. Early drops of the XDP program are in
-    /// neither, because no thread sees them.
+    /// Datagrams that rules dropped; [`super::rule_counters::RuleCounters`] have them by rule. Early drops of the XDP program
+    /// are in neither, because no thread sees them.
     pub rule_dropped: Counter,
     /// Frames that are not a datagram for this process, indexed by [`FrameDrop`]. They are not in `received`.
     pub frames: [Counter; FrameDrop::COUNT],
@@ -74,9 +74,9 @@ pub struct ThreadCounters {
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct Dropped {
-    /// By a `drop` or `sample` action.
+    /// Datagrams that a `drop` or `sample` action dropped.
     pub rule: u64,
-    /// Because the lane was full.
+    /// Datagrams lost because the lane was full.
     pub queue_full: u64,
 }
 

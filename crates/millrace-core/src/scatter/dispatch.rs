@@ -27,8 +27,8 @@ pub struct Moderation {
     pub max_age: Duration,
 }
 
-/// How soon a receive thread inspects again a lane that holds datagrams while its worker is busy. The worker does not look
-/// at its lanes once more when it goes to sleep (that would shrink its batches), so the receive thread must notice it.
+/// How soon a receive thread inspects again a lane that holds datagrams while its worker is busy. The worker does not
+/// inspect its lanes once more when it goes to sleep (that would shrink its batches), so the receive thread must notice it.
 /// Too low: the thread wakes up for nothing while workers are busy. Too high: a datagram waits for so long when its worker
 /// fell asleep just as it arrived.
 const BUSY_WORKER_RECHECK: Duration = Duration::from_millis(1);
@@ -83,7 +83,7 @@ impl Scatter {
         self.cpu = cpu;
     }
 
-    /// Changes to newer rules, if there are any. To be called between two receive passes. Actions with a state, such as
+    /// Changes to newer rules, if there are any. Call it between two receive passes. Actions with a state, such as
     /// `round_robin`, start afresh.
     pub fn refresh(&mut self) {
         if let Some(newer) = self.live.newer(self.generation.number) {

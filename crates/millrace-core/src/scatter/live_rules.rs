@@ -1,4 +1,4 @@
-//! The rules in force, and how receive threads change to new ones: each thread looks for a newer generation between two
+//! The rules in force, and how receive threads change to new ones: each thread checks for a newer generation between two
 //! receive passes. So one rule set decides every datagram, and neither the threads nor a reload wait for each other.
 //!
 //! Each generation has counters of its own, because another set has other rules. A replaced generation is *retired*: it
@@ -41,7 +41,7 @@ pub struct RuleGeneration {
 }
 
 impl RuleGeneration {
-    /// What each rule did, in the order of the rules.
+    /// Returns the totals of each rule, in the order of the rules.
     fn totals(&self) -> Vec<RuleTotals> {
         let early = self.early.as_ref().map(|early| early.dropped()).unwrap_or_default();
         (0..self.rules.len())
@@ -59,11 +59,11 @@ pub struct LiveRules {
     newest: AtomicU64,
     /// The newest generation. Receive threads take it from here, so it is locked only for a moment.
     current: Mutex<Arc<RuleGeneration>>,
-    /// What was replaced. A caller that needs both locks takes this one first.
+    /// The generations that were replaced. A caller that needs both locks takes this one first.
     retired: Mutex<Retired>,
 }
 
-/// What was in force before.
+/// The rules that were in force before, as far as their counts are still needed.
 #[derive(Debug, Default)]
 struct Retired {
     /// Generations that a thread or an XDP program may still use, and when they were replaced.
@@ -74,7 +74,7 @@ struct Retired {
     early_dropped: u64,
 }
 
-/// What [`LiveRules::stats`] returns.
+/// The result of [`LiveRules::stats`].
 #[derive(Debug)]
 pub struct RulesInForce {
     /// Generation of the rules in force.
@@ -85,7 +85,7 @@ pub struct RulesInForce {
     pub early_dropped: u64,
 }
 
-/// One rule's counts since the start; they go on over reloads by the rule's name. In datagrams.
+/// One rule's counts since the start; they go on over reloads by the rule's name. The unit is datagrams.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
@@ -233,7 +233,7 @@ impl Retired {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scatter::MAX_CELLS;
+    use crate::scatter::rule_counters::MAX_CELLS;
 
     fn rules(text: &str) -> Arc<RuleSet> {
         Arc::new(RuleSet::compile(text, 2).unwrap())

@@ -5,9 +5,9 @@ use super::counters::{Counter, zeroed};
 /// Most `rules × queues` for which a thread counts deliveries by rule and queue; above, it counts them by rule alone. Each
 /// cell becomes a time series in Prometheus. Too low: `/metrics` does not say to which queues a rule delivers. Too high: a
 /// set of very many rules floods Prometheus.
-pub const MAX_CELLS: usize = 4096;
+pub(super) const MAX_CELLS: usize = 4096;
 
-/// What one thread's datagrams did under one generation of rules. Only that thread writes it.
+/// One thread's counters by rule under one generation of rules. Only that thread writes it.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct RuleCounters {
@@ -35,7 +35,7 @@ impl RuleCounters {
     }
 }
 
-/// What a rule did, summed over threads.
+/// The counters of one rule, summed over threads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RuleTotals {
     /// Datagrams put into a lane, by queue; one sum for all queues where a generation did not count by queue.

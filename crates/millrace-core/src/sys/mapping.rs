@@ -1,4 +1,4 @@
-//! mmap(2): every mapping of the crate, unmapped on drop, and the loop that asks for less memory when there is not enough.
+//! mmap(2): every mapping of the crate, unmapped on drop, and the loop that requests less memory when there is not enough.
 
 use std::{
     io,
@@ -14,7 +14,7 @@ pub struct Mapping {
     huge: bool,
 }
 
-/// Bytes of the huge pages asked for (MAP_HUGE_2MB). Every architecture this crate is built for has them.
+/// Bytes of the huge pages requested (MAP_HUGE_2MB). Every architecture this crate is built for has them.
 const HUGE_PAGE: usize = 2 << 20;
 /// Bits of the node mask given to mbind(2). A kernel has at most so many nodes (CONFIG_NODES_SHIFT is at most 10).
 const MAX_NODES: usize = 1024;
@@ -69,15 +69,15 @@ impl Mapping {
         Ok(map)
     }
 
-    /// As [`Mapping::anonymous`], on 2 MiB pages when the length is a multiple of them, the host has reserved some
-    /// (`vm.nr_hugepages`; in a pod also the resource `hugepages-2Mi`) and this process may have them.
+    /// Maps memory as [`Mapping::anonymous`] does, on 2 MiB pages when the length is a multiple of them, the host has reserved
+    /// some (`vm.nr_hugepages`; in a pod also the resource `hugepages-2Mi`) and this process may have them.
     ///
     /// mmap(2) promises huge pages that the first touch may not get: a cgroup's limit (`hugetlb.2MB.max`) or a NUMA
     /// policy without a page left ends in SIGBUS, and MAP_POPULATE does not report it. MADV_POPULATE_WRITE (Linux
     /// 5.14, madvise(2)) does; a kernel without it gets ordinary pages.
     ///
     /// # Errors
-    /// As [`Mapping::anonymous`].
+    /// Those of [`Mapping::anonymous`].
     pub fn anonymous_on_huge_pages(len: usize, node: Option<u32>) -> io::Result<Self> {
         Self::huge_or_ordinary(len, node, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB)
     }
@@ -105,10 +105,11 @@ impl Mapping {
         Self::map(len, libc::MAP_SHARED, fd.as_raw_fd(), offset)
     }
 
-    /// As [`Mapping::shared`], populated at once (MAP_POPULATE). For the rings of an AF_XDP socket (af_xdp.rst).
+    /// Maps memory as [`Mapping::shared`] does, populated at once (MAP_POPULATE), as the rings of an AF_XDP socket need it
+    /// (af_xdp.rst).
     ///
     /// # Errors
-    /// As [`Mapping::shared`].
+    /// Those of [`Mapping::shared`].
     pub fn shared_populated(fd: BorrowedFd<'_>, len: usize, offset: u64) -> io::Result<Self> {
         Self::map(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd.as_raw_fd(), offset)
     }

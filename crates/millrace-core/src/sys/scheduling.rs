@@ -24,7 +24,7 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
 /// Pins the calling thread to one CPU.
 ///
 /// # Errors
-/// As [`set_allowed_cpus`].
+/// Those of [`set_allowed_cpus`].
 pub fn pin_to(cpu: usize) -> io::Result<()> {
     set_allowed_cpus(&[cpu])
 }
@@ -85,7 +85,7 @@ pub fn set_other() -> io::Result<()> {
 /// Tries [`set_fifo`] on a thread that ends at once, so that the calling thread's own policy stays what it is.
 ///
 /// # Errors
-/// As [`set_fifo`]; EAGAIN when no thread can be made.
+/// Those of [`set_fifo`]; EAGAIN when no thread can be made.
 pub fn probe_fifo(priority: u8) -> io::Result<()> {
     let thread =
         std::thread::Builder::new().name("millrace-trial".into()).spawn(move || set_fifo(priority))?;

@@ -20,7 +20,7 @@ pub(crate) fn open(family: c_int, kind: c_int, protocol: c_int) -> io::Result<Ow
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// A UDP socket of IPv4, bound to nothing: to ask the kernel something, or to see whether it accepts an option.
+/// A UDP socket of IPv4, bound to nothing: to query the kernel, or to find out whether it accepts an option.
 pub(crate) fn open_udp_v4() -> io::Result<OwnedFd> {
     open(libc::AF_INET, libc::SOCK_DGRAM, 0)
 }

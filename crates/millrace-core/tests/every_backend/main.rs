@@ -8,6 +8,6 @@ mod support;
 mod checksum;
 mod link_local;
 mod multicast;
+mod named_tests;
 mod preflight;
 mod rule_programs;
-mod traps_page;

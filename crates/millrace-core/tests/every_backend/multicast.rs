@@ -76,7 +76,7 @@ fn sockets_get_joined_groups_once() {
     rig::require_root!();
     let pair = pair();
     let mut opened = open_in_b(&pair, &joining(both(), 3), open_sockets).unwrap();
-    // Somebody else's membership is none of ours.
+    // The membership of another socket does not count.
     let _other = pair.in_b(|| {
         let other = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 9009)).unwrap();
         other.join_multicast_v4(&OTHER4.parse().unwrap(), &V4.1.parse().unwrap()).unwrap();

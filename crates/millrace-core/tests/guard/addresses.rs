@@ -144,7 +144,7 @@ fn link_local_addresses_of_other_interfaces_need_no_optmem() {
     }
 }
 
-/// Times that the guard's programs had to be cut shorter after the start.
+/// Number of times that the guard's programs had to be shortened after the start.
 fn program_cut(opened: &mut Opened<PacketReceiver>) -> u64 {
     let notes = opened.guard.as_mut().unwrap().counters().notes;
     notes.iter().find(|n| n.0 == "guard_program_cut").unwrap().1

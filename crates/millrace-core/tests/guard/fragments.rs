@@ -68,7 +68,7 @@ fn super_packets_come_once_when_the_group_does_not_defragment() {
     }
 }
 
-/// Fragments of one datagram for one port, read by two rings in one namespace: each has its own, whoever defragments.
+/// Fragments of one datagram for one port, read by two rings in one namespace: each has its own, whichever socket reassembles.
 #[test]
 fn rings_beside_each_other_get_their_fragments() {
     rig::require_root!();

@@ -32,7 +32,7 @@ fn what_stands_on_the_rings_interface_is_not_delivered_twice() {
         assert_eq!(says, !later, "{:?}", opened.info.degraded);
         if later {
             stand();
-            // The guard hears of it as its thread does.
+            // The guard reads the change in `wait`, as in its thread.
             pair.in_b(|| opened.guard.as_mut().unwrap().wait(Duration::from_millis(1)).unwrap());
         }
         pair.in_a(|| {

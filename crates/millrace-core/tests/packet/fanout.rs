@@ -166,8 +166,8 @@ fn cbpf_and_ebpf_run_the_rules() {
     for mode in [FanoutMode::Cbpf, FanoutMode::Ebpf] {
         let pair = Pair::new(1);
         let config = with_mode(mode);
-        let steering = RulePrograms::from_rules(&rules, &config);
-        let mut opened = pair.in_b(|| packet::open(&config, &steering)).unwrap();
+        let programs = RulePrograms::from_rules(&rules, &config);
+        let mut opened = pair.in_b(|| packet::open(&config, &programs)).unwrap();
         let mut frames = Vec::new();
         for host in 1..=50u8 {
             for vlan in [vec![], vec![(0x8100, 5)], vec![(0x88a8, 7), (0x8100, 5)]] {
@@ -209,9 +209,9 @@ fn cbpf_and_ebpf_run_the_rules() {
 fn a_given_program_steers() {
     rig::require_root!();
     let pair = quiet_pair(1);
-    let steering = by_payload();
+    let programs = by_payload();
     let config = with_mode(FanoutMode::Rules);
-    let mut opened = pair.in_b(|| packet::open(&config, &steering)).unwrap();
+    let mut opened = pair.in_b(|| packet::open(&config, &programs)).unwrap();
     assert_eq!(opened.info.mode, "tpacket_v3 fanout rules");
     pair.in_a(|| send(200, 3));
     let collector = drain(&mut opened, 200);

@@ -37,7 +37,7 @@ fn a_segmented_burst_is_split() {
 fn what_gro_merged_is_split() {
     rig::require_root!();
     let pair = Pair::new(1);
-    // The sender's kernel cuts the burst up before the wire, so that ten frames cross it; veth does GRO only for
+    // The sender's kernel segments the burst before the wire, so that ten frames cross it; veth does GRO only for
     // frames of a device without TSO.
     rig::run(&format!("ip netns exec {} ethtool -K va tso off tx-udp-segmentation off", pair.a));
     rig::run(&format!("ip netns exec {} ethtool -K vb gro on", pair.b));
@@ -95,7 +95,7 @@ fn large_ipv6_datagrams_and_atomic_fragments_arrive_once() {
 #[test]
 fn fragments_with_extension_headers_arrive_once() {
     rig::require_root!();
-    // One option that nobody knows and everybody skips (RFC 8200 §4.2); the stack takes no padding of that length.
+    // An unknown option, which every receiver skips (RFC 8200 §4.2); the stack takes no padding of that length.
     let options = (60, [&[0, 2, 0x1e, 20][..], &[0; 20]].concat());
     let atomic = (44, vec![0, 0, 0, 0, 0, 0, 0, 9]);
     let pair = Pair::new(1);
@@ -180,7 +180,7 @@ fn options_extension_headers_and_vlan_tags_are_read_by_the_ring() {
     let collector = drain(&mut opened, 12);
     let expected: Vec<_> = (0..12).map(|i| payload(i, 64)).collect();
     assert_eq!(collector.got.into_iter().map(|g| g.payload).collect::<Vec<_>>(), expected);
-    // The filter cannot look behind an extension header, so these three come in and are refused here.
+    // The filter cannot read behind an extension header, so these three come in and are refused here.
     assert_eq!(collector.dropped.get(&FrameDrop::Foreign), Some(&3));
 }
 

@@ -104,7 +104,7 @@ fn a_lone_frame_wakes_the_reader_and_closing_leaves_nothing() {
         let start = Instant::now();
         opened.receivers[0].wait(TIMEOUT).unwrap();
         assert!(start.elapsed() < TIMEOUT, "woken by the frame, not by the timeout");
-        // In its slot before the reader was woken: no second look.
+        // The frame is in its slot before the reader is woken, so that one pass is enough.
         assert_eq!(opened.receivers[0].receive(&mut collector).unwrap(), 1);
     }
     let send = || pair.in_a(|| RawSender::new("va").send(&Pair::v4(1000, 9000).bytes(b"x")));

@@ -22,13 +22,13 @@ fn architecture() -> String {
     std::fs::read_to_string(page).unwrap()
 }
 
-/// Everything that breaks a wall, one line each: the place, the import, and the rule it breaks.
+/// Everything that breaks a wall, one line each: the line, the import, and the rule it breaks.
 fn broken_walls(rooms: &Rooms, imports: &[Import]) -> Vec<String> {
     let mut broken = Vec::new();
     for import in imports {
         let (Some(from), Some(to)) = (rooms.of(&import.from), rooms.of(&import.to)) else {
-            let homeless = if rooms.of(&import.from).is_none() { &import.from } else { &import.to };
-            broken.push(format!("src/{homeless}: no room of the table in ARCHITECTURE.md has this file"));
+            let without_room = if rooms.of(&import.from).is_none() { &import.from } else { &import.to };
+            broken.push(format!("src/{without_room}: no room of the table in ARCHITECTURE.md has this file"));
             continue;
         };
         if from.name != to.name && !from.may_import.contains(&to.name) {

@@ -153,7 +153,7 @@ fn early_drop_takes_what_the_rules_would_drop_and_counts_it() {
                 frame[at..at + 2].copy_from_slice(&random.pick(&[1u16, 7, 2000]).to_be_bytes());
                 lied += 1;
             }
-            // A fresh state: only rules without memory are looked at.
+            // A fresh state: only rules without a state are compared.
             let verdict = set.evaluate(&sample.facts(), &mut set.state(0));
             let taken = match verdict {
                 Verdict::Drop { rule } if rule < early.rules && !lies => {

@@ -39,7 +39,7 @@ fn load_relative(_skb: u64, offset: u64, to: u64, length: u64, start: u64) -> u6
         let at = packet.network + offset as usize;
         match packet.bytes.get(at..at + length as usize) {
             Some(bytes) => {
-                // SAFETY: the program passes a place on its stack with room for `length` bytes, which the kernel's
+                // SAFETY: the program passes a buffer on its stack with room for `length` bytes, which the kernel's
                 // verifier has checked on the same program.
                 unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len()) };
                 0
@@ -49,7 +49,7 @@ fn load_relative(_skb: u64, offset: u64, to: u64, length: u64, start: u64) -> u6
     })
 }
 
-/// The beginning of `__sk_buff`, as far as the program looks.
+/// The beginning of `__sk_buff`, as far as the program reads it.
 fn context(packet: &Packet) -> [u8; 32] {
     let mut out = [0; 32];
     out[16..18].copy_from_slice(&packet.protocol.to_be_bytes());
@@ -64,7 +64,7 @@ fn local(sample: &Sample) -> Sample {
         IpAddr::V6(ip) if ip.segments()[..2] == [0x2001, 0xdb8] => ip.into(),
         IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
-    // 127.x.y.0 is a broadcast address to nobody, but a source of 127.0.0.0 may not be bound everywhere.
+    // 127.x.y.0 is no broadcast address, but a source of 127.0.0.0 may not be bound everywhere.
     let no_zero = |ip: IpAddr| match ip {
         IpAddr::V4(v4) if v4.octets()[3] == 0 => Ipv4Addr::from(u32::from(v4) | 1).into(),
         other => other,
@@ -109,12 +109,12 @@ impl Rig {
         // `None`: dropped. Any member may get it.
         let want: Vec<Option<u16>> = samples.iter().map(|s| evaluate(set, &mut state, s)).collect();
         let want_local: Vec<Option<u16>> = locals.iter().map(|s| evaluate(set, &mut state, s)).collect();
-        let wrong = |place: &str, i: usize, got: u64, want: Option<u16>, s: &Sample| {
+        let wrong = |stage: &str, i: usize, got: u64, want: Option<u16>, s: &Sample| {
             let queues = self.queues;
             assert_eq!(
                 want.map(|_| got),
                 want.map(u64::from),
-                "{place}, {queues} queues, datagram {i} {s:?}\n{text}"
+                "{stage}, {queues} queues, datagram {i} {s:?}\n{text}"
             );
         };
 
@@ -158,7 +158,7 @@ impl Rig {
             wrong("reuseport", i, got.map_or(u64::MAX, |q| q as u64), want, s);
         }
         tally.all += BATCH as u32;
-        // Nothing was delivered twice, or beside what was looked for. What is no UDP is the namespaces' own noise.
+        // Nothing was delivered twice, or to another socket. What is no UDP is the namespaces' own noise.
         let left = self
             .fanout
             .left()

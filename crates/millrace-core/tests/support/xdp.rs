@@ -73,7 +73,7 @@ impl Sink for Collector {
     }
 }
 
-/// Receives until every receiver is idle at once. Returns how many frames were looked at.
+/// Receives until every receiver is idle at once. Returns the number of frames read.
 pub fn drain(receivers: &mut [XdpReceiver], sink: &mut Collector) -> usize {
     let mut total = 0;
     loop {
@@ -158,7 +158,7 @@ pub fn assert_detached(pair: &Pair) {
     assert_eq!(program_on(&pair.b), None);
 }
 
-/// Lets the receivers look after their interface, as the engine's threads do, until they serve these rx queues.
+/// Lets the receivers reconcile their rx queues, as the engine's threads do, until they serve these rx queues.
 pub fn await_serving(pair: &Pair, receivers: &mut [XdpReceiver], want: &[&[u32]]) {
     let start = Instant::now();
     loop {
@@ -199,10 +199,10 @@ pub fn each_receives_its_own(
     assert_eq!(seen, queues);
 }
 
-pub fn await_degraded(host: &InterfaceState, done: impl Fn(&[String]) -> bool) {
+pub fn await_degraded(state: &InterfaceState, done: impl Fn(&[String]) -> bool) {
     let start = Instant::now();
-    while !done(&host.info().degraded) {
-        assert!(start.elapsed() < TIMEOUT, "{:?}", host.info().degraded);
+    while !done(&state.info().degraded) {
+        assert!(start.elapsed() < TIMEOUT, "{:?}", state.info().degraded);
         thread::sleep(Duration::from_millis(20));
     }
 }

@@ -117,16 +117,16 @@ fn nothing_is_attached_any_more_when_the_service_stops() {
     rig::require_root!();
     let pair = Pair::new(1);
     let mut receivers = pair.in_b(|| open("native", 512)).unwrap().receivers;
-    let host = receivers[0].interface_state();
+    let state = receivers[0].interface_state();
     pair.delete_link();
     let start = Instant::now();
     while receivers[0].away().is_none() {
         assert!(start.elapsed() < TIMEOUT, "{}", report(&mut receivers));
         drop(receivers[0].counters());
     }
-    host.stop();
+    state.stop();
     pair.create_link(1, [2, 0, 0, 0, 0x0b, 7]);
-    // Two looks of the helper thread, if there still were any.
+    // The helper thread would poll twice in this time, if it still ran.
     thread::sleep(Duration::from_secs(2));
     drop(receivers[0].counters());
     assert_eq!((program_on(&pair.b), receivers[0].serves()), (None, vec![]));

@@ -15,7 +15,7 @@ use crate::{
     support::{self, ONE_PORT, TIMEOUT},
 };
 
-/// An engine and its queue's memory, which outlives it: nobody reads the lanes, and what does not fit is counted.
+/// An engine and its queue's memory, which outlives it: no worker reads the lanes, and what does not fit is counted.
 struct Running {
     engine: Engine,
     _memory: Vec<u64>,

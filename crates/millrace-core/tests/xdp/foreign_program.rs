@@ -1,4 +1,4 @@
-//! AF_XDP on an interface that somebody else's XDP program has, or wants: first come, first served, nobody is replaced.
+//! AF_XDP on an interface that the XDP program of another process has, or needs: the first one stays, and none is replaced.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -23,7 +23,7 @@ fn constant(action: u32) -> Program {
     Program::load("foreign", &a.finish().unwrap(), 0).unwrap()
 }
 
-/// A program that passes everything, attached as somebody else would: by link.
+/// A program that passes everything, attached as another process would: by link.
 fn foreign(pair: &Pair, mode: AttachMode) -> (XdpLink, u32) {
     let program = constant(action::PASS);
     let link = pair.in_b(|| XdpLink::attach(&program, &Interface::by_name("vb").unwrap(), mode)).unwrap();

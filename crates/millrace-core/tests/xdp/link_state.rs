@@ -48,9 +48,9 @@ fn a_link_that_is_down_is_said_for_as_long_as_it_is() {
     let opened = pair.in_b(|| open("native", 512)).unwrap();
     let says = |degraded: &[String]| degraded == ["vb is down: nothing arrives until it is up"];
     assert!(says(&opened.info.degraded), "{:?}", opened.info.degraded);
-    let host = opened.receivers[0].interface_state();
+    let state = opened.receivers[0].interface_state();
     run(&format!("ip -n {} link set va up", pair.a));
-    await_degraded(&host, |degraded| degraded.is_empty());
+    await_degraded(&state, |degraded| degraded.is_empty());
     run(&format!("ip -n {} link set va down", pair.a));
-    await_degraded(&host, says);
+    await_degraded(&state, says);
 }

@@ -113,7 +113,7 @@ fn frames() -> Vec<Frame> {
                 all.push(Frame { vlan, ..plain.clone() });
             }
             all.push(Frame { vlan: vec![(ETH_P_8021Q, 5); 3], ..plain.clone() });
-            // Options that read as port 9000, should anybody take them for the UDP header.
+            // Options that read as port 9000, if they were taken for the UDP header.
             all.push(Frame { ipv4_options: vec![1, 1, 0x23, 0x28], ..plain.clone() });
             for header in [0, 43, 60, 44] {
                 let ipv6_extensions = vec![(header, vec![0, 0, 0, 0, 0, 0, 0, 0])];

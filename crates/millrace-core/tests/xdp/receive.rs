@@ -48,7 +48,7 @@ fn payload(i: u16, len: usize) -> Vec<u8> {
     (0..len).map(|k| (k as u16 ^ i.wrapping_mul(0x9e37)).wrapping_mul(31) as u8).collect()
 }
 
-/// Traffic that is none of ours, or not ours to take.
+/// Traffic for other ports and addresses, and traffic that the program leaves to the stack.
 fn foreign(i: u16) -> Vec<u8> {
     let v4 = Pair::v4(FIRST + i, 9000);
     match i % 6 {

@@ -23,7 +23,7 @@ fn a_removed_interface_is_waited_for_and_taken_again() {
     rig::require_root!();
     let pair = Pair::new(2);
     let opened = pair.in_b(|| open("native", 2048)).unwrap();
-    let (host, mut receivers) = (opened.receivers[0].interface_state(), opened.receivers);
+    let (state, mut receivers) = (opened.receivers[0].interface_state(), opened.receivers);
     let (index, program) = (pair.in_b(|| Interface::by_name("vb").unwrap().index), receivers[0].program_id());
     let mut sink = Collector::default();
     for round in 0..3u16 {
@@ -40,14 +40,14 @@ fn a_removed_interface_is_waited_for_and_taken_again() {
         while !receivers.iter().all(|r| r.away().is_some() && r.serves().is_empty()) {
             assert!(start.elapsed() < TIMEOUT, "{}", report(&mut receivers));
             receivers.iter_mut().for_each(|r| r.wait(Duration::from_millis(5)).unwrap());
-            // One without rx queues hears of it when it looks.
+            // A receiver without rx queues notices it when it reconciles.
             receivers.iter_mut().for_each(|r| drop(r.counters()));
             drain(&mut receivers, &mut sink);
         }
         assert_eq!(sink.datagrams, sent + 500);
         assert!(receivers.iter().all(|r| r.away().unwrap().contains("vb was removed")));
         assert_eq!((receivers[0].program_id(), receivers[0].frames().total), (0, 0));
-        assert_eq!(host.info().granted.iter().find(|(k, _)| k == "rx queues").unwrap().1, "0");
+        assert_eq!(state.info().granted.iter().find(|(k, _)| k == "rx queues").unwrap().1, "0");
 
         // Back with another MAC, index and number of queues: fewer than there are receivers, then more.
         let queues = [1, 4, 2][usize::from(round)];
@@ -60,8 +60,8 @@ fn a_removed_interface_is_waited_for_and_taken_again() {
         send(&pair, round * 1000 + 500..round * 1000 + 1000);
         drain_until(&mut receivers, &mut sink, |_, s| s.datagrams == sent + 1000);
         // Attached before it was up, perhaps.
-        await_degraded(&host, |degraded| degraded.is_empty());
-        let info = host.info();
+        await_degraded(&state, |degraded| degraded.is_empty());
+        let info = state.info();
         assert_eq!(info.mode, "native copy");
         assert_eq!(info.granted.iter().find(|(k, _)| k == "rx queues").unwrap().1, queues.to_string());
     }
@@ -77,7 +77,7 @@ fn a_thread_without_sockets_hears_of_a_removed_interface() {
     rig::require_root!();
     let pair = Pair::new(1);
     let mut receivers = pair.in_b(|| open("native", 512)).unwrap().receivers;
-    // As when the kernel refuses every socket.
+    // This is the state when the kernel refuses every socket.
     receivers[0].serve_rx_queues(0);
     drain(&mut receivers, &mut Collector::default());
     assert_eq!((receivers[0].serves(), receivers[0].frames().total), (vec![], 0));

@@ -40,7 +40,7 @@ fn the_number_of_rx_queues_changes() {
     assert_eq!(receivers.len(), 2);
     assert!(!channels(&pair.b, "vb rx 1"), "the kernel keeps queues that AF_XDP sockets are bound to");
 
-    // New queues have no socket until somebody looks: what they carry goes up the stack, and nothing is lost.
+    // New queues have no socket until a receiver reconciles: their packets go up the stack, and nothing is lost.
     assert!(channels(&pair.b, "vb rx 4") && channels(&pair.a, "va tx 4"));
     let (socket, mut sink) = (udp_socket(&pair), Collector::default());
     socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();

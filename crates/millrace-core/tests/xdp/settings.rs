@@ -54,10 +54,10 @@ fn settings_are_made_and_put_back() {
         assert_eq!(values(), pair_of("0", "1234"));
         assert_detached(&pair);
 
-        // One alone, and the other is not looked at.
+        // One setting is configured alone, and the other is not read.
         let opened = xdp::open(&asking(None, Some(5)), &millrace_core::rx::RulePrograms::default()).unwrap();
         assert_eq!((values(), granted(&opened, "napi_defer_hard_irqs")), (pair_of("0", "5"), None));
-        // What somebody else has set since then stays.
+        // A value that another process has set since then stays.
         fs::write("/sys/class/net/vb/gro_flush_timeout", "99").unwrap();
         drop(opened);
         assert_eq!(values(), pair_of("0", "99"));

@@ -1,4 +1,4 @@
-//! The interface of xdp and packet, and settings that the configuration wants of it.
+//! The interface of xdp and packet, and settings that the configuration requires of it.
 
 use super::report::{CheckStatus, Findings, cure};
 use crate::{
@@ -66,7 +66,7 @@ fn add_udp_hash(findings: &mut Findings, interface: &Interface, driver: &str) {
     }
 }
 
-/// Adds what is to be expected of zero-copy where it is asked for. Binding a socket would tell for certain, but may reset
+/// Adds what is to be expected of zero-copy where it is requested. Binding a socket would tell for certain, but may reset
 /// the link.
 pub(super) fn add_zero_copy(findings: &mut Findings, config: &EngineConfig, interface: &Interface) {
     let (trusted, why) = xdp::zero_copy_trusted(interface);

@@ -1,4 +1,4 @@
-//! What this process may do: capabilities, seccomp, the limit of locked memory, real-time priority.
+//! The privileges of this process: capabilities, seccomp, the limit of locked memory, real-time priority.
 
 use std::fs;
 

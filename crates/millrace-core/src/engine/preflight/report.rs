@@ -2,9 +2,12 @@
 
 use serde::Serialize;
 
-use crate::{error::Code, rx::BackendInfo};
+use crate::{
+    error::Code,
+    rx::{BackendInfo, STEERING},
+};
 
-/// How one thing that was tried turned out.
+/// The outcome of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
@@ -21,17 +24,17 @@ pub enum CheckStatus {
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Finding {
-    /// What was tried.
+    /// What the check tried.
     pub name: String,
-    /// How it turned out.
+    /// The outcome.
     pub state: CheckStatus,
-    /// Why.
+    /// The reason.
     pub why: String,
-    /// What to do about it; empty when all is well.
+    /// The remedy; empty when none is needed.
     pub cure: String,
 }
 
-/// What `millrace check` found.
+/// The result of `millrace check`.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct PreflightReport {
@@ -60,7 +63,7 @@ impl Findings {
     /// Adds a backend that opened: a line for itself, and one for each thing that was not granted.
     pub(super) fn add_opened(&mut self, info: &BackendInfo) {
         self.add(info.backend, CheckStatus::Ok, format!("opens: {}", info.mode), "");
-        for (_, value) in info.granted.iter().filter(|(what, _)| what == "steering") {
+        for (_, value) in info.granted.iter().filter(|(what, _)| what == STEERING) {
             self.add(info.backend, CheckStatus::Ok, format!("steers by {value}"), "");
         }
         for what in &info.degraded {
@@ -69,7 +72,7 @@ impl Findings {
     }
 }
 
-/// What to do about an error with this code.
+/// Returns the remedy for an error with this code.
 pub(super) const fn cure(code: Code) -> &'static str {
     match code {
         Code::Port => "stop the other program, or change MILLRACE_LISTEN",

@@ -1,4 +1,4 @@
-//! What the analysis of every part of a rule needs.
+//! The state that the analysis of every part of a rule shares.
 
 use super::super::ast::Expr;
 use super::super::diagnostics::Diagnostics;

@@ -32,7 +32,7 @@ impl ExprType {
         }
     }
 
-    /// For messages: "this is …, not a condition".
+    /// Returns the name of the type for messages: "this is …, not a condition".
     pub(super) fn text(self) -> &'static str {
         match self {
             ExprType::Number => "a number",

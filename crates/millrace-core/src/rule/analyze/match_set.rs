@@ -10,7 +10,7 @@ use super::set_algebra::{SetAlgebra, SubjectInfo};
 use super::typed::{Condition, TypedAction, TypedKey, TypedSpread, Value};
 use std::collections::HashMap;
 
-/// What a test reads, apart from the length.
+/// The bytes or fields that a test reads, apart from the length.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Subject {
     Value(Value),
@@ -188,7 +188,7 @@ impl MatchSets {
     }
 }
 
-/// What the key of an action needs of a datagram.
+/// What the key of an action requires of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct KeyNeeds {
     /// The shortest payload that has the key, in bytes; 0 for an action without a key.
@@ -201,7 +201,7 @@ impl KeyNeeds {
     pub(super) fn of(action: &TypedAction) -> KeyNeeds {
         let (min_len, is_total) = match action {
             TypedAction::Drop | TypedAction::Queue { .. } => (0, true),
-            // What it keeps goes on to the next rule.
+            // The datagrams that it keeps go on to the next rule.
             TypedAction::Sample(_) => (0, false),
             TypedAction::Spread { by: TypedSpread::Mod(value), .. } => (value.min_len(), value.is_total()),
             TypedAction::Spread { by: TypedSpread::Hash(keys), .. } => (

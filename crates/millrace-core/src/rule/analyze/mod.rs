@@ -5,8 +5,8 @@
 //! They are methods of the `analyzer`; `rules` goes through all rules and gives them names.
 //!
 //! Rules together: `shadowing` finds rules that can never match. It works on `match_set`s, the sets of datagrams that
-//! conditions match, which are unions (`set_algebra`) of `hyperrectangle`s over `interval_set`s. It may miss a rule that can never match, and
-//! never reports one that can.
+//! conditions match, which are unions (`set_algebra`) of `hyperrectangle`s over `interval_set`s. It may miss a rule that can
+//! never match, and never reports one that can.
 
 mod action;
 mod analyzer;

@@ -13,7 +13,7 @@ const MAX_HYPERRECTANGLES: usize = 32;
 /// rules behind the point where the fuel is used up are not analysed.
 const FUEL: usize = 10_000_000;
 
-/// What is known of a subject.
+/// The facts about a subject.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SubjectInfo {
     /// The shortest payload that has it, in bytes.

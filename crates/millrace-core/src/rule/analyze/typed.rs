@@ -77,7 +77,7 @@ pub(crate) enum TypedAction {
     },
 }
 
-/// Where the number comes from that selects a queue.
+/// The source of the number that selects a queue.
 #[derive(Debug)]
 pub(crate) enum TypedSpread {
     Mod(Value),

@@ -1,4 +1,4 @@
-//! The state of a translation: the assembler, and what is known at the current place.
+//! The state of a translation: the assembler, and what is known at the current point of the program.
 
 use super::super::kernel::{HeaderFields, NodeLabels, Reason};
 use super::super::program::{NodeId, Program};
@@ -11,11 +11,11 @@ pub(super) struct Compiler<'p> {
     pub(super) a: Assembler,
     pub(super) layout: Layout,
     pub(super) labels: NodeLabels<Label>,
-    /// Payload bytes that every path to the current place has checked to be there.
+    /// Payload bytes that every path to the current point has checked to be there.
     pub(super) min_len: u32,
     /// Scratch words in use. They are allocated as a stack, above the layout's.
     pub(super) scratch_used: u32,
-    /// Where the prologue sends packets without a queue, and what the program returns for them.
+    /// The label to which the prologue sends packets without a queue, and the program's result for them.
     pub(super) no_datagram: Option<(Label, u32)>,
     /// X holds the offset of the UDP header.
     pub(super) x_is_udp_offset: bool,

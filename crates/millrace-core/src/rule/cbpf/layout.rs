@@ -1,4 +1,4 @@
-//! Where the program's prologue puts what the rules read: the words of scratch memory.
+//! The words of scratch memory, in which the program's prologue puts the fields that the rules read.
 
 use super::super::kernel::HeaderFields;
 use super::target::CbpfTarget;

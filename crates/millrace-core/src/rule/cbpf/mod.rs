@@ -8,7 +8,7 @@
 //! `target` says where a program is attached; `translate` goes through the nodes. A program begins with the prologue in
 //! `header`, which finds the headers and puts what the rules read where `layout` says. `condition` translates tests, `value`
 //! calculations, `key` hashes and the choice of a queue; they read the packet through `access`. All are methods of the
-//! `compiler`, which holds what is known at the current place.
+//! `compiler`, which holds what is known at the current point.
 
 mod access;
 mod compiler;

@@ -1,6 +1,6 @@
-//! Where a classic BPF program is attached.
+//! The two targets to which a classic BPF program is attached.
 
-/// Where the program is attached, which decides what it sees.
+/// The target to which the program is attached, which decides what it sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CbpfTarget {
     /// `PACKET_FANOUT_DATA` of a `PACKET_FANOUT_CBPF` group. Offset 0 is the network header of an incoming packet.
@@ -25,5 +25,5 @@ pub enum CbpfTarget {
     },
 }
 
-/// What [`CbpfTarget::Reuseport`] returns for no socket in particular: an index that no group has.
+/// The result of a [`CbpfTarget::Reuseport`] program for no socket in particular: an index that no group has.
 pub(super) const NO_MEMBER: u32 = u32::MAX;

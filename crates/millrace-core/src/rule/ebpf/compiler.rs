@@ -1,4 +1,4 @@
-//! The state of a translation: the assembler, and what is known at the current place.
+//! The state of a translation: the assembler, and what is known at the current point of the program.
 
 use super::super::kernel::NodeLabels;
 use super::super::program::{NodeId, Program};
@@ -7,7 +7,7 @@ use crate::bpf::ebpf::{Assembler, Label};
 /// How the program reads packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// By `bpf_skb_load_bytes_relative`, with offsets from the network header.
+    /// It calls `bpf_skb_load_bytes_relative`, with offsets from the network header.
     Relative,
     /// Through a pointer, which is compared with the end of the frame first, as the verifier demands.
     Direct,
@@ -18,9 +18,10 @@ pub(super) struct Compiler<'a, 'p> {
     pub(super) a: &'a mut Assembler,
     pub(super) access: Access,
     pub(super) labels: NodeLabels<Label>,
-    /// Payload bytes that every path to the current place has checked to be there.
+    /// Payload bytes that every path to the current point has checked to be there.
     pub(super) min_len: u32,
-    /// Where the program continues when a load fails although the length said it would not, and for packets without a queue.
+    /// The label at which the program continues when a load fails although the length said it would not, and for packets
+    /// without a queue.
     pub(super) no_datagram: Label,
     /// For early drops: the first node that is not translated, and where a jump to it or any later node leads instead.
     pub(super) exit: Option<(NodeId, Label)>,

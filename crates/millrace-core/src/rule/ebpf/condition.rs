@@ -21,8 +21,8 @@ impl Compiler<'_, '_> {
         Ok(())
     }
 
-    /// Binary search for `NUMBER` in a case table. Where it is a length, a comparison tells how many bytes are there, which saves
-    /// checks later.
+    /// Binary search for `NUMBER` in a case table. Where it is a length, a comparison tells how many bytes are there, which
+    /// saves checks later.
     fn search(&mut self, is_length: bool, cases: &[(u64, NodeId)]) {
         match cases {
             [] => {}

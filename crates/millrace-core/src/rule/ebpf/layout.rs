@@ -1,4 +1,4 @@
-//! What registers and stack slots hold. The stack keeps what has to survive a load, because a load may be a call.
+//! The contents of registers and stack slots. The stack keeps what has to survive a load, because a load may be a call.
 
 use crate::bpf::ebpf::Reg;
 
@@ -13,7 +13,7 @@ pub(super) const LENGTH: Reg = Reg::R9;
 
 /// Stack slots, as offsets from the frame pointer.
 pub(super) mod stack {
-    /// Where a load reads to; 8 bytes.
+    /// The buffer that a load reads into; 8 bytes.
     pub(in crate::rule::ebpf) const BUFFER: i16 = -8;
     /// Source address, 16 bytes in network order, IPv4 mapped.
     pub(in crate::rule::ebpf) const SRC: i16 = -24;

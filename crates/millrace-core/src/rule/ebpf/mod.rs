@@ -4,7 +4,7 @@
 //! `translate` goes through the nodes and makes the program that steers; `early_drop` makes the code that the XDP program runs.
 //! `header` finds the UDP header of a socket buffer, `access` reads from headers and payload. `condition` translates tests,
 //! `value` calculations, `key` hashes and the choice of a queue. All are methods of the `compiler`, which holds what is known
-//! at the current place. `layout` says what registers and stack slots hold, `helpers` which kernel functions are called.
+//! at the current point. `layout` says what registers and stack slots hold, `helpers` which kernel functions are called.
 
 mod access;
 mod compiler;

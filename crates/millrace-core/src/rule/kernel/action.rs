@@ -5,7 +5,7 @@ use super::super::program::{Action, Spread};
 use super::super::queues::Queues;
 use super::unsupported::Reason;
 
-/// What a program that steers decides. It only chooses the receive thread; that thread runs the rules again.
+/// The decision of a program that steers. It only chooses the receive thread; that thread runs the rules again.
 pub(crate) enum KernelAction<'p> {
     Queue(u16),
     Spread(&'p Spread, Queues),

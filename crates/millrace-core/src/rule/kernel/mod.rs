@@ -1,4 +1,4 @@
-//! What the two BPF compilers have in common: what no kernel program can decide, and what is known about a program before it
+//! The common part of the two BPF compilers: what no kernel program can decide, and what is known about a program before it
 //! is translated.
 
 mod action;

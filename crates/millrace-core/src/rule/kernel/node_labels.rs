@@ -16,7 +16,7 @@ impl<L: Copy> NodeLabels<L> {
         NodeLabels { nodes: vec![None; nodes] }
     }
 
-    /// The label for a jump to the node, from a place where the payload has at least `min_len` bytes. `make` makes the label at
+    /// The label for a jump to the node, from a point where the payload has at least `min_len` bytes. `make` makes the label at
     /// the first jump.
     pub(crate) fn jump_to(&mut self, node: NodeId, min_len: u32, make: impl FnOnce() -> L) -> L {
         // A node that does not exist gets a label that is never placed, which the assemblers refuse.

@@ -9,7 +9,7 @@ use std::fmt;
 pub struct Unsupported {
     /// Name of the first rule that cannot be translated.
     pub rule: String,
-    /// What the kernel lacks for it.
+    /// The reason: what the kernel lacks for it.
     pub reason: String,
 }
 

@@ -37,7 +37,7 @@ pub(crate) enum Tok {
     End,
 }
 
-/// All tokens of a text, with their places; the last is [`Tok::End`].
+/// All tokens of a text, with their spans; the last is [`Tok::End`].
 #[derive(Debug)]
 pub(crate) struct Tokens {
     pub(crate) list: Vec<(Tok, Span)>,

@@ -70,18 +70,18 @@ impl<'a> Parser<'a> {
         self.token(self.at).0
     }
 
-    /// The place of the next token.
+    /// Returns the span of the next token.
     pub(super) fn span(&mut self) -> Span {
         self.peek();
         self.token(self.at).1
     }
 
-    /// The place of the token before this one.
+    /// Returns the span of the token before this one.
     pub(super) fn last_span(&self) -> Span {
         self.token(self.at.saturating_sub(1)).1
     }
 
-    /// The source at a place.
+    /// Returns the text of a span.
     pub(super) fn slice(&self, span: Span) -> &'a str {
         self.text.get(span.start as usize..span.end as usize).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! Text that nobody means well: always an answer, soon, and a message of readable size.
+//! Hostile text: it always gets an answer, soon, and the message has a readable size.
 
 use super::*;
 use proptest::prelude::*;
@@ -43,7 +43,7 @@ fn nesting() {
     assert!(verdict(format!("{}u8[0] == 1 => drop", "not ".repeat(63))).is_ok());
     assert!(verdict(format!("{}u8[0] == 1{} => drop", "(len > 1 and ".repeat(63), ")".repeat(63))).is_ok());
     assert!(verdict(format!("mod({}u8[0]{})", "(".repeat(60), " + 1)".repeat(60))).is_ok());
-    // On the left side, in turns: nothing may be looked at twice for each level.
+    // The nesting is on the left side, in turns: nothing may be visited twice for each level.
     let turns: String =
         (1..=63).map(|i| [" or ", " and "][i % 2].to_owned() + &format!("u8[{i}] == 1)")).collect();
     assert!(verdict(format!("{}u8[0] == 1{turns} => drop", "(".repeat(63))).is_ok());

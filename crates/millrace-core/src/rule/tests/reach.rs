@@ -1,4 +1,4 @@
-//! Rules that can never match: what the checker says is true, and where it should see something it does.
+//! Rules that can never match: what the checker says is true, and where it should find one it does.
 
 use super::super::diagnostics::Diagnostics;
 use super::reference::{Memory, decide};
@@ -102,7 +102,7 @@ fn contradictions() {
     never("len < 4 => mod(u32[0])", "no datagram that meets this has the 4 bytes that the key needs");
 }
 
-/// What only looks like it.
+/// Rules that resemble those above, and can match.
 #[test]
 fn no_alarm() {
     for text in [
@@ -178,7 +178,7 @@ fn rules() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1500) })]
 
-    /// Never a false alarm: no datagram is taken by a rule that is said never to match.
+    /// There is no false alarm: no datagram matches a rule of which the analysis says that it never matches.
     #[test]
     fn what_is_said_never_to_match_never_does(text in rules(), seed in any::<u64>()) {
         let flagged = flagged(&text);

@@ -74,7 +74,7 @@ fn bless(old: &str, new: &str) {
     std::fs::write(path, page.replace(old, new)).unwrap();
 }
 
-/// One function, so that nobody else writes the page at the same time.
+/// This is one function, so that no two tests write the page at the same time.
 #[test]
 fn the_page_holds() {
     for rules in blocks("rules") {

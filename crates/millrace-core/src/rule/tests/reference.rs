@@ -15,7 +15,7 @@ enum Val {
     Flow(Vec<u32>),
 }
 
-/// What the actions with a memory remember, by rule.
+/// The state of the actions that have one, by rule.
 #[derive(Default)]
 pub(super) struct Memory {
     turns: std::collections::HashMap<usize, u64>,

@@ -27,11 +27,11 @@ use crate::{
 /// so that more memory holds mostly copies; with less, reassembled datagrams are lost among them in a burst.
 const REASSEMBLED_RCVBUF: u32 = 4 << 20;
 
-/// What all endpoints have in common.
+/// The parameters that all endpoints have in common.
 pub(super) struct EndpointSockets<'a> {
     pub(super) config: &'a EngineConfig,
     pub(super) topology: &'a TopologyMonitor,
-    /// What the ring accepts: the listen list with every address written out.
+    /// The addresses and ports that the ring accepts: the listen list with every address written out.
     pub(super) ring_listen: &'a [Listen],
     /// Multicast groups joined on an interface whose frames the ring has.
     pub(super) multicast_groups_in_ring: &'a [Multicast],
@@ -47,7 +47,7 @@ impl EndpointSockets<'_> {
     /// Binds the reuseport group of an endpoint of one address family. Returns the port holder and the sockets to be read.
     ///
     /// # Errors
-    /// As [`bind_reuseport_group`] and [`multicast::join`]; [`Code::Kernel`] when a program or an option is refused.
+    /// Those of [`bind_reuseport_group`] and [`multicast::join`]; [`Code::Kernel`] when a program or an option is refused.
     pub(super) fn bind_reuseport_group(&self, endpoint: Endpoint) -> Result<(PortHolder, Vec<GuardSocket>)> {
         let inspection = self.inspection(endpoint.address);
         let sockets = if inspection == FragmentInspection::Nothing { 2 } else { 3 };
@@ -58,10 +58,10 @@ impl EndpointSockets<'_> {
         );
         let reuseport_group = bind_reuseport_group(endpoint, sockets, &mut |index, fd, ipv6| {
             sys::multicast::own_groups_only(fd, ipv6);
-            // With UDP_GRO a super-packet comes whole, instead of being cut up only to be dropped, and the driver's GRO may
+            // With UDP_GRO a super-packet comes whole, instead of being segmented only to be dropped, and the driver's GRO may
             // merge our flows before the ring sees them, which the ring splits for much less. Not so for IPv6: what is
             // merged is large, and large datagrams are inspected for fragments. All sockets of the reuseport group are alike in
-            // this, because the driver's GRO asks the one that the kernel's hash selects, not the program's.
+            // this, because the driver's GRO reads the one that the kernel's hash selects, not the program's.
             if endpoint.address.is_v4_only() {
                 full.enable_gro(fd);
             }
@@ -94,7 +94,7 @@ impl EndpointSockets<'_> {
     /// Binds the one socket of an endpoint of which the ring has nothing.
     ///
     /// # Errors
-    /// As [`bind_one`] and [`multicast::join`].
+    /// Those of [`bind_one`] and [`multicast::join`].
     pub(super) fn bind_one(&self, endpoint: Endpoint) -> Result<GuardSocket> {
         let mut options = SocketOptions::without_timestamps(self.config.socket_rcvbuf);
         let bound = bind_one(endpoint, &mut |_, fd, ipv6| {

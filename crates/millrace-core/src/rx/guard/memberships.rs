@@ -20,7 +20,7 @@ const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// The multicast groups that the guard's sockets joined.
 pub(super) struct Memberships {
     memberships: Vec<Membership>,
-    /// What each socket is bound to, in the order of the sockets.
+    /// The address that each socket is bound to, in the order of the sockets.
     addresses: Vec<BindAddress>,
     renewed: Instant,
 }
@@ -33,7 +33,7 @@ struct Membership {
 }
 
 impl Memberships {
-    /// To be called after joining, with what each socket is bound to. `None` when there is nothing to renew.
+    /// Call it after joining, with the address that each socket is bound to. Returns `None` when there is nothing to renew.
     pub(super) fn new(
         multicast_groups: &[Multicast],
         config: &EngineConfig,

@@ -4,7 +4,7 @@
 //!
 //! 1. *A port has one owner.* bind(2) refuses a port that another program holds, a second Millrace included, and from then
 //!    on it refuses that port to others.
-//! 2. *Senders hear no error.* For a port without a socket the stack answers with ICMP port unreachable, whether or not a
+//! 2. *Senders receive no error.* For a port without a socket the stack answers with ICMP port unreachable, whether or not a
 //!    fast path has delivered the datagram.
 //! 3. *Some datagrams only the stack has whole*: reassembled fragments, what came by another interface, what the fast path
 //!    cannot parse. They are read here, on a thread of their own, and marked
@@ -67,13 +67,13 @@
 //!
 //! # Broadcast and multicast
 //!
-//! The program does not decide them, because the kernel does not ask it: it gives a broadcast or multicast datagram to
+//! The program does not decide them, because the kernel does not run it for them: it gives a broadcast or multicast datagram to
 //! every socket that matches (net/ipv4/udp.c, `__udp4_lib_mcast_deliver`; net/ipv6/udp.c, `__udp6_lib_mcast_deliver`), and
 //! selects in a reuseport group only for unicast (`udp4_lib_lookup2`). Three things prevent a second delivery:
 //!
 //! - the port holder's filter drops its copy;
 //! - each multicast group is joined by one socket of an endpoint for the ring's interfaces (REASSEMBLED, or PORT_HOLDER
-//!   where there is none) and by OTHER_INTERFACES for others, and a socket hears only what it joined
+//!   where there is none) and by OTHER_INTERFACES for others, and a socket receives only what it joined
 //!   (`sys::multicast::own_groups_only`);
 //! - the reader decides by interface and destination (`role::Role::delivers`): OTHER_INTERFACES discards what the ring
 //!   accepts, and REASSEMBLED delivers only what came in fragments by an interface whose frames the ring has.

@@ -1,8 +1,8 @@
-//! What a selection program has no room for.
+//! The parts that a selection program omits because there is no room for them.
 
 use crate::net::Interface;
 
-/// What a program omits because there is no room for it, from little to much.
+/// The parts that a program omits because there is no room for them, from little to much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Omission {
     /// The program is complete.

@@ -18,7 +18,7 @@ pub(super) struct PortHolder {
     inspection: FragmentInspection,
     /// See [`RingCoverage::addresses`].
     addresses: Option<Vec<IpAddr>>,
-    /// What the program in force omits.
+    /// The omission of the program in force.
     omitted: Omission,
 }
 
@@ -26,7 +26,7 @@ impl PortHolder {
     /// Attaches the first program.
     ///
     /// # Errors
-    /// As [`PortHolder::attach_program`].
+    /// Those of [`PortHolder::attach_program`].
     pub(super) fn new(
         fd: Arc<OwnedFd>,
         inspection: FragmentInspection,
@@ -39,7 +39,7 @@ impl PortHolder {
         Ok(holder)
     }
 
-    /// What the program in force omits.
+    /// Returns the omission of the program in force.
     pub(super) fn omitted(&self) -> Omission {
         self.omitted
     }

@@ -163,7 +163,7 @@ impl Receiver for GuardReceiver {
     /// selection program had to omit more than before, or could not be replaced, counted for each endpoint. Note beside xdp
     /// with multicast groups: `multicast_rejoined`.
     fn counters(&mut self) -> KernelCounters {
-        // In `wait` too, but a guard that never sleeps does not come there.
+        // `wait` does it too, but a guard that never sleeps does not call `wait`.
         self.selection.iter_mut().for_each(Selection::refresh);
         if !self.closed {
             self.read_drops();

@@ -34,7 +34,7 @@ impl Role {
     /// The selection program has sent each *unicast* datagram to one socket. Broadcast and multicast reach every socket of
     /// the reuseport group past the program, so that each socket's reader has to decide: what the ring's interface brought
     /// whole the ring has delivered, what it brought in fragments falls to the REASSEMBLED socket, and what another interface
-    /// brought falls to the OTHER_INTERFACES socket. Unicast is not asked for its interface again, because for a local
+    /// brought falls to the OTHER_INTERFACES socket. The interface of unicast is not checked again, because for a local
     /// sender that is bound to a device the kernel names that device and not loopback.
     pub(super) fn delivers(self, control: &Control, payload_bytes: usize, in_ring: bool) -> bool {
         let to_many = control.broadcast_or_multicast;

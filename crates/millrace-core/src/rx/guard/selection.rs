@@ -6,11 +6,11 @@ use std::{net::IpAddr, os::fd::OwnedFd};
 use super::{omission::Omission, port_holder::PortHolder};
 use crate::{config::ListenSet, datagram::Addr, net::TopologyMonitor};
 
-/// What the guard beside a packet ring selects by.
+/// The input of the selection program of a guard beside a packet ring.
 pub(super) struct Selection {
     /// The interfaces that hand up the ring's frames.
     topology: TopologyMonitor,
-    /// What the ring accepts.
+    /// The addresses and ports that the ring accepts.
     ring_listen: ListenSet,
     holders: Vec<PortHolder>,
     /// The host's link-local addresses at the start, and their interfaces.

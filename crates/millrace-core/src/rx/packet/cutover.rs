@@ -2,8 +2,8 @@
 //!
 //! While a new group takes over, both groups get every frame, and the frame's time of arrival decides which of them delivers
 //! it: the old group delivers what arrived before the cutover, the new one what arrived from then on. That is exact because
-//! both rings are told the same time. The stack stamps a packet once, on its way in and before any packet socket sees it,
-//! while at least one socket asks for times ([`super::stack_timestamps`]; net/core/dev.c, `net_timestamp_check`), and a ring
+//! both rings get the same time. The stack stamps a packet once, on its way in and before any packet socket sees it,
+//! while at least one socket requests times ([`super::stack_timestamps`]; net/core/dev.c, `net_timestamp_check`), and a ring
 //! takes that stamp; without one each ring would read the clock for itself (net/packet/af_packet.c, `tpacket_rcv`).
 //!
 //! What overflows meanwhile has no time. Each group counts what its own rings had no room for, and so a frame that the other
@@ -41,12 +41,12 @@ const MAX_SHARED_AGE: u64 = 200_000_000;
 /// or on their way through the stack. If it were too short, such frames would be delivered again; the longer it is, the longer
 /// a clock that is set back hides frames.
 const SHARED_FRAMES_GONE: Duration = Duration::from_millis(250);
-/// The pause between two looks at a cutover that is being set, which takes far less than a microsecond unless the thread that
+/// The pause between two reads of a cutover that is being set, which takes far less than a microsecond unless the thread that
 /// sets it is preempted. It is a sleep and not a yield, because a receive thread with real-time priority would not let that
 /// thread run. A longer pause keeps a receive thread from its ring for longer.
 const PENDING_PAUSE: Duration = Duration::from_micros(50);
 
-/// Where the group of a member begins.
+/// The beginning of a member's group.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GroupStart {
     /// The cutover that the group began with, to tell whether there has been another one since.

@@ -24,10 +24,7 @@ use crate::{
     sys::socket,
 };
 
-/// The key in [`crate::rx::BackendInfo::granted`] that says where the rules run.
-pub(super) const GRANTED: &str = "steering";
-
-/// What a group is made with. It is kept to make the next group when a member dies, and a reload of the rules changes it.
+/// The parameters of a group. They are kept to make the next group when a member dies, and a reload of the rules changes them.
 pub(super) struct FanoutSpec {
     mode: FanoutMode,
     flags: u32,

@@ -1,4 +1,5 @@
-//! What selects the member of a fanout group for a frame: one of the kernel's modes, or a program made from the rules.
+//! The selector of a fanout group, which selects the member for a frame: one of the kernel's modes, or a program made from the
+//! rules.
 
 use std::{
     io,
@@ -18,7 +19,7 @@ use crate::{
     sys::socket,
 };
 
-/// What selects the member, ready to be handed to the kernel.
+/// The selector, ready to be handed to the kernel.
 #[derive(Clone)]
 pub(super) enum Selector {
     /// One of the kernel's own modes, `PACKET_FANOUT_*`.

@@ -1,5 +1,5 @@
-//! The header of one frame in a TPACKET_V3 block or a TPACKET_V2 slot. It is read byte by byte with every offset checked, so that
-//! nothing in here is unsafe whatever the block holds.
+//! The header of one frame in a TPACKET_V3 block or a TPACKET_V2 slot. It is read byte by byte with every offset checked, so
+//! that nothing in here is unsafe whatever the block holds.
 //!
 //! The layout is that of Documentation/networking/packet_mmap.rst and linux/if_packet.h, in host order but for the protocol:
 //! `tpacket3_hdr` (48 bytes) or `tpacket2_hdr` (32) · `sockaddr_ll` (20) · … · `virtio_net_hdr` (10, just before `tp_mac`) ·

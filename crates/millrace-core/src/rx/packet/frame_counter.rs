@@ -23,7 +23,7 @@ impl PacketCounter {
     /// Opens a ring of the configured size on the configured interface.
     ///
     /// # Errors
-    /// As [`super::open`].
+    /// Those of [`super::open()`].
     pub fn open(config: &EngineConfig) -> Result<Self> {
         let interface = Interface::by_name(config.interface.as_deref().unwrap_or_default())?;
         let kernel = |what: &'static str| move |e| Error::os(Code::Kernel, what, e);

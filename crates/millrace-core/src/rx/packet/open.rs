@@ -3,7 +3,7 @@
 use std::{os::fd::OwnedFd, sync::Arc};
 
 use super::{
-    fanout::{self, FanoutGroup, FanoutSpec},
+    fanout::{FanoutGroup, FanoutSpec},
     listen_filter,
     member::{Members, attach_filter, open_socket},
     receiver::PacketReceiver,
@@ -16,7 +16,8 @@ use crate::{
     error::Result,
     net::Interface,
     rx::{
-        BackendInfo, Opened, ReplacePrograms, RulePrograms, guard::open_for_packet, local, socket::multicast,
+        BackendInfo, Opened, ReplacePrograms, RulePrograms, STEERING, guard::open_for_packet, local,
+        socket::multicast,
     },
 };
 
@@ -49,7 +50,7 @@ pub fn open(config: &EngineConfig, programs: &RulePrograms) -> Result<Opened<Pac
     let (filter, by_port) = listen_filter::udp_to_ports(&ports);
     describe(&mut info, config, &members.rings, members.group, by_port);
     if let Some(description) = spec.description() {
-        info.grant(fanout::GRANTED, description);
+        info.grant(STEERING, description);
     }
 
     let listen = RingListen::new(&here, &config.listen);
@@ -67,8 +68,8 @@ pub fn open(config: &EngineConfig, programs: &RulePrograms) -> Result<Opened<Pac
     for receiver in &receivers {
         attach_filter(receiver.fd(), &shared.filter)?;
     }
-    let steer = Some(Box::new(ProgramReplacer::new(&shared)) as Box<dyn ReplacePrograms>);
-    Ok(Opened { receivers, guard: Some(guard), steer, info })
+    let replacer = Some(Box::new(ProgramReplacer::new(&shared)) as Box<dyn ReplacePrograms>);
+    Ok(Opened { receivers, guard: Some(guard), programs: replacer, info })
 }
 
 /// Says what the kernel granted, and what it did not. `by_port` is false when the filter lets all UDP pass.

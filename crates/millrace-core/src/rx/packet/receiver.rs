@@ -41,7 +41,7 @@ pub struct PacketReceiver {
     shared: Arc<SharedGroup>,
     /// The group that the ring belongs to, as [`SharedGroup::generation`] counts.
     generation: u32,
-    /// Where that group began.
+    /// The beginning of that group.
     start: GroupStart,
     /// The ring is that of an old group, and all its frames are in blocks that the kernel has handed over.
     settled: bool,
@@ -85,8 +85,8 @@ impl PacketReceiver {
         &self.fd
     }
 
-    /// Returns true when there is a new group that this member has not moved to. It stays with the old ring until that is empty.
-    /// What waits for it stays with `shared`, which makes no further group before all members have moved.
+    /// Returns true when there is a new group that this member has not moved to. It stays with the old ring until that is
+    /// empty. What waits for it stays with `shared`, which makes no further group before all members have moved.
     #[inline]
     fn must_move(&self) -> bool {
         self.generation != self.shared.generation()

@@ -1,4 +1,4 @@
-//! What the members of a fanout group share: enough to make the group again when one of them dies.
+//! The state that the members of a fanout group share: enough to make the group again when one of them dies.
 //!
 //! The kernel moves the last member into the slot of one that closes (net/packet/af_packet.c, `__fanout_unlink`; measured on
 //! 6.18), so that programs which name a member by its number would select the wrong one. The slot cannot be repaired, because
@@ -24,7 +24,7 @@ use libc::sock_filter;
 
 use super::{
     cutover::{Cutover, overlap},
-    fanout::{self, FanoutSpec},
+    fanout::FanoutSpec,
     member::{Members, attach_filter, open_socket},
     rings::Rings,
     stack_timestamps::{StackTimestamps, StampWatch},
@@ -33,7 +33,7 @@ use crate::{
     bpf::classic,
     config::EngineConfig,
     error::Result,
-    rx::{ReplacePrograms, RulePrograms},
+    rx::{ReplacePrograms, RulePrograms, STEERING},
     sys::scheduling,
 };
 
@@ -52,7 +52,7 @@ pub(super) struct SharedGroup {
     pub(super) ifindex: u32,
     /// The filter of every member.
     pub(super) filter: Vec<sock_filter>,
-    /// Where the present group ends, or where it began.
+    /// The cutover at which the present group ends, or at which it began.
     pub(super) cutover: Cutover,
     /// Whether the stack stamps frames by now.
     pub(super) stamps: StampWatch,
@@ -133,7 +133,7 @@ impl SharedGroup {
         let index = usize::from(index);
         members.sockets[index] = None;
         if let Some((_, socket)) = &members.replacements[index] {
-            // As in `close_intake`, it fails only without memory.
+            // It fails only without memory, as in `close_intake`.
             let _ = attach_filter(socket, &classic::drop_all());
         }
     }
@@ -321,6 +321,6 @@ impl ReplacePrograms for ProgramReplacer {
             None => "nothing: all members are gone".into(),
             Some(shared) => shared.replace_program(programs),
         };
-        Ok((fanout::GRANTED, description))
+        Ok((STEERING, description))
     }
 }

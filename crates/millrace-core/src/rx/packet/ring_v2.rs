@@ -43,7 +43,7 @@ impl RingV2 {
     /// blocks, none across two. With too little memory it gets fewer blocks: see [`RingV2::slots`].
     ///
     /// # Errors
-    /// As [`RingMemory::allocate`].
+    /// Those of [`RingMemory::allocate`].
     pub(super) fn new(fd: &OwnedFd, block_bytes: u32, blocks: u32, slot_bytes: u32) -> io::Result<Self> {
         let slots_per_block = block_bytes / slot_bytes;
         // struct tpacket_req: block size, blocks, frame size, frames.

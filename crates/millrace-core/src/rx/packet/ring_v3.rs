@@ -61,7 +61,7 @@ impl RingV3 {
     /// gets fewer blocks: see [`RingV3::blocks`].
     ///
     /// # Errors
-    /// As [`RingMemory::allocate`].
+    /// Those of [`RingMemory::allocate`].
     pub(super) fn new(fd: &OwnedFd, block_bytes: u32, blocks: u32) -> io::Result<Self> {
         // struct tpacket_req3: block size, blocks, frame size, frames, retire timeout ms, private bytes, features.
         let request =

@@ -15,7 +15,7 @@ impl Rings {
     /// Allocates the configured ring of a socket that is not bound yet.
     ///
     /// # Errors
-    /// As [`super::ring_memory::RingMemory::allocate`].
+    /// Those of [`super::ring_memory::RingMemory::allocate`].
     pub(super) fn new(fd: &OwnedFd, config: &EngineConfig) -> io::Result<Self> {
         let (bytes, blocks) = (config.packet_block_bytes, config.packet_blocks);
         match config.tpacket {
@@ -57,11 +57,11 @@ impl Rings {
     }
 }
 
-/// The size of the ring that is asked for.
+/// The size of the ring that is requested.
 pub(super) struct RequestedSize {
-    /// [`Rings::capacity`] when all the memory asked for is there.
+    /// [`Rings::capacity`] when all the memory requested is there.
     pub(super) capacity: usize,
-    /// What `capacity` counts: `blocks` or `slots`.
+    /// The unit of `capacity`: `blocks` or `slots`.
     pub(super) unit: &'static str,
     /// Bytes of one block or slot.
     pub(super) unit_bytes: u32,

@@ -42,7 +42,7 @@ pub(super) struct StackTimestamps {
 }
 
 impl StackTimestamps {
-    /// Asks for stamps and returns when the kernel has begun, as far as can be told.
+    /// Requests stamps and returns when the kernel has begun, as far as can be told.
     ///
     /// # Errors
     /// Those of socket(2) and setsockopt(2).

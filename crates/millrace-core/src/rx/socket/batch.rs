@@ -105,7 +105,7 @@ impl Batch {
     /// # Errors
     /// Those of recvmmsg(2): EAGAIN when there is none.
     pub(crate) fn fill(&mut self, fd: &OwnedFd) -> io::Result<usize> {
-        // The kernel wrote the sizes it used into the headers it filled; each call must be told the capacities again.
+        // The kernel wrote the sizes it used into the headers it filled; each call must be given the capacities again.
         for i in 0..self.used {
             // SAFETY: a live element of `headers`; `&mut self` means that no `Message` borrows the batch.
             let h = unsafe { &mut (*self.headers.at(i)).msg_hdr };

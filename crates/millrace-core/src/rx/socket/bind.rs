@@ -52,7 +52,7 @@ pub(crate) type Configure<'a> = &'a mut dyn FnMut(usize, &OwnedFd, bool) -> Resu
 /// Binds the only socket of an endpoint, without SO_REUSEPORT.
 ///
 /// # Errors
-/// As [`bind_reuseport_group`].
+/// Those of [`bind_reuseport_group`].
 pub(crate) fn bind_one(endpoint: Endpoint, configure: Configure<'_>) -> Result<BoundSocket> {
     bind_member(endpoint, 0, 1, configure)
 }
@@ -141,7 +141,7 @@ fn new_socket(endpoint: Endpoint) -> Result<(OwnedFd, IpAddr)> {
         }
         other => other.map_err(failed)?,
     };
-    // Set both ways, so that net.ipv6.bindv6only has no say.
+    // Set both ways, so that net.ipv6.bindv6only has no effect.
     let only = libc::c_int::from(endpoint.address != BindAddress::Any);
     socket::set_int(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only).map_err(failed)?;
     Ok((fd, address))

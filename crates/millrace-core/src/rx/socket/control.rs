@@ -121,7 +121,7 @@ mod tests {
         v6.extend(7u32.to_ne_bytes());
         let c = parse(&message(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &v6));
         assert_eq!((c.ifindex, c.broadcast_or_multicast, c.dst), (7, true, Some(Addr([0xff; 16]))));
-        // What a dual-stack socket says of an IPv4 broadcast datagram, in either order.
+        // A dual-stack socket reports an IPv4 broadcast datagram by both messages, in either order.
         let v4 = message(libc::IPPROTO_IP, libc::IP_PKTINFO, &[3, 0, 0, 0, 192, 0, 2, 2, 192, 0, 2, 255]);
         let to_all = Addr::from_v4([192, 0, 2, 255]);
         let mapped =

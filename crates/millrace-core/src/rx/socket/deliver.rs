@@ -1,4 +1,4 @@
-//! From one message of recvmmsg(2) to its datagrams.
+//! Splits one message of recvmmsg(2) into its datagrams.
 
 use super::{batch::Message, bind::BoundSocket, control::Control};
 use crate::{
@@ -6,11 +6,11 @@ use crate::{
     rx::Sink,
 };
 
-/// The time of datagrams without a kernel time stamp: that of the receive pass, read when the first of them asks for it.
+/// The time of datagrams without a kernel time stamp: that of the receive pass, read when the first of them needs it.
 #[derive(Default)]
 pub(crate) struct PassTime(Option<Timestamp>);
 
-/// Where a message came from, for all datagrams in it.
+/// The origin of a message, for all datagrams in it.
 pub(crate) struct Origin<'a> {
     pub(crate) socket: &'a BoundSocket,
     /// Destination address.

@@ -1,4 +1,4 @@
-//! What a socket lost: the kernel's counter `sk_drops`, 32 bits, widened by its owner.
+//! The losses of a socket: the kernel's counter `sk_drops`, 32 bits, widened by its owner.
 //!
 //! It is read by SO_MEMINFO, one system call for each socket, and not from SO_RXQ_OVFL, which is the same counter but costs
 //! a control message on every datagram. Besides a full receive buffer it counts what the stack threw away at this socket

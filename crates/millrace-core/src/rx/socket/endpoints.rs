@@ -1,4 +1,4 @@
-//! From the listen list to the endpoints that sockets are bound to.
+//! Makes the endpoints that sockets are bound to from the listen list.
 
 use std::net::IpAddr;
 
@@ -30,7 +30,7 @@ impl BindAddress {
     }
 }
 
-/// What one socket, or all sockets of one SO_REUSEPORT group, are bound to.
+/// The address and port that one socket, or all sockets of one SO_REUSEPORT group, are bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     pub(crate) address: BindAddress,

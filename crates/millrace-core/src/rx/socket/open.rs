@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Opens `config.rx_threads` receivers, each with one socket for each endpoint of the listen list. With a fanout mode that
-/// follows the rules, the program in `steering` selects the socket, and so the receiver, of each datagram. The kernel runs
+/// follows the rules, the program in `programs` selects the socket, and so the receiver, of each datagram. The kernel runs
 /// it with the UDP payload at offset 0, and spreads by its hash what the program sends beyond the last socket.
 ///
 /// # Errors
@@ -56,7 +56,7 @@ pub fn open(config: &EngineConfig, programs: &RulePrograms) -> Result<Opened<Soc
         degraded: Vec::new(),
     };
     let by_rules = matches!(config.fanout, FanoutMode::Rules | FanoutMode::Cbpf | FanoutMode::Ebpf);
-    let steer: Option<Box<dyn ReplacePrograms>> = if by_rules && threads > 1 {
+    let replacer: Option<Box<dyn ReplacePrograms>> = if by_rules && threads > 1 {
         let (what, granted) = reuseport.replace(programs)?;
         info.grant(what, granted);
         Some(Box::new(reuseport))
@@ -65,7 +65,7 @@ pub fn open(config: &EngineConfig, programs: &RulePrograms) -> Result<Opened<Soc
     };
     info.granted.extend(multicast::granted(&config.multicast, interface));
     options.describe(&mut info);
-    Ok(Opened { receivers: receivers(by_thread)?, guard: None, steer, info })
+    Ok(Opened { receivers: receivers(by_thread)?, guard: None, programs: replacer, info })
 }
 
 /// One receiver for each thread's sockets, in index order. The first delivers broadcast and reports checksum errors: each

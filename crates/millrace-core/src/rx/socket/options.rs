@@ -15,7 +15,7 @@ const MAX_RCVBUF: u32 = i32::MAX as u32 / 2;
 
 /// Sets socket options, and remembers what the kernel granted of them.
 pub(crate) struct SocketOptions {
-    /// Receive buffer asked for, bytes.
+    /// Receive buffer requested, bytes.
     rcvbuf: u32,
     /// Smallest receive buffer granted so far, bytes.
     granted_rcvbuf: u32,
@@ -29,16 +29,16 @@ impl SocketOptions {
         SocketOptions { rcvbuf, granted_rcvbuf: u32::MAX, gro: true, timestamps }
     }
 
-    /// Options without kernel time stamps. One socket that asks for them makes the kernel stamp every packet of the host.
+    /// Options without kernel time stamps. One socket that requests them makes the kernel stamp every packet of the host.
     pub(crate) fn without_timestamps(rcvbuf: u32) -> Self {
         Self::new(rcvbuf, Timestamps::Pass)
     }
 
-    /// Sets the receive buffer, kernel time stamps where they were asked for, and with `destination` that every datagram
+    /// Sets the receive buffer, kernel time stamps where they were requested, and with `destination` that every datagram
     /// comes with its destination address: for a socket that is not bound to a single one.
     ///
     /// # Errors
-    /// [`Code::Kernel`] when an option is refused; a smaller receive buffer than asked for is no error.
+    /// [`Code::Kernel`] when an option is refused; a smaller receive buffer than requested is no error.
     pub(crate) fn set(&mut self, fd: &OwnedFd, ipv6: bool, destination: bool) -> Result<()> {
         self.set_rcvbuf(fd).map_err(refused("SO_RCVBUF"))?;
         if destination && ipv6 {
@@ -47,7 +47,7 @@ impl SocketOptions {
                 .map_err(refused("IPV6_RECVPKTINFO"))?;
         }
         if destination {
-            // On a dual-stack socket too, because only this tells IPv4 broadcast.
+            // A dual-stack socket needs it too, because only this option tells IPv4 broadcast.
             socket::set_int(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1).map_err(refused("IP_PKTINFO"))?;
         }
         if self.timestamps == Timestamps::Kernel {

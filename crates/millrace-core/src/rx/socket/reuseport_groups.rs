@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     error::Result,
-    rx::{ReplacePrograms, RulePrograms},
+    rx::{ReplacePrograms, RulePrograms, STEERING},
     sys::socket,
 };
 
@@ -54,6 +54,6 @@ impl ReplacePrograms for ReuseportGroups {
         };
         // The program only decides by which thread a datagram comes. The threads evaluate the rules in any case, so a refusal
         // is no error.
-        Ok(("steering", granted.unwrap_or_else(|e| format!("the rules of before, if any: {e}"))))
+        Ok((STEERING, granted.unwrap_or_else(|e| format!("the rules of before, if any: {e}"))))
     }
 }

@@ -12,7 +12,7 @@ use crate::{
 /// thread has other rx queues to serve meanwhile.
 ///
 /// # Errors
-/// The sentence for the user that says why not; [`InterfaceState::info`] has it as well.
+/// The sentence for the user that explains why not; [`InterfaceState::info`] has it as well.
 pub(super) fn open_added_queue(
     state: &InterfaceState,
     attached: &AttachedInterface,

@@ -58,7 +58,7 @@ pub(super) struct WeakAttachedInterface {
 }
 
 impl WeakAttachedInterface {
-    /// None when the last owner of the attachment is gone.
+    /// Returns None when the last owner of the attachment is gone.
     pub(super) fn upgrade(&self) -> Option<AttachedInterface> {
         Some(AttachedInterface {
             attachment: self.attachment.upgrade()?,

@@ -1,4 +1,4 @@
-//! What all receivers of an interface share: the XSKMAP, the XDP program, and the bpf_link that attaches it.
+//! The attachment, which all receivers of an interface share: the XSKMAP, the XDP program, and the bpf_link that attaches it.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -90,7 +90,7 @@ impl Attachment {
     /// tried first; a driver that does not know them refuses it, and the result without them counts.
     fn attach(interface: &Interface, listen: &[Listen], mode: AttachMode) -> Result<Self> {
         let mtu = interface.link()?.mtu;
-        // Where no socket can be made, opening the first rx queue fails and says why.
+        // Where no socket can be made, opening the first rx queue fails and explains why.
         if prefers_multi_buffer(mode, mtu, || socket::supports_multi_buffer().unwrap_or(false)) {
             match Self::attach_with(interface, listen, mode, mtu, true) {
                 Err(e) if matches!(e.code, Code::Unsupported | Code::Kernel) => {}

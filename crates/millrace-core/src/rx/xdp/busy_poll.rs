@@ -1,5 +1,5 @@
 //! Preferred busy-polling (napi.rst, "Busy polling" and "IRQ mitigation"; Linux 5.11): the NIC's softirq stays off while
-//! the receive thread asks for frames by recvfrom(2). poll(2) never drives an AF_XDP socket's NAPI, and sendto(2) fails
+//! the receive thread requests frames by recvfrom(2). poll(2) never drives an AF_XDP socket's NAPI, and sendto(2) fails
 //! without a tx ring.
 //!
 //! The kernel accepts all three options on any device and then polls nothing where it does not know the NAPI of the socket's

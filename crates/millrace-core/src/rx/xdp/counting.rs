@@ -1,4 +1,4 @@
-//! For benches: an AF_XDP loop that only counts frames. It has the program, rings and memory of [`super::XdpReceiver`], but
+//! An AF_XDP loop that only counts frames, for benches. It has the program, rings and memory of [`super::XdpReceiver`], but
 //! reads no byte of a frame and keeps no books on frames.
 
 use std::{os::fd::AsFd, sync::Arc, time::Duration};
@@ -31,7 +31,7 @@ impl XdpCounter {
     /// Attaches the program to `config.interface` and binds a socket to rx queue 0.
     ///
     /// # Errors
-    /// As [`super::open`].
+    /// Those of [`super::open()`].
     pub fn open(config: &EngineConfig) -> Result<Self> {
         let name = config.interface.as_deref().unwrap_or_default();
         let interface = Interface::by_name(name)?;
@@ -52,7 +52,7 @@ impl Receiver for XdpCounter {
     fn receive<S: Sink>(&mut self, _: &mut S) -> Result<usize> {
         let count = self.socket.rx.available(PASS_FRAMES);
         self.consumed.extend((0..count).map(|_| self.socket.rx.consume()).map(RxDescriptor::into_frame));
-        // What the fill ring has no room for waits for the next pass.
+        // Frames that the fill ring has no room for wait for the next pass.
         let room = self.socket.fill.room(self.consumed.len() as u32) as usize;
         self.socket.fill.push(self.consumed.drain(..room.min(self.consumed.len())));
         self.socket.rx.release();

@@ -1,4 +1,5 @@
-//! From a received packet to the sink: parsed, compared with the listen list, its checksum verified where that is configured.
+//! Delivers a received packet to the sink: it is parsed and compared with the listen list, and its checksum is verified where
+//! that is configured.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ pub(super) struct AcceptFilter {
     pub(super) verify_checksum: bool,
 }
 
-/// What the datagrams of one receive pass have in common.
+/// The facts that the datagrams of one receive pass have in common.
 #[derive(Clone, Copy)]
 pub(super) struct PassInfo {
     pub(super) time: Timestamp,
@@ -30,7 +31,7 @@ impl AcceptFilter {
     #[inline]
     pub(super) fn deliver<S: Sink>(&self, frame: &[u8], info: PassInfo, sink: &mut S) {
         match parse_ethernet(frame) {
-            // The kernel tells an AF_XDP socket nothing about checksums. One that the sender left to its NIC
+            // The kernel reports nothing to an AF_XDP socket about checksums. One that the sender left to its NIC
             // (CHECKSUM_PARTIAL) is known by its value, which is right for every frame of a sender on this host.
             Ok(udp)
                 if self.verify_checksum

@@ -1,4 +1,4 @@
-//! What the kernel granted when the program was attached, as the user reads it.
+//! Describes for the user what the kernel granted when the program was attached.
 
 use super::{
     attached_interface::AttachedInterface, attachment::LINK_HEADER, numa, umem::FRAME_BYTES, zero_copy,

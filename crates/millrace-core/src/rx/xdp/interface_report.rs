@@ -1,14 +1,14 @@
-//! What the kernel granted on an interface, and what of it is out of order at present: the parts of a [`BackendInfo`] that
+//! The grants of the kernel on an interface, and what of them is out of order at present: the parts of a [`BackendInfo`] that
 //! change while the engine runs.
 
 use std::collections::BTreeMap;
 
 use crate::rx::BackendInfo;
 
-/// What the sockets of an attachment have in common, or not.
+/// The modes of the sockets of an attachment, which they may have in common or not.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct SocketModes {
-    /// Some sockets have zero-copy, as XDP_OPTIONS says.
+    /// Some sockets have zero-copy, as XDP_OPTIONS reports.
     zero_copy: bool,
     /// Some sockets have copy mode.
     copy: bool,
@@ -38,14 +38,14 @@ impl SocketModes {
 
 /// The report on one attachment.
 pub(super) struct InterfaceReport {
-    /// What was known when the program was attached. Its mode is that of attaching alone.
+    /// The grants when the program was attached. Its mode is that of attaching alone.
     info: BackendInfo,
     sockets: SocketModes,
     /// The sentence that says that the link is down.
     link_down: Option<String>,
-    /// The sentence that says why new rx queues could not be given the program.
+    /// The sentence that explains why new rx queues could not be given the program.
     program_missing: Option<String>,
-    /// Rx queues without a socket, and the sentences that say why.
+    /// Rx queues without a socket, and the sentences that explain why.
     refused: BTreeMap<u32, String>,
 }
 
@@ -54,7 +54,7 @@ impl InterfaceReport {
         InterfaceReport { info, sockets, link_down, program_missing: None, refused: BTreeMap::new() }
     }
 
-    /// Records a look at the interface. Rx queues from `rx_queues` on do not exist, so none of them is refused.
+    /// Records a poll of the interface. Rx queues from `rx_queues` on do not exist, so none of them is refused.
     pub(super) fn record_rx_queues(
         &mut self,
         rx_queues: u32,
@@ -66,7 +66,7 @@ impl InterfaceReport {
         self.refused.retain(|number, _| *number < rx_queues);
     }
 
-    /// Records an rx queue whose socket is open. `zero_copy` is None when the kernel does not tell.
+    /// Records an rx queue whose socket is open. `zero_copy` is None when the kernel does not report it.
     pub(super) fn record_opened(&mut self, number: u32, zero_copy: Option<bool>, huge_pages: bool) {
         self.refused.remove(&number);
         if let Some(zero_copy) = zero_copy {
@@ -91,7 +91,7 @@ impl InterfaceReport {
         *self = InterfaceReport::new(info, self.sockets, link_down);
     }
 
-    /// What is granted now, and the modes of the sockets, which [`SocketModes::describe`] adds to it at the end.
+    /// Returns the grants that hold now, and the modes of the sockets, which [`SocketModes::describe`] adds to it at the end.
     pub(super) fn snapshot(&self) -> (BackendInfo, SocketModes) {
         let mut info = self.info.clone();
         let sentences = self.link_down.iter().chain(&self.program_missing).chain(self.refused.values());

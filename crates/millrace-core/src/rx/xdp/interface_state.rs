@@ -1,6 +1,6 @@
-//! What the receivers of one interface share while it changes: which attachment is in force, how many rx queues it has, and
-//! what the kernel granted. The receivers own the attachment, so that it ends with the last of them; this state only refers
-//! to it.
+//! The state that the receivers of one interface share while it changes: which attachment is in force, how many rx queues it
+//! has, and what the kernel granted. The receivers own the attachment, so that it ends with the last of them; this state only
+//! refers to it.
 //!
 //! Whatever takes the kernel's RTNL (counting rx queues, replacing or attaching a program, settings in sysfs) is done by the
 //! helper thread ([`super::interface_monitor`]) and never under the lock here. So a receive thread waits for the RTNL in one
@@ -150,8 +150,8 @@ impl InterfaceState {
         &self.stop
     }
 
-    /// From now on nothing is attached or opened any more. It returns at once; the engine calls it before it joins its
-    /// threads.
+    /// Ensures that from now on nothing is attached or opened any more. It returns at once; the engine calls it before it joins
+    /// its threads.
     pub fn stop(&self) {
         self.stop.stop();
     }
@@ -179,7 +179,7 @@ impl InterfaceState {
         mem::take(&mut self.current().settings)
     }
 
-    /// What the kernel grants now.
+    /// Returns the grants and refusals that hold now.
     pub fn info(&self) -> BackendInfo {
         let ((mut info, sockets), attached, rx_queues) = {
             let current = self.current();
@@ -202,7 +202,7 @@ impl InterfaceState {
     /// The attachment in force, for a receiver to keep.
     ///
     /// # Errors
-    /// The sentence for the user that says why there is none.
+    /// The sentence for the user that explains why there is none.
     pub(super) fn claim(&self) -> std::result::Result<AttachedInterface, String> {
         let mut current = self.current();
         let attached = current.attached().ok_or_else(|| current.away_reason.clone())?;
@@ -289,7 +289,7 @@ impl InterfaceState {
     /// Drops an attachment that no receiver has taken: the helper thread ends.
     pub(super) fn drop_unclaimed(&self) {
         let unclaimed = self.current().unclaimed.take();
-        // Without the lock, because detaching takes the RTNL.
+        // This happens without the lock, because detaching takes the RTNL.
         drop(unclaimed);
     }
 }

@@ -104,7 +104,7 @@ mod tests {
         EarlyRules::new(&rules).unwrap().map(Arc::new)
     }
 
-    /// In a network namespace of its own, which has a loopback interface and nothing else.
+    /// The test runs in a network namespace of its own, which has a loopback interface and nothing else.
     #[test]
     fn a_reload_while_the_program_is_attached_waits_for_nothing_and_is_not_forgotten() {
         let own_namespace = || {

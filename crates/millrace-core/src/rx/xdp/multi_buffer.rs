@@ -41,7 +41,7 @@ enum Reassembly {
     Discarding,
 }
 
-/// What a fragment led to.
+/// The outcome of adding a fragment.
 pub(super) enum Outcome<'a> {
     /// The packet is not complete, or its drop was counted before.
     Continued,
@@ -235,7 +235,8 @@ mod tests {
         }
     }
 
-    /// Frames that look truncated and are not: the payload repeats the address at a fragment's beginning, or a trailer follows.
+    /// Frames that appear truncated and are not: the payload repeats the address at a fragment's beginning, or a trailer
+    /// follows.
     #[test]
     fn what_the_kernel_did_not_lose_is_whole_whatever_it_looks_like() {
         let mut broadcast = frame(false, 5000, 0xff);
@@ -301,12 +302,12 @@ mod tests {
             assert_eq!(add_all(&mut j, &glued, true), (vec![other.clone()], 1), "{} bytes", other.len());
             assert_eq!(add_all(&mut j, &split(&first), true), (vec![first.clone()], 0));
         }
-        // To another address: known by its length.
+        // This packet is for another address, and is recognized by its length.
         let mut other = frame(false, 3000, 2);
         other[0] ^= 1;
         let glued = [&[&first[..FRAGMENT]], split(&other).as_slice()].concat();
         assert_eq!(add_all(&mut j, &glued, true), (vec![other.clone()], 1));
-        // What is no frame by itself is not taken for one.
+        // A fragment that is no frame by itself is not taken for one.
         assert_eq!(add_all(&mut j, &[&first[..FRAGMENT], &[3; FRAGMENT]], true), (vec![], 1));
         assert_eq!(add_all(&mut j, &[&first[..FRAGMENT], &[3; 10]], true), (vec![], 1), "too short");
         assert_eq!(add_all(&mut j, &split(&first), true), (vec![first.clone()], 0));

@@ -1,4 +1,4 @@
-//! The two settings of an interface that preferred busy-polling wants (napi.rst, "IRQ mitigation"): `napi_defer_hard_irqs`,
+//! The two settings of an interface that preferred busy-polling needs (napi.rst, "IRQ mitigation"): `napi_defer_hard_irqs`,
 //! how often in a row the NIC's interrupt stays masked without work, and `gro_flush_timeout`, for how long, in ns. They are
 //! set only when they are configured, and restored when the engine closes. They outlive a process that is killed, so that
 //! the start line says what they were.
@@ -83,7 +83,7 @@ impl Drop for NapiSetting {
 /// Tries whether a setting could be made, by writing the value that is there already, and returns that value.
 ///
 /// # Errors
-/// The sentence for the user that says why it could not.
+/// The sentence for the user that explains why it could not.
 pub(crate) fn probe(interface: &Interface, name: &str, value: u32) -> Result<String, String> {
     let rewrite = || {
         let file = open(interface, name)?;

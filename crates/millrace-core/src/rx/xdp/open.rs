@@ -1,5 +1,5 @@
 //! Opening the backend. The order (load, attach, then for each rx queue fill ring, bind, XSKMAP) suits drivers that rebuild
-//! their rings when a program is attached, and drivers that want frames on the fill ring at bind(2).
+//! their rings when a program is attached, and drivers that need frames on the fill ring at bind(2).
 
 use super::{
     attached_interface::AttachedInterface,
@@ -67,8 +67,8 @@ pub fn open(config: &EngineConfig, programs: &RulePrograms) -> Result<Opened<Xdp
         .collect();
     // `rx::ladder` opens the guard and puts it here. By XDP_PASS it gets IP fragments, IP options, extension headers, and
     // packets longer than the attachment takes.
-    let steer = Some(Box::new(EarlyDropsHandle(live)) as Box<dyn ReplacePrograms>);
-    Ok(Opened { receivers, guard: None, steer, info: state.info() })
+    let replacer = Some(Box::new(EarlyDropsHandle(live)) as Box<dyn ReplacePrograms>);
+    Ok(Opened { receivers, guard: None, programs: replacer, info: state.info() })
 }
 
 /// Opens all rx queues in the same mode. Returns whether that is zero-copy.

@@ -38,7 +38,7 @@ pub(super) struct RxQueue {
     busy_poll: Option<BusyPoll>,
     /// The rx queue's packets do not come here any more; the socket is closed as soon as its rx ring is empty.
     pub(super) draining: bool,
-    /// The kernel's counters at the last time it could be asked.
+    /// The kernel's counters at the last time they could be read.
     statistics: XskStatistics,
     attachment: Arc<Attachment>,
 }
@@ -86,7 +86,7 @@ impl RxQueue {
     /// Switches preferred busy-polling on.
     ///
     /// # Errors
-    /// The sentence for the user that says why it was refused.
+    /// The sentence for the user that explains why it was refused.
     pub(super) fn enable_busy_poll(&mut self) -> std::result::Result<(), String> {
         self.busy_poll = Some(BusyPoll::enable(self.socket.fd()).map_err(|e| busy_poll::refusal(&e))?);
         Ok(())
@@ -113,7 +113,7 @@ impl RxQueue {
         self.umem.is_on_huge_pages()
     }
 
-    /// Where the frames are, as far as both sides have published.
+    /// Returns where the frames are, as far as both sides have published.
     pub(super) fn frames(&self) -> FrameCensus {
         self.umem.census(self.socket.fill.occupied(), self.socket.rx.occupied())
     }
@@ -163,7 +163,7 @@ impl RxQueue {
     ///    here on the kernel may overwrite them, with descriptors of frames it got in step 2 for example.
     /// 4. *Top up* the fill ring with free frames. In step 2 it may have had too little room, because the kernel publishes
     ///    the rx ring's producer before the fill ring's consumer (`xsk_flush`).
-    /// 5. *Wake the kernel* when it asks for it, after the frames are there, because it looks for them in that very call.
+    /// 5. *Wake the kernel* when it requires it, after the frames are there, because it reads them in that very call.
     ///
     /// Step 1 must come before 2, or the kernel could overwrite data while the sink reads it, and before 3, or it could
     /// overwrite a descriptor unread. Between 2 and 3 either order would be correct, for neither needs what the other gives
@@ -225,7 +225,7 @@ impl RxQueue {
         }
     }
 
-    /// To be called when everything the kernel has published is consumed: fewer descriptors were there than a pass takes.
+    /// Call it when everything the kernel has published is consumed: fewer descriptors were there than a pass takes.
     /// The kernel publishes whole packets (`xsk_flush` comes after the last descriptor of a packet), so that the end of a
     /// packet that is still open was lost. It is counted as truncated.
     #[inline]

@@ -1,4 +1,4 @@
-//! What one receive thread reads: its share of the rx queues, which changes with the interface.
+//! The receiver of one receive thread, which reads its share of the rx queues; that share changes with the interface.
 //!
 //! Thread r of T serves rx queues r, r + T, r + 2T … T is the number of rx queues at the start; what `ethtool -L` adds
 //! later is divided among these threads. About once a second a thread reconciles the rx queues it serves with those that the
@@ -22,15 +22,14 @@ use super::{
     interface_state::InterfaceState,
     queue::RxQueue,
     socket::{self, XskStatistics},
-    umem::FrameCensus,
 };
 use crate::{
     error::Result,
     rx::{KernelCounters, Receiver, Sink, guard::GuardReceiver},
 };
 
-/// A receiver that never waits asks its sockets for a removed interface once in so many idle passes; one that waits asks
-/// after each wait in vain. Too few, and a spinning thread makes system calls for nothing; too many, and it notices late.
+/// A receiver that never waits queries its sockets for a removed interface once in so many idle passes; one that waits queries
+/// them after each wait in vain. Too few, and a spinning thread makes system calls for nothing; too many, and it notices late.
 const IDLE_PASSES_PER_SOCKET_CHECK: u32 = 1 << 16;
 /// How often the rx queues served are reconciled with those there are. Too low, and it costs system calls; too high, and
 /// added rx queues are served late (their packets go up the stack until then).
@@ -96,7 +95,7 @@ impl XdpReceiver {
         }
     }
 
-    /// What all receivers of the interface share.
+    /// Returns the state that all receivers of the interface share.
     pub fn interface_state(&self) -> Arc<InterfaceState> {
         Arc::clone(&self.state)
     }
@@ -106,9 +105,10 @@ impl XdpReceiver {
         self.queues.iter().filter(|q| !q.draining).map(|q| q.number).collect()
     }
 
-    /// Where the frames of all rx queues are, as far as both sides have published. For tests and diagnosis.
-    pub fn frames(&self) -> FrameCensus {
-        self.queues.iter().map(RxQueue::frames).fold(FrameCensus::default(), |a, b| a + b)
+    /// Returns where the frames of all rx queues are, as far as both sides have published.
+    #[cfg(feature = "testing")]
+    pub fn frames(&self) -> super::umem::FrameCensus {
+        self.queues.iter().map(RxQueue::frames).fold(Default::default(), |a, b| a + b)
     }
 
     /// The kernel's six counters, summed over all sockets there were.
@@ -116,7 +116,8 @@ impl XdpReceiver {
         self.queues.iter_mut().map(RxQueue::statistics).fold(self.closed_sockets, |a, b| a + b)
     }
 
-    /// The kernel's id of the XDP program; 0 while the interface is away.
+    /// Returns the kernel's id of the XDP program; 0 while the interface is away.
+    #[cfg(feature = "testing")]
     pub fn program_id(&self) -> u32 {
         self.attached.as_ref().map_or(0, |a| a.attachment.program_id())
     }
@@ -180,9 +181,9 @@ impl XdpReceiver {
         }
     }
 
-    /// Asks the sockets whether the interface was removed.
+    /// Queries the sockets whether the interface was removed.
     fn check_sockets(&mut self) {
-        // All are asked, because the kernel reports it once for each.
+        // All are queried, because the kernel reports it once for each.
         let removed = self.queues.iter().filter(|q| !q.draining && q.take_interface_removed()).count();
         if removed > 0 {
             self.leave_interface();
@@ -264,7 +265,7 @@ impl Receiver for XdpReceiver {
         }
         self.polled.clear();
         self.polled.extend(self.queues.iter().map(|q| q.socket().pollfd()));
-        // ppoll(2) never reports a removed interface, so the sockets are asked after a wait in vain.
+        // ppoll(2) never reports a removed interface, so the sockets are queried after a wait in vain.
         if !socket::wait_any(&mut self.polled, timeout)? {
             self.check_sockets();
         }

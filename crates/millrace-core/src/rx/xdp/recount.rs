@@ -26,7 +26,7 @@ pub(super) fn recount_rx_queues(state: &InterfaceState, attached: &AttachedInter
 }
 
 /// How many of the rx queues `found` can be served. Added ones can when `install` gave them the program; otherwise the
-/// sentence says why not.
+/// sentence explains why not.
 fn usable_rx_queues(before: u32, found: u32, install: impl FnOnce() -> Result<()>) -> (u32, Option<String>) {
     if found <= before {
         return (found, None);

@@ -16,7 +16,7 @@ use std::{
 
 use crate::sys::mapping::Mapping;
 
-/// `XDP_RING_NEED_WAKEUP` of if_xdp.h, in the flags word: the kernel looks at the ring again after a system call only.
+/// `XDP_RING_NEED_WAKEUP` of if_xdp.h, in the flags word: the kernel reads the ring again after a system call only.
 const NEED_WAKEUP: u32 = 1;
 
 /// Offsets in a ring's memory, in bytes (`struct xdp_ring_offset`).
@@ -39,7 +39,7 @@ impl Offsets {
     }
 }
 
-/// What both ends have in common: the memory and the offsets in it.
+/// The common part of both ends: the memory and the offsets in it.
 #[derive(Debug)]
 struct Ring<T> {
     memory: Arc<Mapping>,
@@ -89,7 +89,7 @@ impl<T> Ring<T> {
     #[inline]
     fn needs_wakeup(&self) -> bool {
         // Relaxed, because nothing is read on the strength of the flag. The kernel may set it just after this load although
-        // frames were published just before it; nothing is lost by that, because an idle pass and poll(2) look again.
+        // frames were published just before it; nothing is lost by that, because an idle pass and poll(2) read it again.
         self.word(self.offsets.flags).load(Ordering::Relaxed) & NEED_WAKEUP != 0
     }
 
@@ -129,7 +129,7 @@ impl<T> ProducerRing<T> {
         self.ring.occupied()
     }
 
-    /// True when the kernel wants a system call before it looks at the ring again.
+    /// True when the kernel requires a system call before it reads the ring again.
     #[inline]
     pub(super) fn needs_wakeup(&self) -> bool {
         self.ring.needs_wakeup()
@@ -212,7 +212,7 @@ impl<T> ConsumerRing<T> {
         self.produced.wrapping_sub(self.consumed).min(limit)
     }
 
-    /// Moves the next entry out of the ring; each is returned once. The kernel does not reuse its place before
+    /// Moves the next entry out of the ring; each is returned once. The kernel does not reuse its entry before
     /// [`ConsumerRing::release`].
     ///
     /// # Panics
@@ -227,7 +227,7 @@ impl<T> ConsumerRing<T> {
         entry
     }
 
-    /// Returns the places of all consumed entries to the kernel.
+    /// Releases all consumed entries to the kernel.
     #[inline]
     pub(super) fn release(&mut self) {
         // Release: the entries were read before the kernel sees the index and overwrites them.

@@ -24,13 +24,13 @@ pub(super) struct RxRingFullTracker {
 }
 
 impl RxRingFullTracker {
-    /// To be called when the ring is found empty.
+    /// Call it when the ring is found empty.
     #[inline]
     pub(super) fn record_empty_ring(&mut self) {
         self.ring_was_empty = true;
     }
 
-    /// To be called with each of the readings that are made a few times a second.
+    /// Call it with each of the readings that are made a few times a second.
     pub(super) fn record_reading(&mut self, statistics: XskStatistics) {
         let equal = self.ring_was_empty && statistics.rx_ring_full == self.last;
         self.equal_readings = if equal { self.equal_readings.saturating_add(1) } else { 0 };

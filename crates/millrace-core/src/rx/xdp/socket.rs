@@ -96,7 +96,7 @@ pub struct XskSocket {
 
 impl XskSocket {
     /// Makes a socket on `umem` with rx and fill rings of `entries` (a power of two). It is not bound yet, because some
-    /// drivers want the fill ring filled before.
+    /// drivers need the fill ring filled before.
     ///
     /// # Errors
     /// [`Code::Permission`], [`Code::Unsupported`], [`Code::Kernel`].
@@ -200,7 +200,7 @@ impl XskSocket {
         })
     }
 
-    /// Tells the kernel to look at the fill ring, and drives busy-polling where it is on. This takes recvfrom(2):
+    /// Makes the kernel read the fill ring, and drives busy-polling where it is on. This takes recvfrom(2):
     /// `xsk_poll` never busy-polls, and sendto(2) fails without a tx ring. The answer (EAGAIN, ENETDOWN, EBUSY …) is of no
     /// consequence, because the next pass tries again.
     pub fn wake(&self) {
@@ -217,7 +217,7 @@ impl XskSocket {
         };
     }
 
-    /// What [`wait_any`] takes.
+    /// Returns the argument of [`wait_any`] for this socket.
     pub(super) fn pollfd(&self) -> libc::pollfd {
         sys::poll::for_input(&self.fd)
     }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Two flags with a condition variable.
+/// Two flags behind a condition variable.
 #[derive(Default)]
 pub(super) struct StopSignal {
     flags: Mutex<Flags>,

@@ -20,7 +20,7 @@ use super::ring::ProducerRing;
 use crate::error::{Code, Error, Result};
 use crate::sys::mapping::Mapping;
 
-/// Bytes of a frame (`chunk_size` of `struct xdp_umem_reg`). The kernel wants a power of two between 2,048 and the page
+/// Bytes of a frame (`chunk_size` of `struct xdp_umem_reg`). The kernel requires a power of two between 2,048 and the page
 /// size. Larger frames would take more memory for the same number of datagrams; smaller ones are refused.
 pub const FRAME_BYTES: u32 = 2048;
 /// Bytes the kernel keeps free in front of the data (`XDP_PACKET_HEADROOM`); the rest is room for the Ethernet frame.

@@ -1,4 +1,4 @@
-//! Random rules and datagrams, and a classic BPF machine, for the tests that run the same rules in several places. The fuzz
+//! Random rules and datagrams, and a classic BPF machine, for the tests that run the same rules in several machines. The fuzz
 //! target rules_bpf includes this folder too.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 

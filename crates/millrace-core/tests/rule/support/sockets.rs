@@ -106,7 +106,7 @@ impl Group {
         set(&self.sockets[0], self.attach.0, self.attach.1, &program);
     }
 
-    /// The index of the socket that got `want`, which is looked for at `expected` first.
+    /// The index of the socket that got `want`, which is tried at `expected` first.
     pub fn find(&self, want: &[u8], expected: Option<u16>) -> Option<usize> {
         const LATE: Duration = Duration::from_secs(2);
         const LOST: Duration = Duration::from_secs(60);
@@ -114,7 +114,7 @@ impl Group {
         let has = |index: &usize| self.take(*index).iter().any(|got| got == want);
         loop {
             let late = start.elapsed() > LATE;
-            // The other ones only when it is late: each look is a system call.
+            // The other sockets are read only when it is late, because each read is a system call.
             let found = match expected {
                 Some(index) if !late => Some(usize::from(index)).filter(has),
                 _ => (0..self.sockets.len()).find(has),
