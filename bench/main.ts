@@ -2,6 +2,7 @@ import { Command } from 'commander'
 import { addFootprint } from './footprint.js'
 import { addHandler } from './handler.js'
 import { addPipeline } from './pipeline/main.js'
+import { addPublish } from './publish.js'
 import { addReadme } from './readme.js'
 import { addReceive } from './receive/main.js'
 import { addRules } from './rules/main.js'
@@ -12,6 +13,7 @@ const program = new Command('bench').description(
 addPipeline(program)
 addHandler(program)
 addFootprint(program)
+addPublish(program)
 addReadme(program)
 addReceive(program)
 addRules(program)

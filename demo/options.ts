@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util'
+import { FORMATS, type Format } from '../src/config/formats.js'
 
 /** The demo's command line. */
 export interface DemoOptions {
@@ -7,7 +8,7 @@ export interface DemoOptions {
   readonly seconds: number
   /** Datagrams per second, 1 to 20,000,000. */
   readonly rate: number
-  readonly format: 'raw' | 'records' | 'columns'
+  readonly format: Format
   /** 1 to 64. */
   readonly queues: number
   readonly json: boolean
@@ -19,7 +20,7 @@ Sends numbered UDP datagrams through Millrace into NATS on this machine and acco
   --backend auto|xdp|packet|socket  how to receive [auto: xdp as root, otherwise socket]
   --seconds N                       how long to send [10]
   --rate N                          datagrams a second, 50000 or 50k or 1.5M [100k]
-  --format raw|records|columns      what a NATS message holds: one datagram, an array, a columnar envelope [records]
+  --format ${FORMATS.join('|')}      what a NATS message holds: one datagram, an array, a columnar envelope [records]
   --queues N                        queues, each with a worker of its own [4]
   --json                            print one JSON object at the end and nothing else on stdout
   --help                            this text
@@ -50,7 +51,7 @@ export function parseOptions(args: readonly string[]): DemoOptions | null {
     backend: oneOf('backend', values.backend, ['auto', 'xdp', 'packet', 'socket']),
     seconds: within('seconds', Number(values.seconds), values.seconds, 1, 3600),
     rate: within('rate', rateOf(values.rate), values.rate, 1, 20_000_000),
-    format: oneOf('format', values.format, ['raw', 'records', 'columns']),
+    format: oneOf('format', values.format, FORMATS),
     queues: within('queues', Number(values.queues), values.queues, 1, 64),
     json: values.json,
   }

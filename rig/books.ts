@@ -8,7 +8,7 @@ interface Books {
   readonly dropped: ByReason
   readonly handled: number
   readonly failed: number
-  readonly confirmed: number
+  readonly taken: number
   readonly publisherDropped: ByReason
   readonly kernelLost: ByReason
   readonly balanced: boolean
@@ -21,9 +21,9 @@ export interface Totals {
   /** Datagrams received. */
   readonly received: number
   readonly handled: number
-  /** Results that the NATS server has confirmed. */
-  readonly confirmed: number
-  /** Datagrams that did not become a confirmed result, by reason. Reasons that count 0 are left out. */
+  /** Results that the NATS server has taken. */
+  readonly taken: number
+  /** Datagrams that did not become a taken result, by reason. Reasons that count 0 are left out. */
   readonly dropped: ByReason
   /** True when the service itself found that its equations hold. */
   readonly balanced: boolean
@@ -47,7 +47,7 @@ export function totals(ended: Ended): Totals {
     mode: String(start?.mode ?? 'unknown'),
     received: books.received,
     handled: books.handled,
-    confirmed: books.confirmed,
+    taken: books.taken,
     dropped,
     balanced: books.balanced,
   }

@@ -4,6 +4,7 @@
  * second.
  */
 import { connect } from 'nats'
+import type { Format } from '../src/config/formats.js'
 import { countDatagrams, decode } from '../src/decode.js'
 import { type Account, Accounts, type Sent } from './account.js'
 
@@ -24,7 +25,7 @@ export interface SubscriberOptions {
   readonly url: string
   /** Prefix of the subjects: queue q publishes to `prefix.q`. */
   readonly prefix: string
-  readonly format: 'raw' | 'records' | 'columns'
+  readonly format: Format
   readonly queues: number
   /** False: count only, for load that checking every byte could not keep up with. */
   readonly verify: boolean

@@ -1,3 +1,4 @@
+import type { Format } from '../src/config/formats.js'
 import { type NatsServer, startNats } from './nats.js'
 import { type Namespace, V4, V6, VethPair } from './netns.js'
 import { Service } from './service.js'
@@ -35,7 +36,7 @@ export interface TestbedOptions {
   /** Address family that is sent to. Default 4. */
   readonly family?: 4 | 6
   /** Default `records`. */
-  readonly format?: 'raw' | 'records' | 'columns'
+  readonly format?: Format
   /** Default 4. */
   readonly queues?: number
   /** Text of the rules. Default {@link BY_NUMBER}. */

@@ -81,7 +81,18 @@ t.test('defaults', async (t) => {
       envelopeBytes: 16 << 10,
       envelopeMs: 5,
       natsDown: 'hold',
-      nats: { servers: ['127.0.0.1:4222'], user: null, token: null, creds: null, nkeySeed: null, tls: null },
+      nats: {
+        servers: ['127.0.0.1:4222'],
+        user: null,
+        token: null,
+        creds: null,
+        nkeySeed: null,
+        nkeyFile: null,
+        tls: null,
+        gossip: true,
+        pingMs: 2000,
+        deadMs: 6000,
+      },
     },
     http: { host: '127.0.0.1', port: 9180 },
     log: { level: 'info' },
@@ -238,7 +249,7 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
   NATS_CREDS: { good: [['/c', (c) => c.publisher.nats.creds, '/c']], bad: ['/missing'] },
   NATS_NKEY: {
     good: [
-      ['/seed', (c) => c.publisher.nats.nkeySeed, SEED],
+      ['/seed', (c) => c.publisher.nats, { nkeyFile: '/seed', nkeySeed: null }],
       [SEED, (c) => c.publisher.nats.nkeySeed, SEED],
     ],
     bad: ['/missing', '/noseed'],
@@ -247,6 +258,15 @@ const CASES: Record<VariableName, { good: [string, Read, unknown][]; bad: string
     good: [['/ca', (c) => c.publisher.nats.tls, { ca: '/ca', cert: null, key: null }]],
     bad: ['/missing'],
   },
+  NATS_PASSWORD_FILE: { good: [], bad: ['/c'] },
+  NATS_TOKEN_FILE: { good: [['/c', (c) => c.publisher.nats.tokenFile, '/c']], bad: ['/missing'] },
+  NATS_TLS_FIRST: {
+    good: [['on', (c) => c.publisher.nats.tls, { ca: null, handshakeFirst: true }]],
+    bad: ['true'],
+  },
+  MILLRACE_NATS_GOSSIP: { good: [['off', (c) => c.publisher.nats.gossip, false]], bad: ['false'] },
+  MILLRACE_NATS_PING_MS: { good: [['500', (c) => c.publisher.nats.pingMs, 500]], bad: ['99', '60001'] },
+  MILLRACE_NATS_DEAD_MS: { good: [['1500', (c) => c.publisher.nats.deadMs, 1500]], bad: ['199', 'never'] },
   NATS_CERT: { good: [], bad: ['/cert-without-key'] },
   NATS_KEY: { good: [], bad: ['/key-without-cert'] },
   MILLRACE_LANE_SLOTS: { good: [['64', (c) => c.engine.laneSlots, 64]], bad: ['63', '100', '2097152'] },
@@ -320,6 +340,7 @@ for (const [name, { good, bad }] of Object.entries(CASES)) {
     const { example, secret } = VARIABLES[name as VariableName] as { example: string; secret?: true }
     const beside = {
       NATS_PASSWORD: { NATS_USER: 'u' },
+      NATS_PASSWORD_FILE: { NATS_USER: 'u' },
       NATS_CERT: { NATS_KEY: '/k' },
       NATS_KEY: { NATS_CERT: '/c' },
     }

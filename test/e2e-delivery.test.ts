@@ -56,7 +56,7 @@ for (const run of RUNS) {
     const ended = await s.service.stop()
     t.equal(ended.code, 0, 'SIGTERM drains and exits 0')
     const books = totals(ended)
-    t.match(books, { backend: run.backend, received: COUNT, handled: COUNT, confirmed: COUNT })
+    t.match(books, { backend: run.backend, received: COUNT, handled: COUNT, taken: COUNT })
     t.same(books.dropped, {})
     if (run.backend === 'xdp') {
       t.match(books.mode, /native/)

@@ -45,7 +45,7 @@ for (const [backend, format] of [
     const entry = { sent: report.sent, nats: account.received, dropped: books.dropped, wire }
     t.comment(JSON.stringify(entry))
     t.equal(account.received + sumOf(books.dropped) + wire, report.sent, JSON.stringify(entry))
-    t.equal(account.received, books.confirmed, 'what the server confirmed is what the subscriber got')
+    t.equal(account.received, books.taken, 'what the server taken is what the subscriber got')
     const { rule = 0, rule_early = 0 } = books.dropped
     t.ok(rule + rule_early > 0, 'the rule dropped its share')
     if (backend === 'xdp') t.equal(rule, 0, 'in the XDP program')

@@ -1,5 +1,5 @@
 /**
- * Reloading under traffic, through the real service: every datagram that was sent is confirmed at NATS once, and what
+ * Reloading under traffic, through the real service: every datagram that was sent is taken at NATS once, and what
  * became of it (queue, rule, key) is what one of the two rule sets says, whole.
  */
 import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -83,7 +83,7 @@ async function settle(t: Test, { s, until, last }: Run, traffic: Blast, metrics 
   const ended = await s.service.stop()
   t.equal(ended.code, 0, 'it ended well')
   const books = totals(ended)
-  t.match(books, { received: sent, handled: sent, confirmed: sent, balanced: true })
+  t.match(books, { received: sent, handled: sent, taken: sent, balanced: true })
   t.same(books.dropped, {}, 'nothing lost, by the kernel or by us')
   const { seen, highest, bySet, faults } = await last()
   t.same({ seen, highest, faults }, { seen: sent, highest: sent - 1, faults: [] }, 'every number once')

@@ -13,7 +13,7 @@ for (const format of ['raw', 'records', 'columns'] as const) {
       const windowBytes = 512 << 10
       const r = await startPublisher(t, nats.url, { format, windowBytes })
       const sub = await collect(nats.url, 'udp.>')
-      await until('connection', () => r.publisher.ready)
+      await until('connection', () => r.counters.get('connected') === 1)
       await nats.kill('SIGSTOP')
       const lane = new FakeLane(256, 1 << 18)
       let next = 0
@@ -28,7 +28,7 @@ for (const format of ['raw', 'records', 'columns'] as const) {
         t.ok(r.publisher.unconfirmedBytes <= windowBytes + batch, 'bounded') || t.bailout('unbounded')
         await new Promise(setImmediate)
       }
-      t.equal(r.counters.get('confirmed'), 0)
+      t.equal(r.counters.get('taken'), 0)
       t.ok(r.publisher.unconfirmedBytes >= windowBytes)
       await sleep(100)
       t.equal(r.publisher.ready, false)
@@ -40,7 +40,7 @@ for (const format of ['raw', 'records', 'columns'] as const) {
       t.equal(r.readyCalls, readyCalls + 1)
       t.same(await r.publisher.drain(10_000), { left: 0 })
       await until('all', () => (format === 'raw' ? sub.messages.length : sub.count()) >= next)
-      t.equal(r.counters.get('confirmed'), next)
+      t.equal(r.counters.get('taken'), next)
       t.equal(r.dropped(), 0)
       await sub.client.close()
     },
@@ -53,7 +53,7 @@ void t.test(
     const nats = await natsServer(t)
     const windowBytes = 64 << 10
     const r = await startPublisher(t, nats.url, { format: 'raw', windowBytes })
-    await until('connection', () => r.publisher.ready)
+    await until('connection', () => r.counters.get('connected') === 1)
     await nats.kill('SIGSTOP')
     const lane = new FakeLane(256, 1 << 20)
     let emitted = 0
@@ -72,14 +72,14 @@ void t.test(
     r.balance('while the server is stopped')
     await nats.kill('SIGCONT')
     t.same(await r.publisher.drain(20_000), { left: 0 })
-    t.equal(r.counters.get('confirmed') + r.counters.get('droppedOverrun'), emitted + 200)
+    t.equal(r.counters.get('taken') + r.counters.get('droppedOverrun'), emitted + 200)
   },
 )
 
 void t.test('empty datagrams fill the window, too', async (t) => {
   const nats = await natsServer(t)
   const r = await startPublisher(t, nats.url, { format: 'raw', windowBytes: 64 << 10 })
-  await until('connection', () => r.publisher.ready)
+  await until('connection', () => r.counters.get('connected') === 1)
   await nats.kill('SIGSTOP')
   const lane = new FakeLane(256, 1 << 10)
   let next = 0
@@ -92,7 +92,7 @@ void t.test('empty datagrams fill the window, too', async (t) => {
   t.ok(next < 10_000, `stopped after ${next}`)
   await nats.kill('SIGCONT')
   t.same(await r.publisher.drain(10_000), { left: 0 })
-  t.equal(r.counters.get('confirmed'), next)
+  t.equal(r.counters.get('taken'), next)
 })
 
 void t.test('a slow reader holds the worker back and loses nothing', async (t) => {
@@ -101,7 +101,7 @@ void t.test('a slow reader holds the worker back and loses nothing', async (t) =
   const windowBytes = 128 << 10
   const r = await startPublisher(t, link.url, { format: 'columns', windowBytes })
   const sub = await collect(nats.url, 'udp.>')
-  await until('connection', () => r.publisher.ready)
+  await until('connection', () => r.counters.get('connected') === 1)
   link.slow(true)
   const lane = new FakeLane(256, 1 << 18)
   let next = 0
@@ -121,7 +121,7 @@ void t.test('a slow reader holds the worker back and loses nothing', async (t) =
   t.ok(r.counters.get('paused') > 0)
   t.same(await r.publisher.drain(20_000), { left: 0 })
   await until('all', () => sub.count() >= next)
-  t.equal(r.counters.get('confirmed'), next)
+  t.equal(r.counters.get('taken'), next)
   r.balance('drained')
   await sub.client.close()
 })

@@ -16,7 +16,7 @@ void t.test('every format arrives as it was, after the lane was overwritten', as
     const sub = await collect(nats.url, 'node_1.2.*')
     const sizes = [0, 1, 100, 1400, 16_384, 40_000, 65_507, 3]
     const sent: string[] = []
-    await until('connection', () => r.publisher.ready)
+    await until('connection', () => r.counters.get('connected') === 1)
     for (let round = 0; round < 3; round++) {
       const lane = new FakeLane(64, 1 << 18, 70_000)
       for (const [i, size] of sizes.entries()) {
@@ -39,7 +39,7 @@ void t.test('every format arrives as it was, after the lane was overwritten', as
     // Order holds within a subject.
     const order = (list: string[]) => ['9000', '9001', '9002'].map((p) => list.filter((x) => x.startsWith(p)))
     t.same(order(got), order(sent), format)
-    t.equal(r.counters.get('confirmed'), sent.length)
+    t.equal(r.counters.get('taken'), sent.length)
     t.equal(r.counters.get('inFlightBytes'), 0)
     r.balance(format)
     await sub.client.close()
@@ -50,7 +50,7 @@ void t.test('publish and emit', async (t) => {
   const nats = await natsServer(t, { maxPayload: 4096 })
   const r = await startPublisher(t, nats.url)
   const sub = await collect(nats.url, '>')
-  await until('connection', () => r.publisher.ready)
+  await until('connection', () => r.counters.get('connected') === 1)
   const own = Buffer.from('own')
   r.publisher.publish(own)
   r.publisher.publish(own, 'a.b')
@@ -97,12 +97,12 @@ void t.test('an envelope is sealed by age, without a turn', async (t) => {
   const nats = await natsServer(t)
   const r = await startPublisher(t, nats.url, { subject: 'p.{port}' })
   const sub = await collect(nats.url, 'p.>')
-  await until('connection', () => r.publisher.ready)
+  await until('connection', () => r.counters.get('connected') === 1)
   const lane = new FakeLane()
   for (let port = 1; port <= 100; port++) lane.put({ payload: new Uint8Array(1), dport: port })
   r.publisher.forward(lane.take())
   await until('all', () => sub.messages.length === 100)
-  await until('confirmation', () => r.counters.get('confirmed') === 100)
+  await until('confirmation', () => r.counters.get('taken') === 100)
   t.equal(new Set(sub.messages.map((m) => m.subject)).size, 100)
   r.balance('at rest')
   await sub.client.close()

@@ -26,7 +26,7 @@ void t.test('subjects', async (t) => {
     t.throws(() => checkSubject(wrong), { code: 'MILLRACE_E_SUBJECT' }, JSON.stringify(wrong.slice(0, 9)))
   }
   const cache = new SubjectCache()
-  t.equal(cache.check('a.b'), 'a.b')
-  t.equal(cache.check('a.b'), 'a.b')
-  t.throws(() => cache.check('a b'), { code: 'MILLRACE_E_SUBJECT' })
+  t.equal(cache.head('a.b').subject, 'a.b')
+  t.equal(cache.head('a.b').subject, 'a.b')
+  t.throws(() => cache.head('a b'), { code: 'MILLRACE_E_SUBJECT' })
 })

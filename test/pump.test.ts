@@ -207,7 +207,7 @@ void t.test('a death at any step loses no datagram from the books and repeats no
     const r = rig(() => {})
     r.put(0, 'a', 'b', 'c')
     r.counters.add('emitted', 5)
-    r.counters.add('confirmed', 3)
+    r.counters.add('taken', 3)
     die(r)
     const settled = recoverQueue(r.memory, r.plan, r.counters)
     const gone = when === 'before it took anything' ? 0 : 2

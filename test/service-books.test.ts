@@ -13,7 +13,7 @@ t.test('sums', async (t) => {
     failed: 2,
     queued: 0,
     emitted: 115,
-    confirmed: 109,
+    taken: 109,
     publisherDropped: { disconnected: 4, unconfirmed: 0, oversize: 2, overrun: 0, shutdown: 0 },
     inFlight: 0,
     kernelLost: { rx_ring_full: 10 },
@@ -60,15 +60,15 @@ t.test('scattered = handled + failed + queued', async (t) => {
     s.engine.queues[0]!.depth = 9
     s.workers[0]!.counters.handled -= 9
     s.workers[0]!.counters.emitted -= 9
-    s.workers[0]!.counters.confirmed -= 9
+    s.workers[0]!.counters.taken -= 9
   })
   t.same(moved, [], 'what is queued is accounted for')
   t.equal(after((s) => s.workers.pop()).length, 1, 'a queue without a worker handled nothing')
 })
 
-t.test('emitted = confirmed + dropped + in flight', async (t) => {
+t.test('emitted = taken + dropped + in flight', async (t) => {
   const flying = (s: OpenSnapshot) => {
-    s.workers[1]!.counters.confirmed -= 5
+    s.workers[1]!.counters.taken -= 5
     s.workers[1]!.counters.inFlightBytes = 500
   }
   t.same(after(flying), [], 'results in flight are accounted for')
@@ -80,18 +80,14 @@ t.test('emitted = confirmed + dropped + in flight', async (t) => {
       flying(s)
       s.workers[1]!.state = 'stopped'
     })[0],
-    'publisher 1: emitted 36 is not confirmed 28',
+    'publisher 1: emitted 36 is not taken 28',
     'nothing is in flight once the worker has stopped',
   )
-  t.equal(
-    after((s) => s.workers[1]!.counters.confirmed--).length,
-    1,
-    'in flight without bytes in flight is lost',
-  )
-  t.equal(after((s) => s.workers[1]!.counters.confirmed++).length, 1, 'more confirmed than emitted')
+  t.equal(after((s) => s.workers[1]!.counters.taken--).length, 1, 'in flight without bytes in flight is lost')
+  t.equal(after((s) => s.workers[1]!.counters.taken++).length, 1, 'more taken than emitted')
   t.same(
     after((s) => {
-      s.workers[0]!.counters.confirmed -= 4
+      s.workers[0]!.counters.taken -= 4
       s.workers[0]!.counters.droppedUnconfirmed += 3
       s.workers[0]!.counters.droppedShutdown += 1
     }),
@@ -103,7 +99,7 @@ t.test('emitted = confirmed + dropped + in flight', async (t) => {
 t.test('every counter has the role that its name says, and each role the books need has one', async (t) => {
   const named = (role: CounterRole['role']) =>
     COUNTERS.filter((name) => (COUNTER_ROLES[name] as CounterRole).role === role)
-  for (const role of ['handled', 'failed', 'emitted', 'confirmed'] as const) t.same(named(role), [role])
+  for (const role of ['handled', 'failed', 'emitted', 'taken'] as const) t.same(named(role), [role])
   t.same(
     DROPS.map(({ counter, reason }) => [counter, `dropped${reason[0]!.toUpperCase()}${reason.slice(1)}`]),
     COUNTERS.filter((name) => name.startsWith('dropped')).map((name) => [name, name]),

@@ -52,7 +52,7 @@ export function snapshot(): OpenSnapshot {
       failed,
       handlerNanos: 2_500_000_000,
       emitted: handled,
-      confirmed: handled - 3,
+      taken: handled - 3,
       droppedDisconnected: 2,
       droppedOversize: 1,
       droppedOverrun: 0,

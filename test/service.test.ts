@@ -292,7 +292,7 @@ t.test('the drain leaves something', async (t) => {
     [
       'dropped at shutdown',
       ({ snap }) => {
-        snap.workers[0]!.counters.confirmed--
+        snap.workers[0]!.counters.taken--
         snap.workers[0]!.counters.droppedShutdown++
       },
     ],

@@ -4,7 +4,7 @@ import { accessSync, constants } from 'node:fs'
 import { delimiter, join } from 'node:path'
 
 /** Commands that `npm test` and `npm run demo` call, and the Debian package of each. CI installs from the same list. */
-export const NEEDED = { 'nats-server': 'nats-server', cc: 'gcc' }
+export const NEEDED = { 'nats-server': 'nats-server', cc: 'gcc', openssl: 'openssl' }
 /** Commands that are called only as root, to make network namespaces and to drop privileges. */
 export const NEEDED_AS_ROOT = { ip: 'iproute2', ethtool: 'ethtool', sysctl: 'procps', setpriv: 'util-linux' }
 /** Components of the Rust toolchain that the checks of `npm test` call: the cargo command of each, and rustup's name for it. */

@@ -4,7 +4,7 @@ import { type Config, helpText, loadConfig, readHostInfo } from '../config/index
 import { EXIT, exitStatus, fromNative } from '../errors.js'
 import { createLog } from '../log.js'
 import { run } from '../service/run.js'
-import { VERSION } from '../service/version.js'
+import { VERSION } from '../version.js'
 import { addCheckCommand } from './check.js'
 import { addConfigCommand } from './config.js'
 import { addRulesCommand } from './rules.js'

@@ -1,5 +1,6 @@
 import type { EngineConfig } from '../generated/contract.js'
 import type { HttpAddress } from './addresses.js'
+import type { Format } from './formats.js'
 import type { VariableName } from './variables.js'
 
 /** Configuration of the workers. */
@@ -23,30 +24,43 @@ export interface NatsConfig {
   readonly user: string | null
   readonly password: string | null
   readonly token: string | null
-  /** Path of a credentials file. */
+  /** Paths of files with the password and with the token, read at each dial. */
+  readonly passwordFile: string | null
+  readonly tokenFile: string | null
+  /** Path of a credentials file, read at each dial. */
   readonly creds: string | null
-  /** An nkey seed (`SU…`), read from the file where a path was given. */
+  /** An nkey seed (`SU…`), where it was given and not a path. */
   readonly nkeySeed: string | null
+  /** Path of a file with an nkey seed, read at each dial. */
+  readonly nkeyFile: string | null
   /** Paths of PEM files; null where TLS is not asked for. */
   readonly tls: {
     readonly ca: string | null
     readonly cert: string | null
     readonly key: string | null
+    /** The server expects the TLS handshake before it sends its INFO. */
+    readonly handshakeFirst: boolean
   } | null
+  /** Whether servers that the cluster announces are dialled too. */
+  readonly gossip: boolean
+  /** Silence of the server after which it is sent a PING, milliseconds. */
+  readonly pingMs: number
+  /** Time without an answer to a PING after which the server counts as dead, milliseconds. */
+  readonly deadMs: number
 }
 
 /** Configuration of the publishers, the same for every queue. */
 export interface PublisherConfig {
-  readonly format: 'raw' | 'records' | 'columns'
+  readonly format: Format
   /** Subject template with `{port}` and `{queue}`; `{node}` is already replaced. */
   readonly subject: string
-  /** Bytes handed to the connection and not yet confirmed at which a worker stops draining its queue. */
+  /** Bytes sent and not taken, or waiting for NATS, at which a worker stops draining its queue. */
   readonly windowBytes: number
   /** Bytes at which an envelope is sealed. */
   readonly envelopeBytes: number
   /** Age at which an envelope is sealed, milliseconds after its first datagram. */
   readonly envelopeMs: number
-  /** While NATS is away: `hold` stops draining the queue, `drop` drops and counts results. */
+  /** While NATS is away: `hold` fills the window, then stops draining the queue; `drop` drops and counts results. */
   readonly natsDown: 'hold' | 'drop'
   readonly nats: NatsConfig
 }

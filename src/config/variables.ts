@@ -1,4 +1,5 @@
 import { httpAddress, listenList, multicastList } from './addresses.js'
+import { FORMATS } from './formats.js'
 import { natsServers, subject } from './nats-values.js'
 import {
   boolean,
@@ -162,7 +163,7 @@ export const VARIABLES = {
     example: '256',
   }),
 
-  MILLRACE_FORMAT: withDefault(choice(['raw', 'records', 'columns']), 'records', {
+  MILLRACE_FORMAT: withDefault(choice(FORMATS), 'records', {
     group: 'publish',
     help: 'What a forwarded datagram becomes: raw is one message each, records a msgpack array of records, columns a columnar envelope.',
     example: 'columns',
@@ -190,13 +191,28 @@ export const VARIABLES = {
   }),
   MILLRACE_ENVELOPE_MS: withDefault(integer(1, 60_000, 'ms'), '5', {
     group: 'publish',
-    help: '… or when its first datagram is this old, in milliseconds. While the server has confirmed everything before, it is sent sooner, after each turn of the worker, but not more often than every millisecond.',
+    help: '… or when its first datagram is this old, in milliseconds. While the server has taken everything before, it is sent sooner, after each turn of the worker, but not more often than every millisecond.',
     example: '20',
   }),
   MILLRACE_NATS_DOWN: withDefault(choice(['hold', 'drop']), 'hold', {
     group: 'publish',
-    help: 'While NATS is away: hold stops draining, so that queues fill (then counted queue_full); drop drops results (counted disconnected).',
+    help: 'While NATS is away: hold fills the window, then stops draining, so that queues fill (then counted queue_full); drop drops results (counted disconnected).',
     example: 'drop',
+  }),
+  MILLRACE_NATS_GOSSIP: withDefault(choice(['on', 'off']), 'on', {
+    group: 'publish',
+    help: 'Whether servers that the cluster announces are dialled beside those of NATS_URL; what it no longer announces is forgotten.',
+    example: 'off',
+  }),
+  MILLRACE_NATS_PING_MS: withDefault(integer(100, 60_000, 'ms'), '2000', {
+    group: 'publish',
+    help: 'Silence of the NATS server after which it is sent a PING, milliseconds.',
+    example: '500',
+  }),
+  MILLRACE_NATS_DEAD_MS: withDefault(integer(200, 300_000, 'ms'), '6000', {
+    group: 'publish',
+    help: 'Time without an answer to a PING after which the NATS server counts as dead and another one is dialled, milliseconds.',
+    example: '1500',
   }),
 
   NATS_URL: withDefault(natsServers, 'nats://127.0.0.1:4222', {
@@ -211,15 +227,25 @@ export const VARIABLES = {
     example: '…',
     secret: true,
   }),
+  NATS_PASSWORD_FILE: optional(path, {
+    group: 'nats',
+    help: 'File with the password of NATS_USER, read anew at each dial; white space around it is removed.',
+    example: '/run/secrets/nats-password',
+  }),
   NATS_TOKEN: optional(text('a token'), { group: 'nats', help: 'Token.', example: '…', secret: true }),
+  NATS_TOKEN_FILE: optional(path, {
+    group: 'nats',
+    help: 'File with the token, read anew at each dial; white space around it is removed.',
+    example: '/run/secrets/nats-token',
+  }),
   NATS_CREDS: optional(path, {
     group: 'nats',
-    help: 'Credentials file (JWT and seed).',
+    help: 'Credentials file (JWT and seed), read anew at each dial.',
     example: '/etc/nats/edge.creds',
   }),
   NATS_NKEY: optional(text('an nkey seed, or a path of a file with one'), {
     group: 'nats',
-    help: 'File with an nkey seed, or the seed itself.',
+    help: 'File with an nkey seed, read anew at each dial, or the seed itself.',
     example: '/etc/nats/edge.nk',
     secret: true,
   }),
@@ -237,6 +263,11 @@ export const VARIABLES = {
     group: 'nats',
     help: 'File with the key (PEM) of NATS_CERT.',
     example: '/etc/nats/tls.key',
+  }),
+  NATS_TLS_FIRST: withDefault(choice(['on', 'off']), 'off', {
+    group: 'nats',
+    help: 'The server expects the TLS handshake before it says anything (handshake_first); turns TLS on.',
+    example: 'on',
   }),
 
   MILLRACE_LANE_SLOTS: withDefault(powerOfTwo(64, 1 << 20), '16384', {

@@ -83,7 +83,8 @@ export class ColumnsEnvelope implements Envelope {
   readonly #maxRows: number
   #chunk: Chunk = newChunk(0)
   #limit = 0
-  /** Position in the chunk where the message begins, 0 to 7. */
+  #origin = 0
+  /** Position in the chunk where the message begins: the origin, and up to 7 bytes more. */
   #start = 0
   /** True when source addresses have 16 bytes, because one of them is not IPv4. */
   #wide = false
@@ -120,9 +121,11 @@ export class ColumnsEnvelope implements Envelope {
     return this.#header.bytes.length + this.#payloadBytes + COLUMN_HEADS_BYTES + this.count * rowBytes
   }
 
-  start(chunk: Chunk, limit: number): void {
+  start(chunk: Chunk, limit: number, origin = 0): void {
     this.#chunk = chunk
     this.#limit = limit
+    this.#origin = origin
+    this.#start = origin
     this.#wide = false
     this.count = 0
     this.#payloadBytes = 0
@@ -151,7 +154,7 @@ export class ColumnsEnvelope implements Envelope {
     if (this.count === 0 && from < to) {
       // V8 copies out of shared memory eight bytes at a time when source and target have the same alignment, else one
       // by one. Payloads follow each other in the slab as in the message, so the first one decides for all.
-      this.#start = (slab.byteOffset + batch.offset(from) - headerBytes) & 7
+      this.#start = this.#origin + ((slab.byteOffset + batch.offset(from) - headerBytes) & 7)
     }
     const dataAt = this.#start + headerBytes
     // The payload bytes that are not copied yet are slab[runFrom..runEnd); they belong at `at` in the chunk.

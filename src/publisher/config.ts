@@ -1,5 +1,8 @@
+import { FORMATS } from '../config/formats.js'
 import type { PublisherConfig } from '../config/index.js'
 import { MillraceError } from '../errors.js'
+import { VERSION } from '../version.js'
+import type { ConnectionConfig } from './connection/connection.js'
 import { checkSubject, expandSubject } from './subject.js'
 
 /** Configuration of the publisher of one queue. It is plain data, because it goes to the worker in `workerData`. */
@@ -13,7 +16,9 @@ export interface QueuePublisherConfig extends PublisherConfig {
   readonly connectTimeoutMs?: number
 }
 
-const FORMATS: readonly string[] = ['raw', 'records', 'columns']
+/** Time for a dial as a whole, ms; of it TCP has two seconds. Too low, and a busy server is never reached; too high, and one that
+ * accepts and says nothing keeps the next one waiting. */
+const DIAL_TIMEOUT_MS = 5000
 
 /**
  * Refuses a configuration that can never work.
@@ -29,10 +34,25 @@ export function validateConfig(config: QueuePublisherConfig): void {
   if (!(config.windowBytes >= 1)) throw invalid('windowBytes', 'must be at least 1')
   if (!(config.envelopeBytes >= 512)) throw invalid('envelopeBytes', 'must be at least 512')
   if (!(config.envelopeMs >= 1)) throw invalid('envelopeMs', 'must be at least 1')
-  if (nats.creds !== null && nats.nkeySeed !== null) {
+  if (nats.creds !== null && (nats.nkeySeed !== null || nats.nkeyFile !== null)) {
     throw invalid('auth', 'creds and nkeySeed exclude each other')
   }
   checkSubject(expandSubject(config.subject, { port: 0, queue, node }))
+}
+
+/** What a connection needs to know. */
+export function connectionConfig({ nats, name, connectTimeoutMs }: QueuePublisherConfig): ConnectionConfig {
+  return {
+    servers: nats.servers,
+    gossip: nats.gossip,
+    name,
+    version: VERSION,
+    credentials: nats,
+    tls: nats.tls,
+    dialTimeoutMs: connectTimeoutMs ?? DIAL_TIMEOUT_MS,
+    pingIntervalMs: nats.pingMs,
+    deadAfterMs: nats.deadMs,
+  }
 }
 
 function invalid(field: string, message: string): MillraceError {

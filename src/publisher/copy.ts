@@ -5,7 +5,7 @@ import type { Chunk } from './chunk.js'
  * Too low: short payloads pay for that subarray. Too high: long payloads are copied slower than `set` copies them.
  * bench/formats.ts measures it.
  */
-const WORD_COPY_MAX = 160
+export const WORD_COPY_MAX = 160
 
 let lastSlab: Uint8Array | undefined
 let lastView: DataView

@@ -16,9 +16,10 @@ export interface Envelope {
   /**
    * Begins a message of at most `limit` bytes.
    *
-   * @param chunk memory of at least `limit` + {@link ALIGNMENT_SLACK} bytes.
+   * @param chunk memory of at least `origin` + `limit` + {@link ALIGNMENT_SLACK} bytes.
+   * @param origin bytes in front of the message that are left alone; a multiple of eight.
    */
-  start(chunk: Chunk, limit: number): void
+  start(chunk: Chunk, limit: number, origin?: number): void
   /**
    * Adds datagrams `from` up to `to`, exclusive, as far as they fit.
    *

@@ -5,6 +5,7 @@ import { type ChunkPool, newChunk } from './chunk.js'
 import { ColumnsEnvelope } from './columns.js'
 import type { QueuePublisherConfig } from './config.js'
 import { ALIGNMENT_SLACK, type Envelope } from './envelope.js'
+import { type Head, headRoom, TAIL_BYTES } from './frame.js'
 import { OpenEnvelopes } from './open-envelopes.js'
 import type { Outbox } from './outbox.js'
 import { RecordsEnvelope } from './records.js'
@@ -96,13 +97,15 @@ export class Envelopes {
   }
 
   /** Adds a value, encoded by packValue, that fits into a message by itself. */
-  emit(packed: Uint8Array, subject: string): void {
+  emit(packed: Uint8Array, head: Head): void {
+    const { subject } = head
     if (this.#values.get(subject)?.add(packed) === true) return
     this.#values.seal(subject)
     const limit = this.#messageLimit(singleValueBytes(packed.length))
     // In the format `raw` the pool's chunks are those of raw messages, far larger than an envelope.
-    const chunk = this.#config.format === 'raw' ? newChunk(limit) : this.#pool.acquire(limit)
-    const envelope = this.#values.open(subject, subject, chunk, limit)
+    const bytes = headRoom(head) + limit + TAIL_BYTES
+    const chunk = this.#config.format === 'raw' ? newChunk(bytes) : this.#pool.acquire(bytes)
+    const envelope = this.#values.open(subject, head, chunk, limit)
     this.#armTimer(this.#config.envelopeMs)
     envelope.add(packed)
   }
@@ -135,8 +138,9 @@ export class Envelopes {
 
   #openDatagrams(port: number, single: number): void {
     const limit = this.#messageLimit(single)
-    const chunk = this.#pool.acquire(limit + ALIGNMENT_SLACK)
-    this.#datagrams.open(port, this.#subjects.forPort(port), chunk, limit)
+    const head = this.#subjects.forPort(port)
+    const chunk = this.#pool.acquire(headRoom(head) + limit + ALIGNMENT_SLACK + TAIL_BYTES)
+    this.#datagrams.open(port, head, chunk, limit)
     this.#armTimer(this.#config.envelopeMs)
   }
 

@@ -16,10 +16,10 @@ export const ARRAY16_HEAD_BYTES = 3
 /** Elements that an `array 16` can hold. */
 export const ARRAY16_MAX_COUNT = 0xffff
 
-/** Writes the head of an array of `count` elements to the first three bytes of `view`. */
-export function writeArray16Head(view: DataView, count: number): void {
-  view.setUint8(0, ARRAY16)
-  view.setUint16(1, count)
+/** Writes the head of an array of `count` elements to the three bytes at `at`. */
+export function writeArray16Head(view: DataView, at: number, count: number): void {
+  view.setUint8(at, ARRAY16)
+  view.setUint16(at + 1, count)
 }
 
 /** Encodes a key of at most 31 ASCII characters. */

@@ -1,5 +1,6 @@
 import type { Chunk, ChunkPool } from './chunk.js'
 import type { Envelope } from './envelope.js'
+import { frameInPlace, type Head, headRoom, TAIL_BYTES } from './frame.js'
 import type { Outbox } from './outbox.js'
 
 /**
@@ -10,7 +11,7 @@ export const MAX_OPEN = 64
 
 /** An envelope that is being filled, and its chunk. */
 interface OpenEnvelope<E> {
-  readonly subject: string
+  readonly head: Head
   readonly envelope: E
   readonly chunk: Chunk
   /** performance.now() when it was opened, which is when its first result came. */
@@ -27,7 +28,7 @@ export class OpenEnvelopes<K, E extends Pick<Envelope, 'count' | 'start' | 'seal
   readonly #idle: E[] = []
 
   /**
-   * @param pool gets the chunks of envelopes that turn out to be empty; all others go with their message to the outbox.
+   * @param pool is told when nothing more will be built in a chunk.
    * @param newEnvelope makes an encoder when no idle one is left.
    */
   constructor(outbox: Outbox, pool: ChunkPool, newEnvelope: () => E) {
@@ -56,8 +57,11 @@ export class OpenEnvelopes<K, E extends Pick<Envelope, 'count' | 'start' | 'seal
     return this.#open.values().next().value?.openedAt
   }
 
-  /** Opens an envelope for a key that has none. Its message has at most `limit` bytes, and is built in `chunk`. */
-  open(key: K, subject: string, chunk: Chunk, limit: number): E {
+  /**
+   * Opens an envelope for a key that has none. Its message has at most `limit` bytes, and is built in `chunk`, which has
+   * {@link headRoom} and {@link TAIL_BYTES} more than the envelope needs.
+   */
+  open(key: K, head: Head, chunk: Chunk, limit: number): E {
     if (this.#open.size >= MAX_OPEN) {
       for (const oldest of this.#open.keys()) {
         this.seal(oldest)
@@ -65,20 +69,34 @@ export class OpenEnvelopes<K, E extends Pick<Envelope, 'count' | 'start' | 'seal
       }
     }
     const envelope = this.#idle.pop() ?? this.#newEnvelope()
-    envelope.start(chunk, limit)
-    this.#open.set(key, { subject, envelope, chunk, openedAt: performance.now() })
+    envelope.start(chunk, limit, headRoom(head))
+    this.#open.set(key, { head, envelope, chunk, openedAt: performance.now() })
     return envelope
   }
 
-  /** Seals the envelope of a key, if it has one, and gives message and chunk to the outbox. */
+  /** Seals the envelope of a key, if it has one, and gives its message to the outbox. */
   seal(key: K): void {
     const open = this.#open.get(key)
     if (open === undefined) return
-    const { subject, envelope, chunk } = open
+    const { head, envelope, chunk } = open
     const { count } = envelope
     this.#open.delete(key)
-    if (count > 0) this.#outbox.send(subject, envelope.seal(), count, chunk)
-    else this.#pool.release(chunk)
+    if (count > 0) {
+      const message = envelope.seal()
+      const { byteOffset: from, length } = message
+      // What was published before keeps its place.
+      this.#outbox.closeOpenExtent()
+      this.#outbox.send({
+        chunk,
+        from: frameInPlace(chunk, head, from, from + length),
+        to: from + length + TAIL_BYTES,
+        messages: 1,
+        results: count,
+        messageBytes: length,
+        largest: length,
+      })
+    }
+    this.#pool.finish(chunk)
     this.#idle.push(envelope)
   }
 
@@ -98,6 +116,7 @@ export class OpenEnvelopes<K, E extends Pick<Envelope, 'count' | 'start' | 'seal
   /** Discards all open envelopes and their chunks, and returns the number of results that were in them. */
   discard(): number {
     const { results } = this
+    for (const { chunk } of this.#open.values()) this.#pool.finish(chunk)
     this.#open.clear()
     return results
   }

@@ -1,43 +1,49 @@
-import type { NatsConnection } from 'nats'
 import type { Counters } from '../queue/counters.js'
 import type { HandlerLog } from '../queue/handler.js'
 import type { Chunk, ChunkPool } from './chunk.js'
-import type { QueuePublisherConfig } from './config.js'
-import { Connection } from './connection.js'
+import { connectionConfig, type QueuePublisherConfig } from './config.js'
+import { Connection } from './connection/connection.js'
+import type { Link } from './connection/link.js'
+import { walkFrames } from './frame.js'
 import { Window } from './window.js'
 
 /** max_payload of a nats-server that configures none, in bytes; assumed until the first connection. */
 const DEFAULT_MAX_PAYLOAD = 1 << 20
-const NO_OPTIONS = {}
-
-/**
- * Bytes of a message on the wire. The 16 bytes beside the subject are those of `PUB`, the length and the line ends.
- * Without them an empty datagram would weigh nothing, and fill no window.
- */
-const wireBytes = (subject: string, message: Uint8Array): number => message.length + subject.length + 16
 
 /** What an {@link Outbox} tells its owner. */
-interface OutboxEvents {
-  /** A connection was made or a PONG came, and pending messages were handed over as far as the window allows. */
+export interface OutboxEvents {
+  /** A connection was made or a PONG came, and pending messages were written as far as the window allows. */
   onProgress(): void
-  /**
-   * The connection is dead. What was unconfirmed is counted, and no chunk that the outbox was given before is reused.
-   */
+  /** The connection is dead, and what was unconfirmed is counted. */
   onDisconnected(): void
 }
 
-/** A sealed message that waits for a connection, or after a reconnect for room in the window. */
-interface PendingMessage {
-  readonly subject: string
-  readonly message: Uint8Array
+/** Whole PUB operations that follow each other in a chunk. */
+export interface Extent {
+  readonly chunk: Chunk
+  readonly from: number
+  readonly to: number
+  /** NATS messages in it. */
+  readonly messages: number
+  /** Results in those messages. */
   readonly results: number
-  /** Memory to be reused once the message is confirmed. */
-  chunk: Chunk | undefined
+  /** Bytes of those messages, without their PUB lines. */
+  readonly messageBytes: number
+  /** Bytes of the longest of them. */
+  readonly largest: number
+}
+
+const wireBytes = ({ from, to }: Extent): number => to - from
+
+/** Messages that are written one behind the other into memory that the outbox has not got yet. */
+export interface OpenExtent {
+  /** Gives what has been gathered to the outbox. */
+  close(): void
 }
 
 /**
- * Sealed messages, in order: first the unconfirmed ones, which were handed to the connection (see {@link Window}), then
- * the pending ones, which were not.
+ * Messages in order: first the unconfirmed ones, which were written to the connection (see {@link Window}), then the pending
+ * ones, which were not.
  */
 export class Outbox {
   /** Bytes of the longest message that the server accepts. */
@@ -46,14 +52,18 @@ export class Outbox {
   readonly #counters: Counters
   readonly #events: OutboxEvents
   readonly #connection: Connection
+  readonly #pool: ChunkPool
   readonly #window: Window
-  #pending: PendingMessage[] = []
+  #open: OpenExtent | undefined
+  #pending: Extent[] = []
   #pendingBytes = 0
   #pendingResults = 0
   #connected = false
+  /** The server is about to stop: nothing more is written to it, and its last PONG is waited for. */
+  #onLeft: (() => void) | undefined
   #connections = 0
 
-  /** @param pool gets chunks back when their messages are confirmed. */
+  /** @param pool gets chunks back when their extents are written or discarded. */
   constructor(
     config: QueuePublisherConfig,
     counters: Counters,
@@ -63,13 +73,18 @@ export class Outbox {
   ) {
     this.#config = config
     this.#counters = counters
+    this.#pool = pool
     this.#events = events
-    this.#window = new Window(pool, counters, () => this.#onConfirmed())
+    this.#window = new Window(counters, () => this.#onConfirmed())
     this.#connection = new Connection(
-      config,
+      connectionConfig(config),
       {
-        onConnected: (client) => this.#onConnected(client),
-        onDisconnected: () => this.#onDisconnected(),
+        up: (link) => this.#onConnected(link),
+        down: () => this.#onDisconnected(),
+        leave: () => this.#leave(),
+        changed: () => this.#readLimits(),
+        refused: () => this.#counters.add('refused', 1),
+        message: () => undefined,
       },
       log,
     )
@@ -81,24 +96,14 @@ export class Outbox {
     return this.#connected
   }
 
-  /** True while a message can be handed over. False sooner than {@link connected}, because it looks at the socket. */
-  get writable(): boolean {
-    return this.#client !== undefined
-  }
-
-  /** True while a message is pending. */
-  get hasPending(): boolean {
-    return this.#pending.length > 0
+  /** True while NATS is away. Sooner than {@link connected} turns false, because it looks at the socket. */
+  get away(): boolean {
+    return this.#onLeft === undefined && this.#link === undefined
   }
 
   /** True when connected, with nothing unconfirmed and nothing pending. */
   get idle(): boolean {
     return this.#window.idle && this.#pending.length === 0 && this.#connected
-  }
-
-  /** Bytes handed to the connection and not confirmed, as they go over the wire. */
-  get unconfirmedBytes(): number {
-    return this.#window.bytes
   }
 
   /** Bytes pending or unconfirmed, as they go over the wire. */
@@ -111,41 +116,40 @@ export class Outbox {
     return this.#pendingResults + this.#window.results
   }
 
-  /**
-   * Hands a message to the connection, even when the window is full: the worker stops at its next batch. Without a
-   * connection, or behind pending messages, the message becomes pending; under the policy `drop` it is dropped instead
-   * when there is no connection.
-   *
-   * @param results number of results in the message.
-   * @param chunk memory to be reused once the message is confirmed; undefined when other messages share it.
-   */
-  send(subject: string, message: Uint8Array, results: number, chunk: Chunk | undefined): void {
-    const client = this.#client
-    if (client !== undefined && this.#pending.length === 0) {
-      this.#publish(client, subject, message, results, chunk)
-      if (this.#window.bytes >= this.#config.windowBytes / 2) this.#window.flush(client)
-    } else if (client === undefined && this.#config.natsDown === 'drop') {
-      this.#counters.add('droppedDisconnected', results)
+  /** Names the extent that is being gathered: it is closed before anything else is sent, so that the order is kept. */
+  gather(open: OpenExtent): void {
+    this.#open = open
+  }
+
+  /** Writes an extent to the connection, or makes it pending, or, under the policy `drop` while NATS is away, drops it. */
+  send(extent: Extent): void {
+    extent.chunk.extents++
+    const link = this.#link
+    if (link !== undefined && this.#pending.length === 0) {
+      this.#write(link, extent)
+      if (this.#window.bytes >= this.#config.windowBytes / 2) this.#window.flush(link)
+    } else if (this.away && this.#config.natsDown === 'drop') {
+      this.#counters.add('droppedDisconnected', extent.results)
+      this.#pool.done(extent.chunk)
     } else {
-      this.#pending.push({ subject, message, results, chunk })
-      this.#pendingBytes += wireBytes(subject, message)
-      this.#pendingResults += results
+      this.#pending.push(extent)
+      this.#pendingBytes += wireBytes(extent)
+      this.#pendingResults += extent.results
     }
   }
 
-  /** Lets a shared chunk, all of whose messages were sent before, be reused once they are confirmed. */
-  retire(chunk: Chunk): void {
-    const last = this.#pending.at(-1)
-    // The last pending message takes the chunk with it, unless it has one already, as an envelope does. The shared chunk
-    // is then left to the garbage collector.
-    if (last === undefined) this.#window.retire(chunk)
-    else last.chunk ??= chunk
+  /** Closes the extent that is being gathered. */
+  closeOpenExtent(): void {
+    this.#open?.close()
   }
 
-  /** Asks the server to confirm what it has been sent, unless that question is outstanding. */
+  /** Asks the server to confirm what it has been sent, unless that question is outstanding, and hands it all to the kernel. */
   flush(): void {
-    const client = this.#client
-    if (client !== undefined) this.#window.flush(client)
+    this.closeOpenExtent()
+    const link = this.#link
+    if (link === undefined) return
+    this.#window.flush(link)
+    link.flush()
   }
 
   /** Discards everything, pending or unconfirmed, without counting it, and closes the connection. */
@@ -155,74 +159,112 @@ export class Outbox {
     await this.#connection.close()
   }
 
-  /** The client while it can be given messages. */
-  get #client(): NatsConnection | undefined {
-    return this.#connected ? this.#connection.client : undefined
+  /** The link while it may be written to. */
+  get #link(): Link | undefined {
+    return this.#connected && this.#onLeft === undefined ? this.#connection.link : undefined
   }
 
-  #publish(
-    client: NatsConnection,
-    subject: string,
-    message: Uint8Array,
-    results: number,
-    chunk: Chunk | undefined,
-  ): void {
-    try {
-      client.publish(subject, message, NO_OPTIONS)
-    } catch {
-      // nats.js checks max_payload, which has become smaller since the message was sealed: the server is another one, or
-      // was reconfigured.
-      this.#counters.add('droppedOversize', results)
+  #write(link: Link, extent: Extent): void {
+    if (extent.largest > this.maxPayload) {
+      this.#writeSmaller(link, extent)
       return
     }
-    this.#window.add(results, wireBytes(subject, message), message.length, chunk)
+    const { chunk, from, to } = extent
+    link.write(chunk.bytes.subarray(from, to), () => this.#pool.done(chunk))
+    this.#window.add(extent.results, to - from)
+    this.#counters.add('messages', extent.messages)
+    this.#counters.add('messageBytes', extent.messageBytes)
   }
 
-  /** Hands pending messages to the connection as far as the window allows. */
+  /**
+   * Writes those messages of an extent that the server accepts: its max_payload has become smaller since they were built,
+   * because it is another server or was reconfigured. For one that is longer it would close the connection.
+   */
+  #writeSmaller(link: Link, extent: Extent): void {
+    const { chunk } = extent
+    if (extent.messages === 1) this.#counters.add('droppedOversize', extent.results)
+    else {
+      // Several messages in one extent are raw ones, of one result each.
+      walkFrames(chunk, extent.from, extent.to, (from, to, size) => {
+        if (size > this.maxPayload) this.#counters.add('droppedOversize', 1)
+        else {
+          chunk.extents++
+          this.#write(link, { chunk, from, to, messages: 1, results: 1, messageBytes: size, largest: size })
+        }
+      })
+    }
+    this.#pool.done(chunk)
+  }
+
+  /** Writes pending messages as far as the window allows. */
   #sendPending(): void {
-    const client = this.#client
-    if (client === undefined) return
+    const link = this.#link
+    if (link === undefined) return
     let sent = 0
-    for (const { subject, message, results, chunk } of this.#pending) {
+    for (const extent of this.#pending) {
       if (this.#window.bytes >= this.#config.windowBytes) break
       sent++
-      this.#pendingBytes -= wireBytes(subject, message)
-      this.#pendingResults -= results
-      this.#publish(client, subject, message, results, chunk)
+      this.#pendingBytes -= wireBytes(extent)
+      this.#pendingResults -= extent.results
+      this.#write(link, extent)
     }
     this.#pending = this.#pending.slice(sent)
-    this.#window.flush(client)
+    this.#window.flush(link)
   }
 
   /** Discards the pending messages and returns the number of results that were in them. */
   #discardPending(): number {
     const results = this.#pendingResults
+    for (const { chunk } of this.#pending) this.#pool.done(chunk)
     this.#pending = []
     this.#pendingBytes = 0
     this.#pendingResults = 0
     return results
   }
 
-  #onConnected(client: NatsConnection): void {
+  #readLimits(): void {
+    this.maxPayload = this.#connection.link?.info.maxPayload ?? this.maxPayload
+  }
+
+  #onConnected(link: Link): void {
     this.#connected = true
-    this.maxPayload = client.info?.max_payload ?? DEFAULT_MAX_PAYLOAD
+    this.maxPayload = link.info.maxPayload
     this.#counters.set('connected', 1)
     if (this.#connections++ > 0) this.#counters.add('reconnects', 1)
+    this.closeOpenExtent()
     this.#sendPending()
     this.#events.onProgress()
   }
 
+  /** Nothing more is written; resolves when the server has taken everything that was, or the connection is dead. */
+  #leave(): Promise<void> {
+    this.flush()
+    return new Promise((resolve) => {
+      this.#onLeft = resolve
+      if (this.#window.idle) resolve()
+    })
+  }
+
   #onDisconnected(): void {
     this.#connected = false
+    const moving = this.#onLeft !== undefined && this.#window.idle
+    this.#onLeft?.()
+    this.#onLeft = undefined
     this.#counters.set('connected', 0)
     this.#counters.add('droppedUnconfirmed', this.#window.abandon())
-    // A pending message may carry a retired chunk whose first messages the dead client has seen.
-    for (const pending of this.#pending) pending.chunk = undefined
+    // Moving to another server is no outage: `up` follows at once, and what is pending goes there.
+    if (moving) return
     if (this.#config.natsDown === 'drop') this.#counters.add('droppedDisconnected', this.#discardPending())
     this.#events.onDisconnected()
   }
 
   #onConfirmed(): void {
+    if (this.#onLeft !== undefined) {
+      const link = this.#connection.link
+      if (this.#window.idle) this.#onLeft()
+      else if (link !== undefined) this.#window.flush(link)
+      return
+    }
     if (this.#pending.length > 0) this.#sendPending()
     this.flush()
     this.#events.onProgress()

@@ -6,6 +6,7 @@ import { ChunkPool, newChunk } from './chunk.js'
 import { type QueuePublisherConfig, validateConfig } from './config.js'
 import { ALIGNMENT_SLACK } from './envelope.js'
 import { Envelopes } from './envelopes.js'
+import { HEAD_ROOM, TAIL_BYTES } from './frame.js'
 import { MAX_OPEN } from './open-envelopes.js'
 import { Outbox } from './outbox.js'
 import { RawMessages, SHARED_CHUNK_BYTES } from './raw-messages.js'
@@ -37,7 +38,7 @@ interface PublisherHooks {
 
 /**
  * Publishes what one worker's handler produces, over a connection of its own, in bounded memory, and counts every result
- * in exactly one place: `emitted = confirmed + Σ dropped… + inFlight` whenever no call is under way. README.md in this
+ * in exactly one place: `emitted = taken + Σ dropped… + inFlight` whenever no call is under way. README.md in this
  * folder draws the way of a result.
  */
 export class Publisher implements Out {
@@ -51,7 +52,7 @@ export class Publisher implements Out {
   readonly #rawMessages: RawMessages
   readonly #outbox: Outbox
   #state: 'accepting' | 'draining' | 'closed' = 'accepting'
-  #ready: boolean
+  #ready = true
   /** Ends the wait of {@link Publisher.drain}; called when nothing is in flight any more. */
   #onDrained: (() => void) | undefined
 
@@ -66,9 +67,8 @@ export class Publisher implements Out {
     this.#config = config
     this.#counters = counters
     this.#hooks = hooks
-    this.#ready = config.natsDown === 'drop'
     const raw = format === 'raw'
-    const chunkBytes = raw ? SHARED_CHUNK_BYTES : envelopeBytes + ALIGNMENT_SLACK
+    const chunkBytes = raw ? SHARED_CHUNK_BYTES : HEAD_ROOM + envelopeBytes + ALIGNMENT_SLACK + TAIL_BYTES
     // As many idle chunks are kept as a full window and all open envelopes of one kind need.
     const pool = new ChunkPool(chunkBytes, Math.ceil(windowBytes / chunkBytes) + MAX_OPEN)
     this.#subjects = new Subjects(subject, queue, node)
@@ -78,28 +78,39 @@ export class Publisher implements Out {
     }
     this.#outbox = new Outbox(config, counters, pool, events, hooks.log)
     this.#envelopes = new Envelopes(config, this.#outbox, pool, this.#subjects, counters, () => this.#flush())
-    this.#rawMessages = new RawMessages(this.#outbox, this.#subjects, counters, () =>
-      raw ? pool.acquire() : newChunk(SHARED_CHUNK_BYTES),
+    this.#rawMessages = new RawMessages(
+      this.#outbox,
+      this.#subjects,
+      counters,
+      () => (raw ? pool.acquire() : newChunk(SHARED_CHUNK_BYTES)),
+      (chunk) => pool.finish(chunk),
     )
     this.#updateReady()
   }
 
-  /** False while the worker is to stop draining: the window is full, or NATS is away and the policy is `hold`. */
+  /**
+   * False while the worker is to stop draining: the window is full, be it of what the server has not taken or, while
+   * NATS is away under the policy `hold`, of what waits for it.
+   */
   get ready(): boolean {
-    return this.#ready && this.#outbox.unconfirmedBytes < this.#config.windowBytes
+    return this.#ready && this.#bytes < this.#config.windowBytes
   }
 
-  /** Results that were accepted and are neither confirmed nor dropped: in open envelopes, pending or unconfirmed. */
+  /** Results that were accepted and are neither taken nor dropped: in open envelopes, pending or unconfirmed. */
   get inFlight(): number {
-    return this.#envelopes.results + this.#outbox.results
+    return this.#envelopes.results + this.#rawMessages.results + this.#outbox.results
   }
 
   /**
-   * Bytes handed to the connection and not confirmed, PUB lines included. At most the window, one batch, and what the
-   * open envelopes held before it.
+   * Bytes that were sent and not taken, or wait to be sent, PUB lines included. At most the window, one batch, and what
+   * the open envelopes held before it.
    */
   get unconfirmedBytes(): number {
-    return this.#outbox.unconfirmedBytes
+    return this.#bytes
+  }
+
+  get #bytes(): number {
+    return this.#outbox.bytes + this.#rawMessages.bytes
   }
 
   forward(batch: Batch, i?: number): void {
@@ -115,7 +126,7 @@ export class Publisher implements Out {
   }
 
   publish(payload: Uint8Array, subject?: string): void {
-    const to = subject === undefined ? this.#subjects.forPort(0) : this.#named.check(subject)
+    const to = subject === undefined ? this.#subjects.forPort(0) : this.#named.head(subject)
     this.#counters.add('emitted', 1)
     this.#counters.add('emittedBytes', payload.length)
     if (payload.length > this.#outbox.maxPayload) throw this.#dropOversize(payload.length)
@@ -123,7 +134,7 @@ export class Publisher implements Out {
   }
 
   emit(value: unknown, subject?: string): void {
-    const to = subject === undefined ? this.#subjects.forPort(0) : this.#named.check(subject)
+    const to = subject === undefined ? this.#subjects.forPort(0) : this.#named.head(subject)
     const packed = packValue(value)
     this.#counters.add('emitted', 1)
     this.#counters.add('emittedBytes', packed.length)
@@ -142,7 +153,7 @@ export class Publisher implements Out {
    * Accepts no more results, sends what it has, waits for the confirmation, and closes. A second call does nothing.
    *
    * @param deadlineMs longest wait in milliseconds.
-   * @returns the number of results that were not confirmed in time. They are counted as `droppedShutdown`; those of them
+   * @returns the number of results that were not taken in time. They are counted as `droppedShutdown`; those of them
    * that had been handed to the connection may still have arrived.
    */
   async drain(deadlineMs: number): Promise<{ left: number }> {
@@ -173,6 +184,7 @@ export class Publisher implements Out {
     this.#counters.add('droppedShutdown', this.inFlight)
     this.#envelopes.stop()
     this.#envelopes.discard()
+    this.#rawMessages.discard()
     const closed = this.#outbox.close()
     this.#updateReady()
     await closed
@@ -181,9 +193,8 @@ export class Publisher implements Out {
   /** Returns whether `n` results are accepted, and counts them as dropped when they are not. */
   #admit(n: number): boolean {
     if (this.#state !== 'accepting') return this.#drop('droppedShutdown', n)
-    if (this.#config.natsDown === 'drop' && !this.#outbox.writable)
-      return this.#drop('droppedDisconnected', n)
-    if (this.#outbox.bytes > overrunBytes(this.#config.windowBytes)) return this.#drop('droppedOverrun', n)
+    if (this.#config.natsDown === 'drop' && this.#outbox.away) return this.#drop('droppedDisconnected', n)
+    if (this.#bytes > overrunBytes(this.#config.windowBytes)) return this.#drop('droppedOverrun', n)
     return true
   }
 
@@ -207,26 +218,22 @@ export class Publisher implements Out {
   }
 
   #onDisconnected(): void {
-    this.#rawMessages.abandonSharedChunk()
     if (this.#config.natsDown === 'drop') {
-      this.#counters.add('droppedDisconnected', this.#envelopes.discard())
+      this.#counters.add('droppedDisconnected', this.#envelopes.discard() + this.#rawMessages.discard())
     }
     this.#updateReady()
   }
 
   /** Backpressure: brings `ready` and the gauge of bytes in flight up to date, and tells the worker or the drain. */
   #updateReady(): void {
-    const { windowBytes, natsDown } = this.#config
-    const outbox = this.#outbox
-    this.#counters.set('inFlightBytes', outbox.bytes)
+    const { windowBytes } = this.#config
+    this.#counters.set('inFlightBytes', this.#bytes)
     if (this.#state !== 'accepting') {
       this.#ready = false
       if (this.#onDrained !== undefined && this.inFlight === 0) this.#onDrained()
       return
     }
-    const reachable = outbox.connected ? !outbox.hasPending : natsDown === 'drop'
-    const limit = this.#ready ? windowBytes : RESUME_SHARE * windowBytes
-    const ready = reachable && outbox.unconfirmedBytes < limit
+    const ready = this.#bytes < (this.#ready ? windowBytes : RESUME_SHARE * windowBytes)
     if (ready === this.#ready) return
     this.#ready = ready
     if (ready) this.#hooks.onReady()

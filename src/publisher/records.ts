@@ -42,6 +42,8 @@ export class RecordsEnvelope implements Envelope {
   readonly #addresses: AddressCache
   #chunk: Chunk = newChunk(ARRAY16_HEAD_BYTES)
   #limit = 0
+  /** Position in the chunk where the message begins. */
+  #origin = 0
 
   /** @param addresses cache from {@link RecordsEnvelope.addresses}, shared by all envelopes of a publisher. */
   constructor(addresses: AddressCache) {
@@ -53,9 +55,10 @@ export class RecordsEnvelope implements Envelope {
     return new AddressCache(SRC_KEY, PAYLOAD_KEY)
   }
 
-  start(chunk: Chunk, limit: number): void {
+  start(chunk: Chunk, limit: number, origin = 0): void {
     this.#chunk = chunk
     this.#limit = limit
+    this.#origin = origin
     this.count = 0
     this.bytes = ARRAY16_HEAD_BYTES
   }
@@ -70,9 +73,9 @@ export class RecordsEnvelope implements Envelope {
     const chunk = this.#chunk
     const { view } = chunk
     const addresses = this.#addresses
-    const limit = this.#limit
+    const limit = this.#origin + this.#limit
     const entries = addresses.words
-    let at = this.bytes
+    let at = this.#origin + this.bytes
     let w = (batch.base >>> 2) + from * WORDS
     const last = Math.min(to, from + ARRAY16_MAX_COUNT - this.count)
     let i = from
@@ -109,14 +112,15 @@ export class RecordsEnvelope implements Envelope {
       at += size
     }
     this.count += i - from
-    this.bytes = at
+    this.bytes = at - this.#origin
     return i
   }
 
   seal(): Uint8Array {
     const { view, bytes } = this.#chunk
-    writeArray16Head(view, this.count)
-    const message = bytes.subarray(0, this.bytes)
+    const origin = this.#origin
+    writeArray16Head(view, origin, this.count)
+    const message = bytes.subarray(origin, origin + this.bytes)
     this.count = 0
     this.bytes = ARRAY16_HEAD_BYTES
     return message

@@ -1,4 +1,5 @@
 import { MillraceError } from '../errors.js'
+import { type Head, newHead } from './frame.js'
 
 /** The values of the placeholders in a subject template. */
 interface SubjectValues {
@@ -45,7 +46,7 @@ export function expandSubject(template: string, values: SubjectValues): string {
  * Returns the subject if it can be published to.
  *
  * @throws MillraceError `MILLRACE_E_SUBJECT` when it is empty, has an empty token, white space, control characters, or
- * a wildcard. nats.js does not validate subjects, and on the wire a space would turn the rest into a reply subject.
+ * a wildcard. On the wire a space would turn the rest into a reply subject, and servers do not look at the tokens.
  */
 export function checkSubject(subject: string): string {
   const fault = faultOf(subject)
@@ -69,26 +70,28 @@ function faultOf(subject: string): string | undefined {
 }
 
 /**
- * Subjects that {@link SubjectCache.check} remembers; when there are more it starts over. Too low: a handler with many
+ * Subjects that a {@link SubjectCache} remembers; when there are more it starts over. Too low: a handler with many
  * subjects pays for the validation again and again. Too high: subjects that are never used again stay in memory.
  */
 const MAX_CHECKED = 4096
 
-/** Remembers subjects that are valid, so that the hot path pays for a look-up and not for the validation. */
+/** The heads of subjects that are valid, so that the hot path pays for a look-up and not for the validation. */
 export class SubjectCache {
-  readonly #valid = new Set<string>()
+  readonly #heads = new Map<string, Head>()
 
   /**
-   * Returns the subject if it can be published to.
+   * Returns the head of a subject that can be published to.
    *
    * @throws MillraceError `MILLRACE_E_SUBJECT`, as {@link checkSubject} does.
    */
-  check(subject: string): string {
-    if (this.#valid.has(subject)) return subject
-    checkSubject(subject)
-    if (this.#valid.size >= MAX_CHECKED) this.#valid.clear()
-    this.#valid.add(subject)
-    return subject
+  head(subject: string): Head {
+    let head = this.#heads.get(subject)
+    if (head === undefined) {
+      head = newHead(checkSubject(subject))
+      if (this.#heads.size >= MAX_CHECKED) this.#heads.clear()
+      this.#heads.set(subject, head)
+    }
+    return head
   }
 }
 
@@ -99,7 +102,7 @@ export class Subjects {
   readonly #template: string
   readonly #queue: number
   readonly #node: string
-  readonly #byPort = new Map<number, string>()
+  readonly #byPort = new Map<number, Head>()
 
   /** @param template subject with `{port}`, `{queue}` and `{node}`. */
   constructor(template: string, queue: number, node: string) {
@@ -109,14 +112,14 @@ export class Subjects {
     this.#node = node
   }
 
-  /** Returns the subject for a destination port, which is 0 for a result that belongs to no datagram. */
-  forPort(port: number): string {
-    let subject = this.#byPort.get(port)
-    if (subject === undefined) {
+  /** Returns the subject's head for a destination port, which is 0 for a result that belongs to no datagram. */
+  forPort(port: number): Head {
+    let head = this.#byPort.get(port)
+    if (head === undefined) {
       const values = { port, queue: this.#queue, node: this.#node }
-      subject = checkSubject(expandSubject(this.#template, values))
-      this.#byPort.set(port, subject)
+      head = newHead(checkSubject(expandSubject(this.#template, values)))
+      this.#byPort.set(port, head)
     }
-    return subject
+    return head
   }
 }

@@ -27,11 +27,14 @@ export class ValuesEnvelope {
   bytes = ARRAY16_HEAD_BYTES
   #chunk: Chunk = newChunk(ARRAY16_HEAD_BYTES)
   #limit = 0
+  /** Position in the chunk where the message begins. */
+  #origin = 0
 
-  /** Begins a message of at most `limit` bytes in `chunk`, which has at least that many. */
-  start(chunk: Chunk, limit: number): void {
+  /** Begins a message of at most `limit` bytes, `origin` bytes behind the beginning of `chunk`. */
+  start(chunk: Chunk, limit: number, origin = 0): void {
     this.#chunk = chunk
     this.#limit = limit
+    this.#origin = origin
     this.count = 0
     this.bytes = ARRAY16_HEAD_BYTES
   }
@@ -39,7 +42,7 @@ export class ValuesEnvelope {
   /** Adds one encoded value. Returns false, and changes nothing, when it does not fit. */
   add(packed: Uint8Array): boolean {
     if (this.bytes + packed.length > this.#limit || this.count === ARRAY16_MAX_COUNT) return false
-    this.#chunk.bytes.set(packed, this.bytes)
+    this.#chunk.bytes.set(packed, this.#origin + this.bytes)
     this.bytes += packed.length
     this.count++
     return true
@@ -48,8 +51,9 @@ export class ValuesEnvelope {
   /** Finishes the message and returns it as a view of the chunk. The envelope is then empty and has no chunk. */
   seal(): Uint8Array {
     const { view, bytes } = this.#chunk
-    writeArray16Head(view, this.count)
-    const message = bytes.subarray(0, this.bytes)
+    const origin = this.#origin
+    writeArray16Head(view, origin, this.count)
+    const message = bytes.subarray(origin, origin + this.bytes)
     this.count = 0
     this.bytes = ARRAY16_HEAD_BYTES
     return message

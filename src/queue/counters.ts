@@ -2,13 +2,13 @@
  * What a counter is to the books. Two equations hold at any quiet moment:
  *
  *     scattered = handled + failed + queued              (datagrams; `scattered` and `queued` are the engine's)
- *     emitted   = confirmed + Σ dropped + in flight      (results)
+ *     emitted   = taken + Σ dropped + in flight      (results)
  *
  * `dropped` counters have a reason, which is their label in metrics and books, and the words that describe it in the help
  * of the metric. `statistic` counters and `gauge`s stand in neither equation.
  */
 export type CounterRole =
-  | { readonly role: 'handled' | 'failed' | 'emitted' | 'confirmed' | 'statistic' | 'gauge' }
+  | { readonly role: 'handled' | 'failed' | 'emitted' | 'taken' | 'statistic' | 'gauge' }
   | { readonly role: 'dropped'; readonly reason: string; readonly help: string }
 
 const STATISTIC = { role: 'statistic' } as const
@@ -33,11 +33,13 @@ export const COUNTER_ROLES = {
   emitted: { role: 'emitted' },
   /** Payload bytes of those results; packed bytes of emitted values. */
   emittedBytes: STATISTIC,
-  /** Results that a PONG of the server has confirmed. */
-  confirmed: { role: 'confirmed' },
+  /** Results that the NATS server has taken: a PONG says that it has parsed them. It does not say that anybody got them. */
+  taken: { role: 'taken' },
+  /** Times the server reported that it refuses a subject. It discards those messages, and their results count as taken. */
+  refused: STATISTIC,
   /** Results dropped because NATS was away and the policy is `drop`. */
   droppedDisconnected: { role: 'dropped', reason: 'disconnected', help: 'disconnected' },
-  /** Results handed to a connection that broke before it confirmed them: they may or may not have arrived. */
+  /** Results handed to a connection that broke before it said that it had taken them: they may or may not have arrived. */
   droppedUnconfirmed: { role: 'dropped', reason: 'unconfirmed', help: 'unconfirmed (may have arrived)' },
   /** Results larger than the server's max_payload. */
   droppedOversize: { role: 'dropped', reason: 'oversize', help: 'oversize' },
@@ -49,9 +51,9 @@ export const COUNTER_ROLES = {
   messages: STATISTIC,
   /** Bytes of those messages, without their PUB lines. */
   messageBytes: STATISTIC,
-  /** Bytes of sealed messages, PUB lines included, that are held or handed over and not yet confirmed. */
+  /** Bytes of sealed messages, PUB lines included, that wait for NATS or were written and are not taken. */
   inFlightBytes: GAUGE,
-  /** PINGs sent to have what was handed over confirmed. */
+  /** PINGs sent to learn whether the server has taken what was written. */
   flushes: STATISTIC,
   /** 1 while connected, else 0. */
   connected: GAUGE,
@@ -95,9 +97,9 @@ export function droppedResults(values: CounterValues): number {
   return DROPS.reduce((sum, { counter }) => sum + values[counter], 0)
 }
 
-/** Results given to the publisher that are neither confirmed nor dropped. */
+/** Results given to the publisher that are neither taken nor dropped. */
 export function resultsInFlight(values: CounterValues): number {
-  return values.emitted - values.confirmed - droppedResults(values)
+  return values.emitted - values.taken - droppedResults(values)
 }
 
 /** Datagrams taken from the lanes and accounted for. */

@@ -20,11 +20,11 @@ export interface Books {
   readonly queued: number
   /** Results that handlers gave to their publisher. */
   readonly emitted: number
-  /** Results that a NATS server has confirmed. */
-  readonly confirmed: number
+  /** Results that a NATS server has taken. */
+  readonly taken: number
   /** Results that publishers dropped, by reason. */
   readonly publisherDropped: ByReason
-  /** Results neither confirmed nor dropped. */
+  /** Results neither taken nor dropped. */
   readonly inFlight: number
   /** Datagrams that the kernel lost before a receive thread could take them, by reason; not part of `received`. */
   readonly kernelLost: ByReason
@@ -86,14 +86,14 @@ export function closeBooks({ engine, workers }: Snapshot): Books {
     })
   }
 
-  // emitted = confirmed + dropped{reason} + in flight. Results in flight have no counter, they are the difference. It must
+  // emitted = taken + dropped{reason} + in flight. Results in flight have no counter, they are the difference. It must
   // not be negative, and must be 0 once nothing is under way any more.
   for (const worker of workers) {
     const inFlight = resultsInFlight(worker.counters)
     const over = worker.state === 'stopped' || worker.counters.inFlightBytes === 0
     if (inFlight === 0 || (inFlight > 0 && !over)) continue
     expect(`publisher ${worker.queue}`, ['emitted', worker.counters.emitted], {
-      confirmed: worker.counters.confirmed,
+      taken: worker.counters.taken,
       ...prefixed('dropped', droppedByReason(worker.counters)),
       'in flight': 0,
     })
@@ -107,7 +107,7 @@ export function closeBooks({ engine, workers }: Snapshot): Books {
     failed: sum(workers, (w) => w.counters.failed),
     queued: sum(engine.queues, (q) => q.depth),
     emitted: sum(workers, (w) => w.counters.emitted),
-    confirmed: sum(workers, (w) => w.counters.confirmed),
+    taken: sum(workers, (w) => w.counters.taken),
     publisherDropped: merged(workers.map((w) => droppedByReason(w.counters))),
     inFlight: sum(workers, (w) => resultsInFlight(w.counters)),
     kernelLost: merged(engine.threads.map((t) => t.kernelLost)),
@@ -144,7 +144,7 @@ export function booksTable(books: Books): string {
     ['  failed', books.failed],
     ['  queued', books.queued],
     ['emitted', books.emitted],
-    ['  confirmed', books.confirmed],
+    ['  taken', books.taken],
     ...reasons('  dropped', books.publisherDropped),
     ['  in flight', books.inFlight],
     ...reasons('lost by the kernel', books.kernelLost),

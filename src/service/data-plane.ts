@@ -5,7 +5,7 @@ export interface DataPlane {
   /** Opens the backend and starts workers and receive threads. Rejects with a MillraceError. */
   start(): Promise<void>
   /**
-   * Drains in order: receiving stops, queues are emptied, handlers are torn down, publishers have everything confirmed. It
+   * Drains in order: receiving stops, queues are emptied, handlers are torn down, publishers wait until NATS has taken everything. It
    * resolves within about `deadlineMs` milliseconds; `clean` is false when anything was left. It may be called while `start`
    * is pending.
    */

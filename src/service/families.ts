@@ -207,7 +207,16 @@ export const FAMILIES: readonly Family[] = [
 
   workerCounter('emitted_results_total', 'Results the handler gave to the publisher.', 'emitted'),
   workerCounter('emitted_bytes_total', 'Payload bytes of those results.', 'emittedBytes'),
-  workerCounter('confirmed_results_total', 'Results the NATS server has confirmed.', 'confirmed'),
+  workerCounter(
+    'taken_results_total',
+    'Results the NATS server has taken: it has parsed them. Whether a subscriber or a stream got them, it does not say.',
+    'taken',
+  ),
+  workerCounter(
+    'refused_messages_total',
+    'Times the NATS server reported that it refuses a subject (permissions). It discards those messages, and their results count as taken.',
+    'refused',
+  ),
   {
     name: 'dropped_results_total',
     type: 'counter',
@@ -220,12 +229,12 @@ export const FAMILIES: readonly Family[] = [
         ),
       ),
   },
-  perWorker('gauge', 'results_in_flight', 'Results neither confirmed nor dropped.', (w) =>
+  perWorker('gauge', 'results_in_flight', 'Results neither taken nor dropped.', (w) =>
     resultsInFlight(w.counters),
   ),
   workerCounter(
     'nats_in_flight_bytes',
-    'Bytes of sealed messages, protocol lines included, that wait for the connection or for the confirmation of the server.',
+    'Bytes of sealed messages, protocol lines included, that wait for the connection, or for the server to take them.',
     'inFlightBytes',
     'gauge',
   ),

@@ -1,8 +1,8 @@
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import { VERSION } from '../version.js'
 import { FAMILIES } from './families.js'
 import type { Family } from './metric-family.js'
 import type { Snapshot } from './statistics.js'
-import { VERSION } from './version.js'
 
 /** Prefix of the names of all metrics, also those of the process and of its event loop. */
 export const PREFIX = 'millrace_'

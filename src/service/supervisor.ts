@@ -87,7 +87,7 @@ export class SupervisedWorker {
   }
 
   /**
-   * Empties the queue and has what was published confirmed. It must be called after the receive threads have stopped.
+   * Empties the queue and waits until NATS has taken what was published. It must be called after the receive threads have stopped.
    *
    * @returns false when something was left at the deadline.
    */

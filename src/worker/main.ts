@@ -74,9 +74,9 @@ async function start(): Promise<void> {
   pump.run()
 
   /**
-   * Empties the lanes, tears the handler down and waits for the last confirmation, once the receive threads have stopped.
+   * Empties the lanes, tears the handler down and waits until NATS has taken everything, once the receive threads have stopped.
    *
-   * @returns results that were not confirmed at the deadline.
+   * @returns results that were not taken at the deadline.
    */
   async function drain(deadlineMs: number): Promise<number> {
     const deadline = performance.now() + deadlineMs

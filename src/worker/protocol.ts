@@ -36,7 +36,7 @@ export interface WorkerData {
 /** Message of the main thread to a worker. */
 export interface DrainRequest {
   readonly type: 'drain'
-  /** Milliseconds for emptying the lanes, tearing the handler down and confirming what was published. */
+  /** Milliseconds for emptying the lanes, tearing the handler down and having what was published taken by NATS. */
   readonly deadlineMs: number
 }
 
@@ -44,5 +44,5 @@ export interface DrainRequest {
 export type WorkerMessage =
   | { readonly type: 'running' }
   | { readonly type: 'failed'; readonly code: string; readonly message: string }
-  /** `left`: results that no PONG confirmed in time. */
+  /** `left`: results that NATS had not taken in time. */
   | { readonly type: 'drained'; readonly left: number }

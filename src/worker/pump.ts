@@ -26,7 +26,7 @@ export interface PumpOptions {
 }
 
 /**
- * Datagrams that are handled before the event loop gets a turn for NATS, timers and messages. More delay confirmations and
+ * Datagrams that are handled before the event loop gets a turn for NATS, timers and messages. More delay NATS's answers and
  * the heartbeat; fewer cost a trip through the event loop more often.
  */
 const TURN_BUDGET = 4096

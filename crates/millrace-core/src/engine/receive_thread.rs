@@ -37,10 +37,11 @@ const ADAPTIVE_WINDOW: Duration = Duration::from_millis(2);
 /// How long a thread that ended by an error goes on waking workers for the datagrams it left in lanes. Too low: a worker
 /// that was busy all the time falls asleep on them, until another thread wakes it. Too high has no cost: a stop ends it.
 const FINAL_WAKE_UPS: Duration = Duration::from_secs(1);
-/// How long a TPACKET_V3 ring must be found empty to be empty. It must exceed the time after which the kernel
-/// hands over a partly filled block (`tp_retire_blk_tov`, 1 ms, in kernels with jiffy timers rounded up to one of those).
-/// Too low: the frames of an open block are lost at the end. Too high: every stop takes longer.
-const BLOCK_RETIRE_GRACE: Duration = Duration::from_millis(5);
+/// How long to wait before a TPACKET_V3 ring that looks empty is empty. It must exceed the time after which the kernel
+/// hands over a partly filled block, two periods of the retire timer (`tp_retire_blk_tov`): 2 ms, and before Linux 6.18, where
+/// the timer ran on jiffies, up to 8 ms (at HZ=250). Too low: the frames of an open block are lost at the end. Too high: every
+/// stop takes longer, because it waits twice.
+const BLOCK_RETIRE_GRACE: Duration = Duration::from_millis(10);
 
 /// The state that one receive thread owns.
 pub(super) struct ReceiveThread<R> {

@@ -48,11 +48,13 @@ pub(crate) fn join_group(
         Some(source) => {
             let (group, source) = (socket_address(group), socket_address(source));
             let request = GroupSourceRequest { interface, padding: 0, group, source };
-            set_option(fd, level_of(&request.group), MCAST_JOIN_SOURCE_GROUP, &request)
+            // SAFETY: the option takes this structure, which names no memory.
+            unsafe { set_option(fd, level_of(&request.group), MCAST_JOIN_SOURCE_GROUP, &request) }
         }
         None => {
             let request = GroupRequest { interface, padding: 0, group: socket_address(group) };
-            set_option(fd, level_of(&request.group), MCAST_JOIN_GROUP, &request)
+            // SAFETY: the option takes this structure, which names no memory.
+            unsafe { set_option(fd, level_of(&request.group), MCAST_JOIN_GROUP, &request) }
         }
     }
 }
@@ -63,7 +65,8 @@ pub(crate) fn join_group(
 /// Those of setsockopt(2): EADDRNOTAVAIL when the socket is no member.
 pub(crate) fn leave_group(fd: &OwnedFd, group: IpAddr, interface: u32) -> io::Result<()> {
     let request = GroupRequest { interface, padding: 0, group: socket_address(group) };
-    set_option(fd, level_of(&request.group), MCAST_LEAVE_GROUP, &request)
+    // SAFETY: the option takes this structure, which names no memory.
+    unsafe { set_option(fd, level_of(&request.group), MCAST_LEAVE_GROUP, &request) }
 }
 
 /// Limits a socket to the multicast groups it joined itself (IP_MULTICAST_ALL and IPV6_MULTICAST_ALL off). By default a

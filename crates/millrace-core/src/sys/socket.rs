@@ -30,10 +30,14 @@ pub(crate) fn kernel_has_ipv6() -> bool {
     open(libc::AF_INET6, libc::SOCK_DGRAM, 0).is_ok()
 }
 
-/// Sets an option to a C structure (setsockopt(2)). The structure may point to memory of its caller, which the kernel then
-/// reads during the call; options through which the kernel would keep or write such memory must not be set here.
-pub(super) fn set_option<T>(fd: &OwnedFd, level: c_int, name: c_int, value: &T) -> io::Result<()> {
-    // SAFETY: pointer and length describe `value`, which outlives the call and which the kernel only reads.
+/// Sets an option to a C structure (setsockopt(2)).
+///
+/// # Safety
+/// `T` must be the structure that the option takes. Where it holds addresses, the memory that they name must be valid for what
+/// the kernel does with it, and for as long as the kernel does so.
+pub(crate) unsafe fn set_option<T>(fd: &OwnedFd, level: c_int, name: c_int, value: &T) -> io::Result<()> {
+    // SAFETY: pointer and length describe `value`, which outlives the call and which the kernel only reads. What it does with
+    // memory that `value` names is the caller's part.
     ok_or_errno(unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
@@ -47,17 +51,20 @@ pub(super) fn set_option<T>(fd: &OwnedFd, level: c_int, name: c_int, value: &T) 
 
 /// Sets an option to an int (setsockopt(2); the options are those of socket(7), ip(7), ipv6(7), udp(7) and packet(7)).
 pub(crate) fn set_int(fd: &OwnedFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
-    set_option(fd, level, name, &value)
+    // SAFETY: an int names no memory, and an option that takes a structure refuses the length of an int (EINVAL).
+    unsafe { set_option(fd, level, name, &value) }
 }
 
-/// Sets an option to a structure of 32-bit words, such as packet(7)'s `tpacket_req` (setsockopt(2)).
-pub(crate) fn set_words<const N: usize>(
+/// Sets an option of a packet socket to a structure of 32-bit words, such as `tpacket_req` (packet(7), setsockopt(2)).
+pub(crate) fn set_packet_words<const N: usize>(
     fd: &OwnedFd,
-    level: c_int,
     name: c_int,
     words: &[u32; N],
 ) -> io::Result<()> {
-    set_option(fd, level, name, words)
+    // SAFETY: the options of SOL_PACKET are numbers and structures of numbers. Only PACKET_FANOUT_DATA takes an address, and
+    // from there the kernel copies a program during the call, or fails with EFAULT (net/packet/af_packet.c,
+    // `packet_setsockopt`). None makes it keep an address or write to one.
+    unsafe { set_option(fd, libc::SOL_PACKET, name, words) }
 }
 
 /// Reads an option that is an int (getsockopt(2)).
@@ -87,17 +94,23 @@ pub(crate) fn attach_cbpf(fd: &OwnedFd, option: c_int, program: &[sock_filter]) 
     set_program(fd, libc::SOL_SOCKET, option, program)
 }
 
-/// Sets an option of any level to a classic BPF program, a `struct sock_fprog` (setsockopt(2)).
-pub(crate) fn set_program(
-    fd: &OwnedFd,
-    level: c_int,
-    option: c_int,
-    program: &[sock_filter],
-) -> io::Result<()> {
+/// Gives a classic BPF program to the fanout group of a packet socket (PACKET_FANOUT_DATA, packet(7)). It replaces an
+/// earlier program in one step.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub(crate) fn set_fanout_cbpf(fd: &OwnedFd, program: &[sock_filter]) -> io::Result<()> {
+    set_program(fd, libc::SOL_PACKET, libc::PACKET_FANOUT_DATA, program)
+}
+
+/// Sets an option of SOL_SOCKET or SOL_PACKET to a classic BPF program, a `struct sock_fprog` (setsockopt(2)).
+fn set_program(fd: &OwnedFd, level: c_int, option: c_int, program: &[sock_filter]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
-    // The C field points to mutable memory, but the kernel only copies from it (net/core/filter.c, `__get_filter`).
     let fprog = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
-    set_option(fd, level, option, &fprog)
+    // SAFETY: an option that takes a `sock_fprog` names `program` by it, which outlives the call. Although the C field points
+    // to mutable memory, the kernel only copies from it, during the call (net/core/filter.c, `__get_filter`). Any other option
+    // of these levels would read numbers.
+    unsafe { set_option(fd, level, option, &fprog) }
 }
 
 /// Binds an IP socket (bind(2), ip(7)). `scope` is the index of the interface of a link-local IPv6 address (ipv6(7)), else

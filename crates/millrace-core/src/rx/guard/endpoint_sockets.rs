@@ -15,7 +15,7 @@ use crate::{
     error::{Code, Error, Result},
     net::TopologyMonitor,
     rx::socket::{
-        bind::{bind_group, bind_one},
+        bind::{bind_one, bind_reuseport_group},
         endpoints::{BindAddress, Endpoint},
         multicast,
         options::SocketOptions,
@@ -30,13 +30,13 @@ const REASSEMBLED_RCVBUF: u32 = 4 << 20;
 /// The parameters that all endpoints have in common.
 pub(super) struct EndpointSockets<'a> {
     pub(super) config: &'a EngineConfig,
-    pub(super) stack: &'a TopologyMonitor,
+    pub(super) topology: &'a TopologyMonitor,
     /// The addresses and ports that the ring accepts: the listen list with every address written out.
     pub(super) ring_listen: &'a [Listen],
     /// Multicast groups joined on an interface whose frames the ring has.
-    pub(super) groups_in_ring: &'a [Multicast],
+    pub(super) multicast_groups_in_ring: &'a [Multicast],
     /// Multicast groups joined on other interfaces.
-    pub(super) groups_elsewhere: &'a [Multicast],
+    pub(super) multicast_groups_elsewhere: &'a [Multicast],
     /// The host's link-local addresses, and their interfaces.
     pub(super) link_local: &'a [(IpAddr, u32)],
     /// Reassembled IPv4 datagrams have to be found, because the ring does not get them.
@@ -44,11 +44,11 @@ pub(super) struct EndpointSockets<'a> {
 }
 
 impl EndpointSockets<'_> {
-    /// Binds the group of an endpoint of one address family. Returns the port holder and the sockets to be read.
+    /// Binds the reuseport group of an endpoint of one address family. Returns the port holder and the sockets to be read.
     ///
     /// # Errors
-    /// Those of [`bind_group`] and [`multicast::join`]; [`Code::Kernel`] when a program or an option is refused.
-    pub(super) fn bind_group(&self, endpoint: Endpoint) -> Result<(PortHolder, Vec<GuardSocket>)> {
+    /// Those of [`bind_reuseport_group`] and [`multicast::join`]; [`Code::Kernel`] when a program or an option is refused.
+    pub(super) fn bind_reuseport_group(&self, endpoint: Endpoint) -> Result<(PortHolder, Vec<GuardSocket>)> {
         let inspection = self.inspection(endpoint.address);
         let sockets = if inspection == FragmentInspection::Nothing { 2 } else { 3 };
         let rcvbuf = self.config.socket_rcvbuf;
@@ -56,12 +56,12 @@ impl EndpointSockets<'_> {
             SocketOptions::without_timestamps(rcvbuf),
             SocketOptions::without_timestamps(REASSEMBLED_RCVBUF.min(rcvbuf)),
         );
-        let group = bind_group(endpoint, sockets, &mut |index, fd, ipv6| {
+        let reuseport_group = bind_reuseport_group(endpoint, sockets, &mut |index, fd, ipv6| {
             sys::multicast::own_groups_only(fd, ipv6);
             // With UDP_GRO a super-packet comes whole, instead of being segmented only to be dropped, and the driver's GRO may
             // merge our flows before the ring sees them, which the ring splits for much less. Not so for IPv6: what is
-            // merged is large, and large datagrams are inspected for fragments. All sockets of the group are alike in this,
-            // because the driver's GRO reads the one that the kernel's hash selects, not the program's.
+            // merged is large, and large datagrams are inspected for fragments. All sockets of the reuseport group are alike in
+            // this, because the driver's GRO reads the one that the kernel's hash selects, not the program's.
             if endpoint.address.is_v4_only() {
                 full.enable_gro(fd);
             }
@@ -76,16 +76,16 @@ impl EndpointSockets<'_> {
                 }
             }
         })?;
-        let mut group = group.into_iter();
-        let (Some(holder), Some(other_interfaces)) = (group.next(), group.next()) else {
+        let mut bound = reuseport_group.into_iter();
+        let (Some(holder), Some(other_interfaces)) = (bound.next(), bound.next()) else {
             return Err(Error::new(Code::State, "guard: a group has fewer sockets than were bound"));
         };
-        let reassembled = group.next();
+        let reassembled = bound.next();
         let member_in_ring = &reassembled.as_ref().unwrap_or(&holder).fd;
-        multicast::join(self.groups_in_ring, endpoint, &[member_in_ring])?;
-        multicast::join(self.groups_elsewhere, endpoint, &[&other_interfaces.fd])?;
+        multicast::join(self.multicast_groups_in_ring, endpoint, &[member_in_ring])?;
+        multicast::join(self.multicast_groups_elsewhere, endpoint, &[&other_interfaces.fd])?;
         let addresses = self.ring_addresses(endpoint);
-        let holder = PortHolder::new(holder.fd, inspection, addresses, self.stack, self.link_local)?;
+        let holder = PortHolder::new(holder.fd, inspection, addresses, self.topology, self.link_local)?;
         let mut readers = vec![GuardSocket::new(other_interfaces, Role::OtherInterfaces)];
         readers.extend(reassembled.map(|bound| GuardSocket::new(bound, Role::Reassembled)));
         Ok((holder, readers))
@@ -101,8 +101,8 @@ impl EndpointSockets<'_> {
             sys::multicast::own_groups_only(fd, ipv6);
             options.set(fd, ipv6, false)
         })?;
-        multicast::join(self.groups_in_ring, endpoint, &[&bound.fd])?;
-        multicast::join(self.groups_elsewhere, endpoint, &[&bound.fd])?;
+        multicast::join(self.multicast_groups_in_ring, endpoint, &[&bound.fd])?;
+        multicast::join(self.multicast_groups_elsewhere, endpoint, &[&bound.fd])?;
         Ok(GuardSocket::new(bound, Role::AllDatagrams))
     }
 

@@ -14,19 +14,19 @@ use crate::{
 /// The endpoints of the listen list. Link-local addresses without an interface are on `interface`.
 ///
 /// # Errors
-/// [`Code::Config`] for a source-specific multicast group, whose source nothing below the stack checks, and for groups that
-/// no endpoint can receive; [`Code::Interface`] when an interface does not exist.
+/// [`Code::Config`] for a source-specific multicast group, whose source nothing below the stack checks, and for multicast
+/// groups that no endpoint can receive; [`Code::Interface`] when an interface does not exist.
 pub(super) fn of_config(
     config: &EngineConfig,
-    groups: &[Multicast],
+    multicast_groups: &[Multicast],
     interface: Option<&str>,
 ) -> Result<Vec<Endpoint>> {
-    if let Some(g) = groups.iter().find(|g| g.source.is_some()) {
+    if let Some(g) = multicast_groups.iter().find(|g| g.source.is_some()) {
         let message = format!("multicast {g}: a source-specific group needs MILLRACE_BACKEND=socket");
         return Err(Error::new(Code::Config, message));
     }
     let endpoints = endpoints::of_listen_list(&config.listen, interface)?;
-    multicast::validate(groups, &endpoints)?;
+    multicast::validate(multicast_groups, &endpoints)?;
     Ok(endpoints)
 }
 

@@ -21,10 +21,10 @@ const UDP_HEADER: u32 = 8;
 /// packet then fits the minimum MTU of 1280 bytes (RFC 8200 §5).
 const NEVER_FRAGMENTED_IPV6: u32 = 1280 - IPV6_HEADER - UDP_HEADER;
 
-/// Which datagrams of a group go to its REASSEMBLED socket.
+/// Which datagrams of a reuseport group go to its REASSEMBLED socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FragmentInspection {
-    /// None: the fanout group reassembles IPv4 for the ring, and the guard's group has no REASSEMBLED socket.
+    /// None: the fanout group reassembles IPv4 for the ring, and the guard's reuseport group has no REASSEMBLED socket.
     Nothing,
     /// All of IPv4 but empty ones. All fragments but the last hold a multiple of eight bytes (RFC 791), and the UDP header
     /// has eight, so that an empty datagram leaves nothing for a second fragment. Nothing else says that a datagram came

@@ -22,15 +22,16 @@
 //! # The sockets of one endpoint beside a packet ring
 //!
 //! An *endpoint* is an address and a port that sockets are bound to. "Any address" becomes one endpoint for IPv4 and one
-//! for IPv6. Each has a SO_REUSEPORT group (socket(7)), whose sockets are bound in the order of their index:
+//! for IPv6. Each has a *reuseport group* (SO_REUSEPORT, socket(7)), whose sockets are bound in the order of their index:
 //!
 //! ```text
 //!                     the stack has a datagram for the endpoint
 //!                                       |
 //!             unicast                   |            broadcast or multicast
 //!         +-----------------------------+----------------------------------+
-//!         | the group's selection       | a copy for every socket of the group that matches
-//!         | program returns an index    | (multicast: that joined it); no program runs
+//!         | the reuseport group's       | a copy for every socket of the reuseport group that
+//!         | selection program           | matches (multicast: that joined the multicast group);
+//!         | returns an index            | no program runs
 //!         v                             v
 //!    +--------------------+   +------------------------+   +-------------------------------+
 //!    | 0  PORT_HOLDER     |   | 1  OTHER_INTERFACES    |   | 2  REASSEMBLED                |
@@ -47,18 +48,18 @@
 //! A link-local address of another interface than the ring's is an endpoint of which the ring has nothing: it has a single
 //! socket, and all that it reads is delivered.
 //!
-//! One socket with a filter in place of the group would do for delivery. But the kernel counts what a filter drops in the
-//! same counter as what did not fit the receive buffer, so that losses could not be told. With the group, what overflows
-//! OTHER_INTERFACES is lost (`guard_rcvbuf`). What overflows REASSEMBLED is the note `guard_rcvbuf_unsure`, because nothing
-//! about a datagram that was never read tells whether the ring had it; so is what overflows OTHER_INTERFACES once it got
-//! broadcast or multicast that the ring has.
+//! One socket with a filter in place of the reuseport group would do for delivery. But the kernel counts what a filter drops
+//! in the same counter as what did not fit the receive buffer, so that losses could not be told. With the reuseport group,
+//! what overflows OTHER_INTERFACES is lost (`guard_rcvbuf`). What overflows REASSEMBLED is the note `guard_rcvbuf_unsure`,
+//! because nothing about a datagram that was never read tells whether the ring had it; so is what overflows OTHER_INTERFACES
+//! once it got broadcast or multicast that the ring has.
 //!
 //! The selection program (`selection_program.rs`) decides a unicast datagram in this order:
 //!
 //! 1. Did it come by another interface than the ring's and those that hand up the ring's frames (VLAN device, bridge, bond)?
 //!    Then OTHER_INTERFACES.
-//! 2. Did it come by one that hands up the ring's frames, in a frame whose MAC address is neither the ring's nor a group
-//!    address? Then OTHER_INTERFACES.
+//! 2. Did it come by one that hands up the ring's frames, in a frame whose MAC address is neither one for this host on
+//!    the ring's interface nor broadcast or multicast? Then OTHER_INTERFACES.
 //! 3. Is it for an address that the ring does not accept? Then OTHER_INTERFACES.
 //! 4. May it have been reassembled from fragments? Then REASSEMBLED (`fragment_inspection.rs`).
 //! 5. Has it IPv6 extension headers that the ring's parser does not walk? Then OTHER_INTERFACES.
@@ -68,7 +69,7 @@
 //!
 //! The program does not decide them, because the kernel does not run it for them: it gives a broadcast or multicast datagram to
 //! every socket that matches (net/ipv4/udp.c, `__udp4_lib_mcast_deliver`; net/ipv6/udp.c, `__udp6_lib_mcast_deliver`), and
-//! selects in a SO_REUSEPORT group only for unicast (`udp4_lib_lookup2`). Three things prevent a second delivery:
+//! selects in a reuseport group only for unicast (`udp4_lib_lookup2`). Three things prevent a second delivery:
 //!
 //! - the port holder's filter drops its copy;
 //! - each multicast group is joined by one socket of an endpoint for the ring's interfaces (REASSEMBLED, or PORT_HOLDER
@@ -88,7 +89,7 @@
 //! | unicast to an address known at the start | a receiver ✓ | ring ✓ (copy: PORT_HOLDER, or where 4 applies REASSEMBLED, which discards it) | program ✓ | `twenty_thousand_datagrams_arrive_exactly` (of both), `new_rx_queues_are_taken_over_while_the_threads_run` |
 //! | IPv4 fragments, fanout flag `defrag` on | a receiver ✓ | ring ✓ (copy: PORT_HOLDER) | guard ✓ | `fragments_are_one_datagram`, `the_delivering_guard_delivers_all`, `every_truncation_and_fragment_passes_or_is_malformed` |
 //! | IPv4 fragments, `defrag` off | a receiver ✓ | REASSEMBLED ✓; lost before Linux 4.10, which `degraded` says | guard ✓ | `ipv4_fragments_come_by_the_guard_when_the_group_does_not_defragment`, `rings_beside_each_other_get_their_fragments` |
-//! | IPv6 fragments | a receiver ✓ | REASSEMBLED ✓; lost at the PORT_HOLDER when a sender fragments a packet of 1280 bytes or less without extension headers, which none may (RFC 8200 §5) | guard ✓ | `fragments_are_one_datagram`, `fragments_with_extension_headers_arrive_once` |
+//! | IPv6 fragments | a receiver ✓ | REASSEMBLED ✓; lost at the PORT_HOLDER when a sender, against RFC 8200 §5, fragments a packet that has no extension headers and is no longer than 1280 bytes | guard ✓ | `fragments_are_one_datagram`, `fragments_with_extension_headers_arrive_once` |
 //! | IPv6 atomic fragment (RFC 6946) | a receiver | ring ✓ (copy: PORT_HOLDER) | guard ✓ | `large_ipv6_datagrams_and_atomic_fragments_arrive_once`, `redirects_exactly_what_the_parser_takes_without_options` |
 //! | IPv4 options | a receiver | ring ✓ | guard ✓ | `options_extension_headers_and_vlan_tags_are_read_by_the_ring`, `redirects_exactly_what_the_parser_takes_without_options` |
 //! | IPv6 hop-by-hop, routing, destination options headers, up to 8 | a receiver | ring ✓ (copy: REASSEMBLED, which discards it) | guard ✓ | the same |
@@ -100,10 +101,10 @@
 //! | broadcast in IPv4 fragments | the first receiver | ring with `defrag`, else REASSEMBLED | guard | |
 //! | broadcast of a subnet added after the start | the first receiver ✓ | OTHER_INTERFACES ✓ | guard | `a_broadcast_datagram_comes_once`, `what_is_for_an_address_the_ring_does_not_know_comes_by_the_guard` |
 //! | broadcast by another interface | the first receiver | OTHER_INTERFACES ✓ | guard | `datagrams_by_a_second_interface_come_once` |
-//! | multicast, group joined on the ring's interface | the receiver that joined it ✓ | ring ✓ | program ✓ | `sockets_get_joined_groups_once`, `rings_get_joined_groups_once`, `xdp_gets_joined_groups_once` |
-//! | the same in fragments | the receiver that joined it | IPv4 ring with `defrag` ✓, else REASSEMBLED; IPv6 REASSEMBLED ✓ | guard ✓ | `rings_get_joined_groups_once`, `multicast_groups_are_joined_on_the_new_interface` |
-//! | multicast, group joined on another interface | the receiver that joined it | OTHER_INTERFACES ✓ | guard | `groups_joined_on_a_second_interface_come_once` |
-//! | multicast of one source | the receiver that joined it ✓ | refused at the start ✓ | refused at the start | `a_source_is_held_to` |
+//! | multicast, its multicast group joined on the ring's interface | the receiver that joined the multicast group ✓ | ring ✓ | program ✓ | `sockets_get_joined_groups_once`, `rings_get_joined_groups_once`, `xdp_gets_joined_groups_once` |
+//! | the same in fragments | the receiver that joined the multicast group | IPv4 ring with `defrag` ✓, else REASSEMBLED; IPv6 REASSEMBLED ✓ | guard ✓ | `rings_get_joined_groups_once`, `multicast_groups_are_joined_on_the_new_interface` |
+//! | multicast, its multicast group joined on another interface | the receiver that joined the multicast group | OTHER_INTERFACES ✓ | guard | `groups_joined_on_a_second_interface_come_once` |
+//! | multicast of one source | the receiver that joined the multicast group ✓ | refused at the start ✓ | refused at the start | `a_source_is_held_to` |
 //! | to a link-local address of another interface, listed with it | a receiver ✓ | the endpoint's single socket ✓ | guard | `sockets_bind_to_it`, `one_of_what_stands_on_the_rings_interface_comes_by_the_guard` |
 //! | in a frame longer than a UMEM frame | a receiver | ring | program natively where driver and kernel (6.6) pass a frame in several buffers ✓, else guard ✓ | `jumbo_frames_arrive_whole`, `generic_mode_passes_frames_longer_than_a_umem_frame` |
 //! | by an rx queue that has no AF_XDP socket | a receiver | ring | guard | |
@@ -116,11 +117,14 @@
 //!
 //! # When the program does not fit
 //!
-//! Programs grow with the host's addresses and interfaces, and net.core.optmem_max bounds them. Where the kernel answers
-//! ENOMEM the next shorter program is tried (`selection_program::RingCoverage::programs`): first without the
-//! destinations, then with ever fewer interfaces (`omission::Omission`). At the start `degraded` says what is lost by it;
-//! later, when interfaces change (`selection::Selection::refresh`), the note `guard_program_cut` counts each program that
-//! omits more than the one before, or that could not be replaced.
+//! Programs grow with the host's addresses and interfaces, and two limits bound them: a classic BPF program has at most 4,096
+//! instructions, of which each part gets a share (`selection_program::MAX_INTERFACES` and `MAX_MACS`), and the kernel's
+//! translation of it must fit net.core.optmem_max. A program beyond the first limit is not tried; where the kernel answers
+//! ENOMEM, the next shorter one is (`selection_program::RingCoverage::programs`): first without the destinations, then with
+//! ever fewer interfaces and MAC addresses (`omission::Omission`). At the start `degraded` says what is lost by it, and `open`
+//! fails with [`Code::Kernel`](crate::error::Code::Kernel) when even the shortest program does not fit. Later, when
+//! interfaces change (`selection::Selection::refresh`), the note `guard_program_cut` counts each program that omits more than
+//! the one before, or that could not be replaced; each endpoint has a program, and counts for itself.
 
 mod destination_match;
 mod endpoint_sockets;

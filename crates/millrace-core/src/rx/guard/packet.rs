@@ -18,29 +18,31 @@ use crate::{
 /// # Errors
 /// [`Code::Port`] when a port is taken, by a second Millrace too; [`Code::Permission`] for a privileged port;
 /// [`Code::Config`] for an address this host does not have and for a source-specific multicast group;
-/// [`Code::Interface`] on a port of Open vSwitch or a VRF; [`Code::Kernel`].
+/// [`Code::Interface`] on a port of Open vSwitch or a VRF; [`Code::Kernel`] for any other refusal, also when even the shortest
+/// selection program of an endpoint does not fit net.core.optmem_max.
 pub fn open_for_packet(
     config: &EngineConfig,
     ring: &Interface,
     ring_listen: &[Listen],
     degraded: &mut Vec<String>,
 ) -> Result<GuardReceiver> {
-    let stack = TopologyMonitor::open(ring.index)
+    let topology = TopologyMonitor::open(ring.index)
         .map_err(|e| Error::os(Code::Kernel, format!("asking rtnetlink what stands on {}", ring.name), e))?;
-    ring_interface::validate(ring, &stack)?;
-    degraded.extend(ring_interface::describe_master(ring, &stack));
+    ring_interface::validate(ring, &topology)?;
+    degraded.extend(ring_interface::describe_master(ring, &topology));
     let inspect_ipv4 = inspects_ipv4(config, degraded);
-    let groups = multicast::with_default_interface(&config.multicast, Some(&ring.name));
-    let endpoints = endpoints::of_config(config, &groups, Some(&ring.name))?;
-    let (groups_in_ring, groups_elsewhere): (Vec<_>, Vec<_>) =
-        groups.into_iter().partition(|group| is_heard_by_ring(group, &stack));
+    let multicast_groups = multicast::with_default_interface(&config.multicast, Some(&ring.name));
+    let endpoints = endpoints::of_config(config, &multicast_groups, Some(&ring.name))?;
+    let (multicast_groups_in_ring, multicast_groups_elsewhere): (Vec<_>, Vec<_>) = multicast_groups
+        .into_iter()
+        .partition(|multicast_group| is_heard_by_ring(multicast_group, &topology));
     let link_local = link_local_addresses().map_err(|e| Error::os(Code::Kernel, "getifaddrs", e))?;
     let opener = EndpointSockets {
         config,
-        stack: &stack,
+        topology: &topology,
         ring_listen,
-        groups_in_ring: &groups_in_ring,
-        groups_elsewhere: &groups_elsewhere,
+        multicast_groups_in_ring: &multicast_groups_in_ring,
+        multicast_groups_elsewhere: &multicast_groups_elsewhere,
         link_local: &link_local,
         inspect_ipv4,
     };
@@ -49,12 +51,12 @@ pub fn open_for_packet(
         if endpoints::is_link_local_elsewhere(endpoint, ring) {
             sockets.push(opener.bind_one(endpoint)?);
         } else {
-            let (holder, readers) = opener.bind_group(endpoint)?;
+            let (holder, readers) = opener.bind_reuseport_group(endpoint)?;
             holders.push(holder);
             sockets.extend(readers);
         }
     }
-    let selection = Selection::new(stack, ListenSet::new(ring_listen), holders, link_local);
+    let selection = Selection::new(topology, ListenSet::new(ring_listen), holders, link_local);
     degraded.extend(selection.omitted().and_then(|omitted| omitted.describe(ring)));
     Ok(GuardReceiver::beside_ring(sockets, selection))
 }
@@ -78,11 +80,11 @@ fn inspects_ipv4(config: &EngineConfig, degraded: &mut Vec<String>) -> bool {
     inspects
 }
 
-/// True for a group on an interface whose frames the ring has. A name that no interface has counts as one: joining the
-/// group reports it.
-fn is_heard_by_ring(group: &Multicast, stack: &TopologyMonitor) -> bool {
-    match group.interface.as_deref().map(Interface::by_name) {
-        Some(Ok(interface)) => stack.with_upper_devices().contains(&interface.index),
+/// True for a multicast group on an interface whose frames the ring has. A name that no interface has counts as one: joining
+/// the multicast group reports it.
+fn is_heard_by_ring(multicast_group: &Multicast, topology: &TopologyMonitor) -> bool {
+    match multicast_group.interface.as_deref().map(Interface::by_name) {
+        Some(Ok(interface)) => topology.with_upper_devices().contains(&interface.index),
         Some(Err(_)) | None => true,
     }
 }

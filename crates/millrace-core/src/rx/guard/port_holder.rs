@@ -31,11 +31,11 @@ impl PortHolder {
         fd: Arc<OwnedFd>,
         inspection: FragmentInspection,
         addresses: Option<Vec<IpAddr>>,
-        stack: &TopologyMonitor,
+        topology: &TopologyMonitor,
         link_local: &[(IpAddr, u32)],
     ) -> Result<Self> {
         let mut holder = PortHolder { fd, inspection, addresses, omitted: Omission::Nothing };
-        holder.omitted = holder.attach_program(stack, link_local)?;
+        holder.omitted = holder.attach_program(topology, link_local)?;
         Ok(holder)
     }
 
@@ -44,10 +44,10 @@ impl PortHolder {
         self.omitted
     }
 
-    /// Replaces the program by one for the interfaces as they are now. Returns false when it omits more than the one before,
-    /// or could not be replaced, for want of memory; then the old program stays in force.
-    pub(super) fn renew_program(&mut self, stack: &TopologyMonitor, link_local: &[(IpAddr, u32)]) -> bool {
-        match self.attach_program(stack, link_local) {
+    /// Replaces the program by one for the interfaces as they are now. Returns false when the new program omits more than the
+    /// one before, and when the kernel refused the replacement, for whatever reason; then the old program stays in force.
+    pub(super) fn renew_program(&mut self, topology: &TopologyMonitor, link_local: &[(IpAddr, u32)]) -> bool {
+        match self.attach_program(topology, link_local) {
             Ok(omitted) => {
                 let as_good = omitted <= self.omitted;
                 self.omitted = omitted;
@@ -66,8 +66,8 @@ impl PortHolder {
     ///
     /// # Errors
     /// [`Code::Kernel`]; ENOMEM only when even the shortest program does not fit.
-    fn attach_program(&self, stack: &TopologyMonitor, link_local: &[(IpAddr, u32)]) -> Result<Omission> {
-        let (interfaces, ring_interface) = (stack.with_upper_devices(), stack.ifindex());
+    fn attach_program(&self, topology: &TopologyMonitor, link_local: &[(IpAddr, u32)]) -> Result<Omission> {
+        let (interfaces, ring_interface) = (topology.with_upper_devices(), topology.ifindex());
         let may_arrive = |a: &&IpAddr| {
             let mut on =
                 link_local.iter().filter(|(address, _)| address == *a).map(|(_, index)| index).peekable();
@@ -75,8 +75,12 @@ impl PortHolder {
         };
         let addresses = self.addresses.as_ref();
         let addresses = addresses.map(|all| all.iter().filter(may_arrive).copied().collect::<Vec<_>>());
-        let coverage =
-            RingCoverage { interfaces, ring_interface, macs: stack.macs(), addresses: addresses.as_deref() };
+        let coverage = RingCoverage {
+            interfaces,
+            ring_interface,
+            macs: topology.macs(),
+            addresses: addresses.as_deref(),
+        };
         let mut refused = Error::new(Code::Kernel, "guard: no program fits");
         for program in coverage.programs(self.inspection) {
             match socket::attach_cbpf(&self.fd, libc::SO_ATTACH_REUSEPORT_CBPF, &program.instructions) {

@@ -48,13 +48,13 @@ pub struct GuardReceiver {
     batch: Batch,
     /// Only beside a packet ring.
     selection: Option<Selection>,
-    /// Only beside xdp, and only with multicast groups.
+    /// Only beside xdp, and only where multicast groups are configured.
     memberships: Option<Memberships>,
     /// Datagrams lost since open.
     lost: u64,
     /// Datagrams lost since open of which nothing tells whether the ring had them.
     unsure: u64,
-    /// Groups joined again since open, on an interface that was made anew.
+    /// Multicast groups joined again since open, on an interface that was made anew.
     rejoined: u64,
     /// Set by `close_intake`: from then on the kernel's counters also count what the closing filter drops.
     closed: bool,
@@ -160,8 +160,8 @@ impl Receiver for GuardReceiver {
     /// `lost`: `guard_rcvbuf`, datagrams that only the guard had. Notes beside a packet ring: `guard_rcvbuf_unsure`,
     /// datagrams that overflowed a socket which also gets what the ring has (nothing about a datagram that was never read
     /// tells whether it was reassembled, or whole and in the ring as well), and `guard_program_cut`, the times that a
-    /// selection program had to omit more than before, or could not be replaced. Note beside xdp with multicast groups:
-    /// `multicast_rejoined`.
+    /// selection program had to omit more than before, or could not be replaced, counted for each endpoint. Note beside xdp
+    /// with multicast groups: `multicast_rejoined`.
     fn counters(&mut self) -> KernelCounters {
         // `wait` does it too, but a guard that never sleeps does not call `wait`.
         self.selection.iter_mut().for_each(Selection::refresh);

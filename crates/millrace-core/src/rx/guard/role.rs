@@ -3,22 +3,26 @@
 use super::fragments::is_reassembled;
 use crate::rx::socket::control::Control;
 
-/// Index of the port holder in the SO_REUSEPORT group of an endpoint. Its filter drops everything, it is never read, and
-/// the selection program is attached to it.
+/// Index of the port holder in the reuseport group (SO_REUSEPORT) of an endpoint. Its filter drops everything, it is never
+/// read, and the selection program is attached to it.
 pub(super) const PORT_HOLDER: u32 = 0;
 /// Index of the socket for what the ring does not have: what came by other interfaces, and what the ring does not know.
 pub(super) const OTHER_INTERFACES: u32 = 1;
-/// Index of the socket for what may have been reassembled from fragments. Only groups that need it have it.
+/// Index of the socket for what may have been reassembled from fragments. Only the reuseport
+/// groups that need it have it.
 pub(super) const REASSEMBLED: u32 = 2;
 
-/// Which of the datagrams that a socket reads are delivered.
+/// Which of the datagrams that a socket reads are delivered. The program decides what unicast a socket of a reuseport group
+/// reads; see [`Role::delivers`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// All of them: the fast path has none of these.
+    /// All: the fast path has none of what this socket reads.
     AllDatagrams,
-    /// Those at index [`OTHER_INTERFACES`].
+    /// The socket at index [`OTHER_INTERFACES`]: all unicast, and those broadcast and multicast datagrams that the ring does
+    /// not have.
     OtherInterfaces,
-    /// Those at index [`REASSEMBLED`].
+    /// The socket at index [`REASSEMBLED`]: what the kernel reassembled from fragments; of broadcast and multicast only what
+    /// came by an interface whose frames the ring has, for a destination that the ring accepts.
     Reassembled,
 }
 
@@ -28,16 +32,16 @@ impl Role {
     /// for unicast.
     ///
     /// The selection program has sent each *unicast* datagram to one socket. Broadcast and multicast reach every socket of
-    /// the group past the program, so that each socket's reader has to decide: what the ring's interface brought whole the
-    /// ring has delivered, what it brought in fragments falls to the REASSEMBLED socket, and what another interface
+    /// the reuseport group past the program, so that each socket's reader has to decide: what the ring's interface brought
+    /// whole the ring has delivered, what it brought in fragments falls to the REASSEMBLED socket, and what another interface
     /// brought falls to the OTHER_INTERFACES socket. The interface of unicast is not checked again, because for a local
     /// sender that is bound to a device the kernel names that device and not loopback.
     pub(super) fn delivers(self, control: &Control, payload_bytes: usize, in_ring: bool) -> bool {
-        let from_everywhere = control.broadcast_or_multicast;
+        let to_many = control.broadcast_or_multicast;
         match self {
             Role::AllDatagrams => true,
-            Role::OtherInterfaces => !(from_everywhere && in_ring),
-            Role::Reassembled => is_reassembled(control, payload_bytes) && (!from_everywhere || in_ring),
+            Role::OtherInterfaces => !(to_many && in_ring),
+            Role::Reassembled => is_reassembled(control, payload_bytes) && (!to_many || in_ring),
         }
     }
 }
@@ -48,8 +52,8 @@ mod tests {
 
     #[test]
     fn broadcast_and_multicast_are_told_by_their_interface() {
-        let whole = |to_all| Control { broadcast_or_multicast: to_all, ..Control::default() };
-        let pieces = |to_all| Control { fragment_size_v4: Some(1500), ..whole(to_all) };
+        let whole = |to_many| Control { broadcast_or_multicast: to_many, ..Control::default() };
+        let pieces = |to_many| Control { fragment_size_v4: Some(1500), ..whole(to_many) };
         for (role, control, in_ring, expected) in [
             (Role::OtherInterfaces, whole(false), true, true),
             (Role::OtherInterfaces, whole(true), true, false),

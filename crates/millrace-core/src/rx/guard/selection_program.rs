@@ -1,5 +1,5 @@
 //! The program that selects the socket for each unicast datagram that the stack has for the guard beside a packet ring:
-//! classic BPF that returns an index in the endpoint's SO_REUSEPORT group (SO_ATTACH_REUSEPORT_CBPF, socket(7)). The
+//! classic BPF that returns an index in the endpoint's reuseport group (SO_ATTACH_REUSEPORT_CBPF, socket(7)). The
 //! program's offset 0 is the UDP payload, and its packet length is that of the payload; the headers are reached by bases of
 //! their own (Documentation/networking/filter.rst).
 //!
@@ -21,10 +21,11 @@ use super::{
 use crate::bpf::classic::{self, AD_IFINDEX, Assembler, LINK, NEXT, code};
 
 /// The bit of an Ethernet address that marks broadcast and multicast, in the address's first four bytes.
-const ETHERNET_GROUP_BIT: u32 = 1 << 24;
+const ETHERNET_MULTICAST_BIT: u32 = 1 << 24;
 /// Most interfaces that a program compares with. With more there would be no room in classic BPF for anything else.
 const MAX_INTERFACES: usize = classic::MAX_INSNS / 4;
-/// Most MAC addresses that a program compares with, at five instructions each: more than hardly any bond has ports.
+/// Most MAC addresses that a program compares with, at five instructions each. Few bonds have as many ports. If it were lower,
+/// datagrams of larger bonds would come twice; if it were much higher, other parts of the program would have no room.
 const MAX_MACS: usize = 64;
 
 /// A program, and what there was no room for.
@@ -45,13 +46,16 @@ pub(super) struct RingCoverage<'a> {
     /// and they may be for a device that stands on the interface. The device they come up by does not tell: a bridge hands
     /// up those for its own address and for its ports' addresses. Empty where frames have no Ethernet header.
     pub(super) macs: &'a [[u8; 6]],
-    /// Destinations, of the address family of the group's sockets, that the ring accepts. `None` where the sockets are bound
-    /// to the one address they are for.
+    /// Destinations, of the address family of the reuseport group's sockets, that the ring accepts. `None` where the
+    /// sockets are bound to the one address they are for.
     pub(super) addresses: Option<&'a [IpAddr]>,
 }
 
 impl RingCoverage<'_> {
-    /// The programs from the longest, which omits nothing, to the shortest. The first that the kernel accepts is the best.
+    /// Returns the programs from the longest to the shortest. The first that the kernel accepts omits least.
+    ///
+    /// The first one omits nothing, unless there are more than [`MAX_MACS`] MAC addresses or more than [`MAX_INTERFACES`]
+    /// interfaces, or the complete program is too long for classic BPF ([`classic::MAX_INSNS`]).
     pub(super) fn programs(&self, inspection: FragmentInspection) -> impl Iterator<Item = SelectionProgram> {
         let any_destination = RingCoverage { addresses: None, ..*self };
         let without_destinations =
@@ -85,7 +89,7 @@ impl RingCoverage<'_> {
         a.place(compare_mac);
         if !self.macs.is_empty() {
             a.load_word(LINK);
-            a.if_set(ETHERNET_GROUP_BIT, frame_in_ring, NEXT);
+            a.if_set(ETHERNET_MULTICAST_BIT, frame_in_ring, NEXT);
             a.op(code::ST, 0);
             a.load_half(LINK + 4);
             a.op(code::ST, 1);

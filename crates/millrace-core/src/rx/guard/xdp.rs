@@ -23,19 +23,19 @@ use crate::{
 /// multicast group; [`crate::error::Code::Interface`]; [`crate::error::Code::Kernel`].
 pub fn open_for_xdp(config: &EngineConfig) -> Result<GuardReceiver> {
     let interface = config.interface.as_deref();
-    let groups = multicast::with_default_interface(&config.multicast, interface);
+    let multicast_groups = multicast::with_default_interface(&config.multicast, interface);
     let mut options = SocketOptions::without_timestamps(config.socket_rcvbuf);
     let (mut sockets, mut addresses) = (Vec::new(), Vec::new());
-    for endpoint in endpoints::of_config(config, &groups, interface)? {
+    for endpoint in endpoints::of_config(config, &multicast_groups, interface)? {
         let bound = bind_one(endpoint, &mut |_, fd, ipv6| {
             sys::multicast::own_groups_only(fd, ipv6);
             options.set(fd, ipv6, !endpoint.address.is_exact())
         })?;
-        multicast::join(&groups, endpoint, &[&bound.fd])?;
+        multicast::join(&multicast_groups, endpoint, &[&bound.fd])?;
         addresses.push(endpoint.address);
         sockets.push(GuardSocket::new(bound, Role::AllDatagrams));
     }
-    // Only xdp goes on when its interface was removed, so only its guard has to join the groups again.
-    let memberships = Memberships::new(&groups, config, addresses);
+    // Only xdp goes on when its interface was removed, so only its guard has to join the multicast groups again.
+    let memberships = Memberships::new(&multicast_groups, config, addresses);
     Ok(GuardReceiver::beside_xdp(sockets, memberships))
 }

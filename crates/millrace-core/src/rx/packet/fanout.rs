@@ -234,7 +234,7 @@ impl FanoutSpec {
 
 /// Joins one socket (PACKET_FANOUT): the id is in the lower 16 bits, mode and flags are in the upper ones.
 fn set_fanout(fd: &OwnedFd, id: u16, mode_and_flags: u32) -> io::Result<()> {
-    socket::set_words(fd, SOL_PACKET, PACKET_FANOUT, &[u32::from(id) | mode_and_flags << 16])
+    socket::set_packet_words(fd, PACKET_FANOUT, &[u32::from(id) | mode_and_flags << 16])
 }
 
 /// Returns the flags to try, one after the other: all, then without those that came to the kernel late, youngest first

@@ -52,9 +52,7 @@ impl Selector {
     pub(super) fn attach(&self, member: &OwnedFd) -> io::Result<()> {
         match self {
             Selector::Mode(_) => Ok(()),
-            Selector::Classic(program) => {
-                socket::set_program(member, SOL_PACKET, PACKET_FANOUT_DATA, program)
-            }
+            Selector::Classic(program) => socket::set_fanout_cbpf(member, program),
             Selector::Extended(program) => {
                 socket::set_int(member, SOL_PACKET, PACKET_FANOUT_DATA, program.as_fd().as_raw_fd())
             }

@@ -265,8 +265,11 @@ impl SharedGroup {
     }
 
     /// Lets both groups have all frames for a while, with the cutover at the beginning of that time, then stops the old group.
-    /// On an error the old members go on. It takes up to 50 ms under the lock, for which only a member that closes or dies and
-    /// a reload of the rules wait meanwhile.
+    /// On an error the old members go on.
+    ///
+    /// It holds the lock for 1 ms ([`Cutover::set`]) and the overlap ([`overlap`], up to 50 ms); where the kernel has no memory
+    /// for the dropping filter, for up to 100 ms more for each old member ([`stop_intake`]). Only a member that closes or dies
+    /// and a reload of the rules wait for the lock meanwhile.
     fn switch(&self, members: &mut MemberTable, alive: &[usize], new: Members) -> Result<()> {
         // The rules may have changed since the new group was made. A failure costs locality only.
         if let Some(first) = new.sockets.first() {

@@ -35,8 +35,7 @@ impl RingMemory {
         request: impl Fn(u32) -> [u32; N],
     ) -> io::Result<Self> {
         halve_on_enomem(blocks, MIN_BLOCKS, |blocks| {
-            let set_ring =
-                |words: &[u32; N]| socket::set_words(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, words);
+            let set_ring = |words: &[u32; N]| socket::set_packet_words(fd, libc::PACKET_RX_RING, words);
             set_ring(&request(blocks))?;
             let bytes = block_bytes as usize * blocks as usize;
             let memory = Mapping::shared(fd.as_fd(), bytes, 0).inspect_err(|_| {

@@ -38,8 +38,9 @@ const RETIRE_MS: u32 = 1;
 /// The frame size of the request. The kernel uses it for V3 only to check that `tp_frame_nr` fits the blocks, so any aligned
 /// size that divides a block will do.
 const FRAME_BYTES: u32 = 2048;
-/// The longest that [`RingV3::settle`] waits for the last block. Before Linux 6.18 the retire timer ran on jiffies and took up
-/// to 8 ms. Too low a value would leave frames unread at the end; too high a one delays the end where a block never comes.
+/// The longest that [`RingV3::settle`] waits for the last block. The kernel hands that over within two periods of the retire
+/// timer: 2 ms, and before Linux 6.18, where the timer ran on jiffies, up to 8 ms (at HZ=250). Too low a value would leave
+/// frames unread at the end; too high a one delays the end where a block never comes.
 const SETTLE: Duration = Duration::from_millis(50);
 
 // `RingV3::word` relies on it.

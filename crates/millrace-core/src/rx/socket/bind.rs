@@ -52,7 +52,7 @@ pub(crate) type Configure<'a> = &'a mut dyn FnMut(usize, &OwnedFd, bool) -> Resu
 /// Binds the only socket of an endpoint, without SO_REUSEPORT.
 ///
 /// # Errors
-/// Those of [`bind_group`].
+/// Those of [`bind_reuseport_group`].
 pub(crate) fn bind_one(endpoint: Endpoint, configure: Configure<'_>) -> Result<BoundSocket> {
     bind_member(endpoint, 0, 1, configure)
 }
@@ -70,7 +70,7 @@ pub(crate) fn bind_one(endpoint: Endpoint, configure: Configure<'_>) -> Result<B
 /// # Errors
 /// [`Code::Port`] when the port is taken, with its owner; [`Code::Permission`] for a privileged port; [`Code::Config`] for
 /// an address this host does not have, or a family this kernel does not have; what `configure` returns.
-pub(crate) fn bind_group(
+pub(crate) fn bind_reuseport_group(
     endpoint: Endpoint,
     count: usize,
     configure: Configure<'_>,
@@ -188,14 +188,14 @@ mod tests {
         let holder = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = holder.local_addr().unwrap().port();
         let endpoint = Endpoint { address: BindAddress::Exact("127.0.0.1".parse().unwrap(), 0), port };
-        let refused = bind_group(endpoint, 1, &mut |_, _, _| Ok(())).err().unwrap();
+        let refused = bind_reuseport_group(endpoint, 1, &mut |_, _, _| Ok(())).err().unwrap();
         assert!(refused.code == Code::Port && refused.message.contains("is held by"), "{refused}");
         let release = thread::spawn(move || {
             thread::sleep(RETRY_FOR / 4);
             drop(holder);
         });
         let mut indices = Vec::new();
-        let group = bind_group(endpoint, 2, &mut |index, _, _| {
+        let group = bind_reuseport_group(endpoint, 2, &mut |index, _, _| {
             indices.push(index);
             Ok(())
         });

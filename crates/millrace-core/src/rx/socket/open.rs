@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    bind::{BoundSocket, bind_group},
+    bind::{BoundSocket, bind_reuseport_group},
     endpoints, multicast,
     options::SocketOptions,
     receiver::SocketReceiver,
@@ -36,7 +36,7 @@ pub fn open(config: &EngineConfig, programs: &RulePrograms) -> Result<Opened<Soc
     let mut by_thread: Vec<Vec<BoundSocket>> =
         (0..threads).map(|_| Vec::with_capacity(endpoints.len())).collect();
     for &endpoint in &endpoints {
-        let sockets = bind_group(endpoint, threads, &mut |_, fd, ipv6| {
+        let sockets = bind_reuseport_group(endpoint, threads, &mut |_, fd, ipv6| {
             options.set(fd, ipv6, !endpoint.address.is_exact())?;
             options.enable_gro(fd);
             sys::multicast::own_groups_only(fd, ipv6);

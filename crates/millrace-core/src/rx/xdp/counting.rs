@@ -22,8 +22,8 @@ const PASS_FRAMES: u32 = 256;
 pub struct XdpCounter {
     socket: XskSocket,
     _umem: Umem,
-    /// Frames to give back.
-    pass: Vec<Frame>,
+    /// Frames consumed and not given back yet.
+    consumed: Vec<Frame>,
     _attachment: Arc<Attachment>,
 }
 
@@ -41,8 +41,8 @@ impl XdpCounter {
         umem.top_up(&mut socket.fill);
         socket.bind(&interface, 0, false, attachment.multi_buffer, BIND_TIMEOUT)?;
         attachment.map.insert(0, socket.as_fd())?;
-        let pass = Vec::with_capacity(config.xdp_frames as usize);
-        Ok(XdpCounter { socket, _umem: umem, pass, _attachment: Arc::new(attachment) })
+        let consumed = Vec::with_capacity(config.xdp_frames as usize);
+        Ok(XdpCounter { socket, _umem: umem, consumed, _attachment: Arc::new(attachment) })
     }
 }
 
@@ -51,10 +51,10 @@ impl Receiver for XdpCounter {
 
     fn receive<S: Sink>(&mut self, _: &mut S) -> Result<usize> {
         let count = self.socket.rx.available(PASS_FRAMES);
-        self.pass.extend((0..count).map(|_| self.socket.rx.consume()).map(RxDescriptor::into_frame));
+        self.consumed.extend((0..count).map(|_| self.socket.rx.consume()).map(RxDescriptor::into_frame));
         // Frames that the fill ring has no room for wait for the next pass.
-        let room = self.socket.fill.room(self.pass.len() as u32) as usize;
-        self.socket.fill.push(self.pass.drain(..room.min(self.pass.len())));
+        let room = self.socket.fill.room(self.consumed.len() as u32) as usize;
+        self.socket.fill.push(self.consumed.drain(..room.min(self.consumed.len())));
         self.socket.rx.release();
         if self.socket.fill.needs_wakeup() {
             self.socket.wake();

@@ -29,7 +29,7 @@ impl AcceptFilter {
     /// Gives the sink the datagram in an Ethernet frame, or the reason why there is none. The sink has copied what it needs
     /// when the call returns.
     #[inline]
-    pub(super) fn deliver<S: Sink>(&self, frame: &[u8], pass: PassInfo, sink: &mut S) {
+    pub(super) fn deliver<S: Sink>(&self, frame: &[u8], info: PassInfo, sink: &mut S) {
         match parse_ethernet(frame) {
             // The kernel reports nothing to an AF_XDP socket about checksums. One that the sender left to its NIC
             // (CHECKSUM_PARTIAL) is known by its value, which is right for every frame of a sender on this host.
@@ -46,8 +46,8 @@ impl AcceptFilter {
                 dst: udp.dst,
                 src_port: udp.src_port,
                 dst_port: udp.dst_port,
-                time: pass.time,
-                rx_queue: pass.rx_queue,
+                time: info.time,
+                rx_queue: info.rx_queue,
                 flags: 0,
             }),
             Ok(_) => sink.frame_dropped(FrameDrop::Foreign),

@@ -21,15 +21,16 @@ const PASS_FRAMES: u32 = 256;
 
 /// The socket and packet memory of one rx queue.
 ///
-/// Field order matters. Rings and socket are dropped before the packet memory, which the kernel writes to as long as they
-/// exist; the last queue's attachment takes the program off the interface after its socket is closed.
+/// Field order matters. Rings and socket are dropped before the packet memory, so that the kernel does not go on receiving
+/// into memory that is read no more; the last queue's attachment takes the program off the interface after its socket is
+/// closed.
 pub(super) struct RxQueue {
     /// Number of the rx queue.
     pub(super) number: u32,
     socket: XskSocket,
     umem: Umem,
-    /// Frames of the running pass; empty between passes, and kept for its memory.
-    pass: Vec<Frame>,
+    /// Frames that the running pass has consumed and not given back; empty between passes, and kept for its memory.
+    consumed: Vec<Frame>,
     /// The packet of several descriptors that is being received.
     packet: MultiBufferPacket,
     /// Present where the kernel may lose the end of a packet, that is, in zero-copy mode.
@@ -62,7 +63,7 @@ impl RxQueue {
             number,
             socket,
             umem,
-            pass: Vec::with_capacity(PASS_FRAMES as usize),
+            consumed: Vec::with_capacity(PASS_FRAMES as usize),
             packet: MultiBufferPacket::new(attachment.multi_buffer),
             rx_ring_full: None,
             busy_poll: None,
@@ -152,9 +153,10 @@ impl RxQueue {
     /// 1. *Consume and deliver.* `available` reads the rx ring's producer index with acquire, so that the descriptors and
     ///    the data they name are visible. Each descriptor is moved out of the ring, and its packet goes to the sink, which
     ///    copies the payload. The kernel touches neither ring entry nor frame. The fragments of a multi-buffer packet are
-    ///    copied as well, so that a packet whose end has not come when the pass ends holds bytes but no frame: its frames go
-    ///    back with all others in step 2, and the next pass continues the packet, or drops it when the ring is empty
-    ///    ([`RxQueue::discard_open_packet`]).
+    ///    copied as well, so that a packet whose end has not come holds bytes but no frame: its frames go back with all others
+    ///    in step 2. A pass that found fewer than [`PASS_FRAMES`] descriptors has consumed all that the kernel had published,
+    ///    and drops such a packet before step 2 ([`RxQueue::discard_open_packet`]); after a full pass the next one continues
+    ///    the packet, or drops it when it finds the ring empty.
     /// 2. *Give the frames back* to the fill ring, whose producer index is stored with release: all reads of the data are
     ///    over before the kernel sees the frames. From here on it may overwrite them at any moment.
     /// 3. *Release the rx ring's entries*; the consumer index is stored with release, after the descriptors were read. From
@@ -168,10 +170,17 @@ impl RxQueue {
     /// away. Frames go first because the kernel needs them first: `__xsk_rcv` takes a frame off the fill ring and then an
     /// entry on the rx ring, and a zero-copy driver refills its hardware ring with frames long before it needs those entries
     /// (one that finds the fill ring empty sets need_wakeup, and pauses until it is woken). The stores with release keep the
-    /// order: a CPU that sees a free entry also sees the frame for it, and never drops a packet (`rx_dropped`) for want of a
-    /// frame that this pass still holds. The kernel's own sample, xdpsock, has the same order (`rx_drop`).
+    /// order: a CPU that sees a free entry also sees the frame for it. The kernel's own sample, xdpsock, has the same order
+    /// (`rx_drop`).
+    ///
+    /// So no packet is dropped (`rx_dropped`) for want of a frame that a pass still holds, given the sizes that
+    /// [`RxQueue::open`] chooses: N frames, and two rings of N/2 entries. A frame that the pass holds keeps its entry on the rx
+    /// ring occupied until step 3. Thus at most N/2 frames are on the rx ring or in the pass, and the other N/2 are as many as
+    /// the fill ring holds (those that are free for the moment are put on it in step 4). When the kernel has put all of these
+    /// on the rx ring, that has no free entry either, and the next packet would be dropped in any case. A longer rx ring could
+    /// have a free entry while the frame for it is still held by the pass.
     #[inline]
-    pub(super) fn pass<S: Sink>(&mut self, filter: &AcceptFilter, sink: &mut S) -> usize {
+    pub(super) fn receive_pass<S: Sink>(&mut self, filter: &AcceptFilter, sink: &mut S) -> usize {
         let count = self.socket.rx.available(PASS_FRAMES);
         if count == 0 {
             self.idle_pass(sink);
@@ -186,13 +195,13 @@ impl RxQueue {
                     .is_some_and(|tracker| tracker.may_lack_end(|| self.socket.statistics().ok()))
             };
             let frame =
-                receive(&mut self.umem, (&mut self.packet, may_lack_end), descriptor, filter, info, sink);
-            self.pass.extend(frame);
+                receive(&mut self.umem, &mut self.packet, may_lack_end, descriptor, filter, info, sink);
+            self.consumed.extend(frame);
         }
         if count < PASS_FRAMES {
             self.discard_open_packet(sink);
         }
-        self.umem.give_back(&mut self.socket.fill, &mut self.pass);
+        self.umem.give_back(&mut self.socket.fill, &mut self.consumed);
         self.socket.rx.release();
         if self.umem.free() > 0 {
             self.umem.top_up(&mut self.socket.fill);
@@ -235,11 +244,13 @@ impl Drop for RxQueue {
 }
 
 /// Receives one descriptor. Returns its frame, which goes back whatever was in it; None for an address outside the UMEM,
-/// which was never given to the kernel. It is apart from rings and sockets, so that it can be tested without them.
+/// which was never given to the kernel. `may_lack_end` is that of [`MultiBufferPacket::add`]. The function is apart from rings
+/// and sockets, so that it can be tested without them.
 #[inline]
 fn receive<S: Sink>(
     umem: &mut Umem,
-    (packet, may_lack_end): (&mut MultiBufferPacket, impl FnOnce() -> bool),
+    packet: &mut MultiBufferPacket,
+    may_lack_end: impl FnOnce() -> bool,
     descriptor: RxDescriptor,
     filter: &AcceptFilter,
     info: PassInfo,
@@ -311,7 +322,7 @@ mod tests {
                 let options = if continued { libc::XDP_PKT_CONTD } else { 0 };
                 let descriptor = RxDescriptor::new(frame + 256, fragment.len() as u32, options);
                 umem.write(&descriptor, fragment);
-                back.extend(receive(&mut umem, (&mut *packet, || true), descriptor, &filter, info, seen));
+                back.extend(receive(&mut umem, packet, || true, descriptor, &filter, info, seen));
             }
             assert_eq!(back, frames.into_iter().map(Frame::at).collect::<Vec<_>>());
             umem.keep(back);

@@ -243,7 +243,7 @@ impl Receiver for XdpReceiver {
     fn receive<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
         let mut frames = 0;
         for queue in &mut self.queues {
-            frames += queue.pass(&self.filter, sink);
+            frames += queue.receive_pass(&self.filter, sink);
         }
         if self.draining {
             self.close_drained();

@@ -102,19 +102,20 @@ impl XskSocket {
     /// [`Code::Permission`], [`Code::Unsupported`], [`Code::Kernel`].
     pub fn new(umem: &Umem, entries: u32) -> Result<Self> {
         let fd = new_socket()?;
-        set_option(&fd, libc::XDP_UMEM_REG, &umem.registration()).map_err(|e| umem.registration_error(e))?;
+        register(&fd, umem).map_err(|e| umem.registration_error(e))?;
         for (name, option, size) in [
             ("fill", libc::XDP_UMEM_FILL_RING, entries),
             ("completion", libc::XDP_UMEM_COMPLETION_RING, COMPLETION_ENTRIES),
             ("rx", libc::XDP_RX_RING, entries),
         ] {
-            set_option(&fd, option, &size).map_err(|e| {
+            sys::socket::set_int(&fd, libc::SOL_XDP, option, size as libc::c_int).map_err(|e| {
                 Error::os(Code::Kernel, format!("making the {name} ring of {size} entries (AF_XDP)"), e)
             })?;
         }
         // SAFETY: xdp_mmap_offsets is all integers; zero is valid.
         let mut offsets: libc::xdp_mmap_offsets = unsafe { mem::zeroed() };
-        let got = get_option(&fd, libc::XDP_MMAP_OFFSETS, &mut offsets)
+        // SAFETY: the option is this structure of integers.
+        let got = unsafe { get_option(&fd, libc::XDP_MMAP_OFFSETS, &mut offsets) }
             .map_err(|e| Error::os(Code::Kernel, "reading XDP_MMAP_OFFSETS", e))?;
         if got != mem::size_of_val(&offsets) {
             // The shorter struct has no flags words, so need_wakeup would not work.
@@ -173,7 +174,8 @@ impl XskSocket {
     /// [`Code::Kernel`].
     pub fn zero_copy(&self) -> Result<bool> {
         let mut options = libc::xdp_options { flags: 0 };
-        get_option(&self.fd, libc::XDP_OPTIONS, &mut options)
+        // SAFETY: the option is this structure of integers.
+        unsafe { get_option(&self.fd, libc::XDP_OPTIONS, &mut options) }
             .map_err(|e| Error::os(Code::Kernel, "reading XDP_OPTIONS", e))?;
         Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
     }
@@ -185,7 +187,8 @@ impl XskSocket {
     pub fn statistics(&self) -> Result<XskStatistics> {
         // SAFETY: xdp_statistics is all integers; zero is valid.
         let mut s: libc::xdp_statistics = unsafe { mem::zeroed() };
-        get_option(&self.fd, libc::XDP_STATISTICS, &mut s)
+        // SAFETY: the option is this structure of integers.
+        unsafe { get_option(&self.fd, libc::XDP_STATISTICS, &mut s) }
             .map_err(|e| Error::os(Code::Kernel, "reading XDP_STATISTICS", e))?;
         Ok(XskStatistics {
             rx_dropped: s.rx_dropped,
@@ -298,21 +301,24 @@ fn map_ring<T>(fd: &OwnedFd, o: &libc::xdp_ring_offset, entries: u32, at: u64) -
     Ok(Arc::new(map))
 }
 
-/// Sets an option of level SOL_XDP.
-fn set_option<T>(fd: &OwnedFd, option: i32, value: &T) -> io::Result<()> {
-    let len = mem::size_of::<T>() as libc::socklen_t;
-    // SAFETY: pointer and length describe `value`, which outlives the call and is only read. The one option with an address
-    // in it, XDP_UMEM_REG, names memory that the `Umem` owns, which outlives the socket (see `queue::RxQueue`).
-    let rc =
-        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_XDP, option, (&raw const *value).cast(), len) };
-    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// Registers packet memory with a socket (XDP_UMEM_REG), which receives into it from then on.
+fn register(fd: &OwnedFd, umem: &Umem) -> io::Result<()> {
+    // SAFETY: XDP_UMEM_REG takes this structure, which names the mapping that `umem` owns. The kernel uses the address during
+    // the call only: it pins the pages behind it (net/xdp/xdp_umem.c, `xdp_umem_reg` by `pin_user_pages`) and writes packets
+    // to those pages until the socket is gone. So the socket may outlive the mapping; no type has to enforce an order. Pages
+    // that are pinned do not become other memory of this process, even when the mapping is gone. How reads of a mapping that
+    // exists keep apart from the kernel's writes is argued in `Umem::bytes`.
+    unsafe { sys::socket::set_option(fd, libc::SOL_XDP, libc::XDP_UMEM_REG, &umem.registration()) }
 }
 
-/// Reads an option of level SOL_XDP; returns how many bytes the kernel wrote. `T` must consist of integers.
-fn get_option<T>(fd: &OwnedFd, option: i32, value: &mut T) -> io::Result<usize> {
+/// Reads an option of level SOL_XDP; returns how many bytes the kernel wrote.
+///
+/// # Safety
+/// Any bytes must be a value of `T`, as they are of a structure of integers.
+unsafe fn get_option<T>(fd: &OwnedFd, option: i32, value: &mut T) -> io::Result<usize> {
     let mut len = mem::size_of::<T>() as libc::socklen_t;
     // SAFETY: pointer and length describe `value`, writable and alive through the call; the kernel writes at most `len`
-    // bytes, and any bytes are a value of a struct of integers.
+    // bytes, and the caller promises that any bytes are a value of `T`.
     let rc = unsafe {
         libc::getsockopt(fd.as_raw_fd(), libc::SOL_XDP, option, (&raw mut *value).cast(), &raw mut len)
     };

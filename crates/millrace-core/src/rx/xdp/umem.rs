@@ -2,13 +2,17 @@
 //!
 //! Ownership of a frame is a value. [`Frame`] is a frame that user space owns, [`RxDescriptor`] one that came by the rx ring
 //! and whose data may be read; a frame of the kernel (on the fill ring, in a driver's hands, on the rx ring) has no value.
-//! Neither type can be copied, so a frame cannot be given to the kernel twice and is not read after it was given:
+//! Neither type can be copied, so a frame cannot be given to the kernel twice and is not read after it was given, as long as
+//! each descriptor is used with the UMEM of its ring and the kernel keeps the promise that `Umem::reclaim` names:
 //!
 //! ```text
 //!   Frame ── Umem::give_back, Umem::top_up ──► fill ring ──► kernel ──► rx ring
 //!     ▲                                                                   │ ConsumerRing::consume
 //!     └───────────────────── Umem::reclaim ◄───────────────────── RxDescriptor
 //! ```
+//!
+//! `reclaim` consists of `RxDescriptor::into_frame` and of counting. The counting loop for benches (`counting.rs`) calls
+//! `into_frame` alone; it reads no data.
 
 use std::{io, ops::Add, slice};
 
@@ -58,7 +62,7 @@ impl RxDescriptor {
         self.0.addr
     }
 
-    /// The frame alone, without entering it in the books of a [`Umem`].
+    /// Turns the descriptor into the [`Frame`] that holds its data, without counting it in a [`Umem`].
     #[inline]
     pub(super) fn into_frame(self) -> Frame {
         Frame(self.0.addr & FRAME_MASK)
@@ -178,7 +182,8 @@ impl Umem {
         descriptor.0.addr & FRAME_MASK < self.memory.len() as u64
     }
 
-    /// The data of a received descriptor, or `None` when it does not lie inside one frame of this UMEM.
+    /// The data of a received descriptor, or `None` when it does not lie inside one frame of this UMEM. The descriptor must
+    /// come from the rx ring of the socket that this UMEM is registered with.
     #[inline]
     pub(super) fn bytes<'a>(&'a self, descriptor: &'a RxDescriptor) -> Option<&'a [u8]> {
         let (start, len) = (descriptor.0.addr, u64::from(descriptor.0.len));
@@ -187,14 +192,22 @@ impl Umem {
             return None;
         }
         // SAFETY: the range was compared above with the mapping, which `self` keeps; anonymous memory is zero until it is
-        // written, so all bytes are initialised. The kernel writes to a frame only between its being put on the fill ring and
-        // its being put on the rx ring. This one has left the rx ring, for the descriptor exists, and it cannot reach the fill
-        // ring while the borrow lives: `reclaim` takes the descriptor by value, and only `Frame`s go on the fill ring.
+        // written, so all bytes are initialised. Nothing writes to them while the borrow lives, given two premises:
+        //
+        // 1. The descriptor came from the rx ring of the socket that this UMEM is registered with. `RxQueue` has one socket and
+        //    one UMEM, and passes descriptors of the one to the other only.
+        // 2. The kernel writes to a frame only between taking it off the fill ring and putting it on the rx ring, and it
+        //    produces at most one descriptor for each frame that it took.
+        //
+        // So the frame has left the kernel, for its descriptor exists, and it cannot return while the borrow lives: only a
+        // `Frame` goes on the fill ring, and `into_frame`, which `reclaim` calls as well, takes the descriptor by value.
+        // If a premise were wrong, the kernel could write to these bytes while they are read, which is a data race; the
+        // slice would still lie inside the mapping.
         Some(unsafe { slice::from_raw_parts(self.memory.start().as_ptr().add(start as usize), len as usize) })
     }
 
     /// Takes a received frame out of the kernel's share, after its data was read. The descriptor must be one that
-    /// [`Umem::contains`].
+    /// [`Umem::contains`], from the rx ring of the socket that this UMEM is registered with.
     ///
     /// Why `with_kernel` cannot underflow: it is the number of frames handed over minus the number reclaimed, and each
     /// reclaim has a handing over before it.
@@ -206,8 +219,9 @@ impl Umem {
     ///   because it is moved. One whose address lies outside the UMEM is not reclaimed at all: then the count stays high.
     ///
     /// The second point is the kernel's promise. Were it broken, debug builds panic here, for they know the owner of each
-    /// frame; a release build would show a wrong [`FrameCensus`] and nothing worse, because no access to memory depends on
-    /// the count.
+    /// frame. A release build would put the same frame on the fill ring twice: the kernel could write a packet to it while
+    /// [`Umem::bytes`] lends out the data of another one, so that a datagram may hold bytes of both, and [`FrameCensus`] would
+    /// be wrong. No access would leave the UMEM, because addresses are verified and no access depends on the count.
     #[inline]
     pub(super) fn reclaim(&mut self, descriptor: RxDescriptor) -> Frame {
         let frame = descriptor.into_frame();

@@ -1,0 +1,47 @@
+/** What a server says of itself in INFO; see docs.nats.io, "Client Protocol", INFO. Unknown fields are ignored. */
+export interface ServerInfo {
+  readonly name: string
+  readonly version: string
+  /** Bytes of the longest message it takes, headers included. After the first PONG it is the account's limit. */
+  readonly maxPayload: number
+  readonly authRequired: boolean
+  readonly tlsRequired: boolean
+  readonly tlsAvailable: boolean
+  /** To be signed by an nkey. */
+  readonly nonce: string | undefined
+  /** `host:port` of the cluster's servers that clients may use. */
+  readonly connectUrls: readonly string[]
+  /** The server is about to stop and wants its clients to move ("lame duck"). */
+  readonly lameDuck: boolean
+  readonly headers: boolean
+  readonly jetstream: boolean
+}
+
+/** The server's own default, for a server that names no limit. */
+const DEFAULT_MAX_PAYLOAD = 1 << 20
+
+/** Reads the JSON of an INFO. Fields of a wrong type count as absent. @throws SyntaxError when it is no JSON object. */
+export function parseInfo(json: string): ServerInfo {
+  const value: unknown = JSON.parse(json)
+  if (typeof value !== 'object' || value === null) throw new SyntaxError('INFO is no JSON object')
+  const fields = value as Record<string, unknown>
+  const string = (name: string): string | undefined => {
+    const field = fields[name]
+    return typeof field === 'string' ? field : undefined
+  }
+  const flag = (name: string): boolean => fields[name] === true
+  const { max_payload: max, connect_urls: urls } = fields
+  return {
+    name: string('server_name') ?? '',
+    version: string('version') ?? '',
+    maxPayload: typeof max === 'number' && max > 0 ? max : DEFAULT_MAX_PAYLOAD,
+    authRequired: flag('auth_required'),
+    tlsRequired: flag('tls_required'),
+    tlsAvailable: flag('tls_available'),
+    nonce: string('nonce'),
+    connectUrls: Array.isArray(urls) ? urls.filter((url) => typeof url === 'string') : [],
+    lameDuck: flag('ldm'),
+    headers: flag('headers'),
+    jetstream: flag('jetstream'),
+  }
+}
