@@ -28,7 +28,10 @@ export function tapReader(onFile) {
     file.on('assert', (r) => {
       if (r.skip) skip(`${file.name} > ${r.name}`, r.skip)
       else if (r.ok) counts.passed++
-      else fail(`${file.name} > ${r.name}`)
+      else {
+        if (said.length === 0) said = explain(r)
+        fail(`${file.name} > ${r.name}`)
+      }
       said = []
     })
     file.on('child', (test) => below(test, `${file.name} > ${test.name}`))
