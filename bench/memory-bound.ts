@@ -21,7 +21,7 @@ interface MemoryBound {
   readonly rings: number
   /** Lanes: every receive thread, the guard's included, has one to every queue. */
   readonly lanes: number
-  /** Unconfirmed envelopes, and the copy that nats.js makes of what the socket has not accepted yet. */
+  /** What waits for NATS or for the kernel to take it, in chunks that are at least half full. */
   readonly inFlight: number
   readonly runtime: number
   readonly total: number

@@ -1,6 +1,7 @@
 /** A server that does not keep up: the window fills, the worker stops, memory stays bounded, nothing is lost. */
 import t from 'tap'
 import { FakeLane } from '../rig/lane.js'
+import { freePort } from '../rig/ports.js'
 import { collect, natsServer, numbered, sleep, startPublisher, tcpProxy, until } from '../rig/publisher.js'
 
 t.setTimeout(120_000)
@@ -124,4 +125,45 @@ void t.test('a slow reader holds the worker back and loses nothing', async (t) =
   t.equal(r.counters.get('taken'), next)
   r.balance('drained')
   await sub.client.close()
+})
+
+for (const format of ['records', 'columns'] as const) {
+  void t.test(
+    `while NATS is away small messages need little more memory than they count: ${format}`,
+    async (t) => {
+      const r = await startPublisher(t, `nats://127.0.0.1:${await freePort()}`, {
+        format,
+        subject: 'udp.{port}',
+        windowBytes: 2 << 20,
+        envelopeMs: 1,
+      })
+      const lane = new FakeLane(256, 1 << 16)
+      globalThis.gc?.()
+      const before = process.memoryUsage().arrayBuffers
+      for (let next = 0; r.publisher.ready && next < 200_000; next += 64) {
+        // Each datagram has a port of its own, and more ports than envelopes may be open seal one another.
+        for (let i = 0; i < 64; i++)
+          lane.put({ payload: new Uint8Array(60).fill(i), dport: 1 + ((next + i) % 4000) })
+        r.publisher.forward(lane.take())
+        r.publisher.turn()
+        lane.release()
+      }
+      const used = process.memoryUsage().arrayBuffers - before
+      t.equal(r.publisher.ready, false, 'the window is full')
+      t.ok(used < 4 * (2 << 20), `${(used / 2 ** 20).toFixed(1)} MiB for a window of 2 MiB`)
+      r.balance('away')
+    },
+  )
+}
+
+void t.test('what a handler publishes outside a turn is sent and confirmed, whatever its size', async (t) => {
+  const nats = await natsServer(t)
+  const r = await startPublisher(t, nats.url)
+  await until('connection', () => r.counters.get('connected') === 1)
+  for (const size of [10, 65_400, 70_000, 200_000]) {
+    const before = r.counters.get('taken')
+    r.publisher.publish(new Uint8Array(size))
+    await until(`confirmation of ${size} bytes`, () => r.counters.get('taken') === before + 1)
+  }
+  r.balance('at rest')
 })

@@ -125,7 +125,7 @@ for (const natsDown of ['hold', 'drop'] as const) {
     t.equal(r.counters.get('emitted'), next)
     t.equal(r.counters.get('reconnects'), 2)
     if (natsDown === 'hold') t.equal(r.counters.get('droppedDisconnected'), 0)
-    // A subscriber has its own outage: what the server taken to us while the subscriber was still away is not its
+    // A subscriber has its own outage: what the server had taken from us while the subscriber was still away is not its
     // to receive. So only the upper bound is asserted here; the exact one is in the next test, through a proxy.
     t.ok(sub.count() <= taken + unconfirmed, `${sub.count()} of ${taken} + ${unconfirmed}`)
     const numbers = sub.messages.flatMap((m) => decode(m.data).map((d) => numberOf(d.payload)))

@@ -20,8 +20,15 @@ import { singleValueBytes, ValuesEnvelope } from './values.js'
 const IDLE_SEAL_INTERVAL_MS = 1
 
 /**
+ * While NATS is away no envelope is sealed for its age; the timer asks again after this time, in milliseconds. Too low: the
+ * worker wakes for nothing. Too high: that much later the envelopes go out when NATS is back.
+ */
+const AWAY_RETRY_MS = 10
+
+/**
  * The open envelopes of a publisher, and every rule of when one is sealed: it is full; it is `envelopeMs` old; the
- * connection is idle at the end of a turn; too many are open; the publisher drains.
+ * connection is idle at the end of a turn; too many are open; the publisher drains. While NATS is away none is sealed for
+ * its age.
  */
 export class Envelopes {
   readonly #config: QueuePublisherConfig
@@ -113,6 +120,8 @@ export class Envelopes {
   /** Seals what is due at the end of a pump turn: everything when the connection is idle, else what is old enough. */
   sealAtEndOfTurn(): void {
     if (this.#datagrams.size === 0 && this.#values.size === 0) return
+    // While NATS is away nothing is gained by many small messages.
+    if (this.#outbox.away) return
     const now = performance.now()
     if (this.#outbox.idle && now - this.#idleSealAt >= IDLE_SEAL_INTERVAL_MS) {
       this.#idleSealAt = now
@@ -172,6 +181,10 @@ export class Envelopes {
 
   #timerFired(): void {
     this.#timerArmed = false
+    if (this.#outbox.away) {
+      this.#armTimer(AWAY_RETRY_MS)
+      return
+    }
     const now = performance.now()
     // A timer may fire up to a millisecond early.
     this.#sealDue(now + 1)

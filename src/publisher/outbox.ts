@@ -1,6 +1,6 @@
 import type { Counters } from '../queue/counters.js'
 import type { HandlerLog } from '../queue/handler.js'
-import type { Chunk, ChunkPool } from './chunk.js'
+import { type Chunk, type ChunkPool, newChunk } from './chunk.js'
 import { connectionConfig, type QueuePublisherConfig } from './config.js'
 import { Connection } from './connection/connection.js'
 import type { Link } from './connection/link.js'
@@ -9,6 +9,12 @@ import { Window } from './window.js'
 
 /** max_payload of a nats-server that configures none, in bytes; assumed until the first connection. */
 const DEFAULT_MAX_PAYLOAD = 1 << 20
+
+/**
+ * Bytes of a chunk that small extents are copied to. Too low: a chunk is allocated for every few of them. Too high: one small
+ * extent that waits keeps that much memory.
+ */
+const SMALL_CHUNK_BYTES = 64 << 10
 
 /** What an {@link Outbox} tells its owner. */
 export interface OutboxEvents {
@@ -59,9 +65,14 @@ export class Outbox {
   #pendingBytes = 0
   #pendingResults = 0
   #connected = false
-  /** The server is about to stop: nothing more is written to it, and its last PONG is waited for. */
+  /** Called when the server that is about to stop has taken everything; nothing more is written to it meanwhile. */
   #onLeft: (() => void) | undefined
+  /** The old link has ended and the next one is ready: this is no outage. */
+  #moving = false
   #connections = 0
+  /** Where extents that fill little of their chunk are copied to. */
+  #small: Chunk | undefined
+  #smallEnd = 0
 
   /** @param pool gets chunks back when their extents are written or discarded. */
   constructor(
@@ -80,7 +91,7 @@ export class Outbox {
       connectionConfig(config),
       {
         up: (link) => this.#onConnected(link),
-        down: () => this.#onDisconnected(),
+        down: (moving) => this.#onDisconnected(moving),
         leave: () => this.#leave(),
         changed: () => this.#readLimits(),
         refused: () => this.#counters.add('refused', 1),
@@ -98,7 +109,7 @@ export class Outbox {
 
   /** True while NATS is away. Sooner than {@link connected} turns false, because it looks at the socket. */
   get away(): boolean {
-    return this.#onLeft === undefined && this.#link === undefined
+    return this.#onLeft === undefined && !this.#moving && this.#link === undefined
   }
 
   /** True when connected, with nothing unconfirmed and nothing pending. */
@@ -122,7 +133,8 @@ export class Outbox {
   }
 
   /** Writes an extent to the connection, or makes it pending, or, under the policy `drop` while NATS is away, drops it. */
-  send(extent: Extent): void {
+  send(gathered: Extent): void {
+    const extent = this.#compact(gathered)
     extent.chunk.extents++
     const link = this.#link
     if (link !== undefined && this.#pending.length === 0) {
@@ -162,6 +174,26 @@ export class Outbox {
   /** The link while it may be written to. */
   get #link(): Link | undefined {
     return this.#connected && this.#onLeft === undefined ? this.#connection.link : undefined
+  }
+
+  /**
+   * Copies an extent that fills less than half of its chunk into a chunk that such extents share. What waits for NATS, or for
+   * the kernel to take it, then needs no more memory than twice the bytes that the window counts: an envelope that was sealed
+   * by age has some hundred bytes in a chunk of 16 KiB.
+   */
+  #compact(extent: Extent): Extent {
+    const { chunk, from, to } = extent
+    const bytes = to - from
+    if (bytes * 2 >= chunk.bytes.length || bytes > SMALL_CHUNK_BYTES / 2) return extent
+    if (this.#small === undefined || this.#smallEnd + bytes > SMALL_CHUNK_BYTES) {
+      if (this.#small !== undefined) this.#pool.finish(this.#small)
+      this.#small = newChunk(SMALL_CHUNK_BYTES)
+      this.#smallEnd = 0
+    }
+    const at = this.#smallEnd
+    this.#small.bytes.set(chunk.bytes.subarray(from, to), at)
+    this.#smallEnd += bytes
+    return { ...extent, chunk: this.#small, from: at, to: at + bytes }
   }
 
   #write(link: Link, extent: Extent): void {
@@ -228,6 +260,7 @@ export class Outbox {
 
   #onConnected(link: Link): void {
     this.#connected = true
+    this.#moving = false
     this.maxPayload = link.info.maxPayload
     this.#counters.set('connected', 1)
     if (this.#connections++ > 0) this.#counters.add('reconnects', 1)
@@ -236,7 +269,7 @@ export class Outbox {
     this.#events.onProgress()
   }
 
-  /** Nothing more is written; resolves when the server has taken everything that was, or the connection is dead. */
+  /** Writes nothing more to the server; resolves when the server has taken everything that was, or the connection is dead. */
   #leave(): Promise<void> {
     this.flush()
     return new Promise((resolve) => {
@@ -245,9 +278,9 @@ export class Outbox {
     })
   }
 
-  #onDisconnected(): void {
+  #onDisconnected(moving: boolean): void {
     this.#connected = false
-    const moving = this.#onLeft !== undefined && this.#window.idle
+    this.#moving = moving
     this.#onLeft?.()
     this.#onLeft = undefined
     this.#counters.set('connected', 0)

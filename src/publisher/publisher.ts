@@ -30,7 +30,7 @@ const overrunBytes = (windowBytes: number): number => Math.max(4 * windowBytes, 
 interface PublisherHooks {
   /**
    * {@link Publisher.ready} has turned from false to true, because a PONG came or a connection began or ended. It is
-   * called from the microtask of that event, never from within a call of the worker's.
+   * called in a microtask of its own, never from within a call of the worker's.
    */
   onReady(): void
   readonly log: HandlerLog
@@ -69,8 +69,8 @@ export class Publisher implements Out {
     this.#hooks = hooks
     const raw = format === 'raw'
     const chunkBytes = raw ? SHARED_CHUNK_BYTES : HEAD_ROOM + envelopeBytes + ALIGNMENT_SLACK + TAIL_BYTES
-    // As many idle chunks are kept as a full window and all open envelopes of one kind need.
-    const pool = new ChunkPool(chunkBytes, Math.ceil(windowBytes / chunkBytes) + MAX_OPEN)
+    // As many idle chunks are kept as a full window needs, and all open envelopes of one kind.
+    const pool = new ChunkPool(chunkBytes, Math.ceil(windowBytes / chunkBytes) + (raw ? 1 : MAX_OPEN))
     this.#subjects = new Subjects(subject, queue, node)
     const events = {
       onProgress: () => this.#updateReady(),
@@ -93,7 +93,9 @@ export class Publisher implements Out {
    * NATS is away under the policy `hold`, of what waits for it.
    */
   get ready(): boolean {
-    return this.#ready && this.#bytes < this.#config.windowBytes
+    // The worker that is told false is told when it turns true again, so the state must be the same as the answer.
+    if (this.#ready && this.#bytes >= this.#config.windowBytes) this.#updateReady()
+    return this.#ready
   }
 
   /** Results that were accepted and are neither taken nor dropped: in open envelopes, pending or unconfirmed. */
@@ -236,7 +238,8 @@ export class Publisher implements Out {
     const ready = this.#bytes < (this.#ready ? windowBytes : RESUME_SHARE * windowBytes)
     if (ready === this.#ready) return
     this.#ready = ready
-    if (ready) this.#hooks.onReady()
+    // In a microtask of its own: an exception of the worker must not look like one of the connection.
+    if (ready) queueMicrotask(() => this.#hooks.onReady())
     else this.#counters.add('paused', 1)
   }
 }

@@ -151,14 +151,12 @@ export class RawMessages implements OpenExtent {
     this.#messageBytes += size
     if (size > this.#largest) this.#largest = size
     if (this.#end - this.#from >= WRITE_BYTES) this.close()
-    else if (!this.#scheduled) {
-      this.#scheduled = true
-      process.nextTick(() => this.#flush())
-    }
-  }
-
-  #flush(): void {
-    this.#scheduled = false
-    if (this.#results > 0) this.#outbox.flush()
+    if (this.#scheduled) return
+    // Also when the extent is closed already: nothing else may ask the server to confirm it.
+    this.#scheduled = true
+    process.nextTick(() => {
+      this.#scheduled = false
+      this.#outbox.flush()
+    })
   }
 }

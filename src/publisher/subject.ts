@@ -70,7 +70,7 @@ function faultOf(subject: string): string | undefined {
 }
 
 /**
- * Subjects that a {@link SubjectCache} remembers; when there are more it starts over. Too low: a handler with many
+ * Subjects that a {@link SubjectCache}, and ports that {@link Subjects}, remember; when there are more they start over. Too low: a handler with many
  * subjects pays for the validation again and again. Too high: subjects that are never used again stay in memory.
  */
 const MAX_CHECKED = 4096
@@ -118,6 +118,7 @@ export class Subjects {
     if (head === undefined) {
       const values = { port, queue: this.#queue, node: this.#node }
       head = newHead(checkSubject(expandSubject(this.#template, values)))
+      if (this.#byPort.size >= MAX_CHECKED) this.#byPort.clear()
       this.#byPort.set(port, head)
     }
     return head

@@ -59,7 +59,7 @@ export const COUNTER_ROLES = {
   connected: GAUGE,
   /** Connections after the first one. */
   reconnects: STATISTIC,
-  /** Times the worker stopped draining because the window was full or NATS was away. */
+  /** Times the worker stopped draining because the window was full. */
   paused: STATISTIC,
   /** Times a receive thread woke the worker. */
   wakeups: STATISTIC,

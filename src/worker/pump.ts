@@ -7,7 +7,7 @@ import type { RuleNames } from '../queue/rule-names.js'
 
 /** What the pump needs of a publisher besides what the handler sees. */
 export interface PumpOut extends Out {
-  /** False while nothing must be drained: the window is full, or NATS is away and the policy is `hold`. */
+  /** False while nothing must be drained: the window is full, of what NATS has not taken or, while it is away, of what waits for it. */
   readonly ready: boolean
   /** Called at the end of every turn: seals what is due and flushes. */
   turn(): void

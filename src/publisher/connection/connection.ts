@@ -36,8 +36,12 @@ export interface ConnectionConfig extends LinkConfig {
 /** What a {@link Connection} tells its owner; `up` and `down` alternate. */
 export interface ConnectionEvents {
   up(link: Link): void
-  /** The link is dead: whether the server has taken what was written since its last PONG cannot be known any more. */
-  down(): void
+  /**
+   * The link is dead: whether the server has taken what was written since its last PONG cannot be known any more.
+   *
+   * @param moving a link to another server is ready, and `up` follows at once.
+   */
+  down(moving: boolean): void
   /**
    * The server is about to stop and another one is ready: nothing more may be written to the link.
    * @returns a promise that resolves when everything written is taken, or the link is down.
@@ -152,7 +156,7 @@ export class Connection {
     }
     this.#link = undefined
     link.destroy()
-    this.#events.down()
+    this.#events.down(outcome instanceof Link)
     if (outcome instanceof Link) return outcome
     if (performance.now() - since >= STABLE_MS) this.#reasons.forget()
     if (outcome !== undefined) this.#lost(outcome, server)
