@@ -7,7 +7,7 @@ import { REPEAT_MS, Reasons, RefusedSubjects } from './log-limits.js'
 import { type ServerAddress, ServerList, serverText } from './server-list.js'
 
 /**
- * Pause between two rounds through all servers, and before a move, ms. It lasts this long and up to as much again at random,
+ * Pause between two rounds through all servers, and between two moves, ms. It lasts this long and up to as much again at random,
  * so that a fleet does not dial in step. Too low, and a dead cluster is dialled for nothing; too high, and it is found late
  * when it is back.
  */
@@ -108,7 +108,7 @@ export class Connection {
     let failed = 0
     while (!this.#closed) {
       const link = next ?? (await this.#dial(this.#servers.next()))
-      next = link === undefined ? undefined : await this.#serve(link)
+      next = link === undefined ? undefined : await this.#serve(link, next !== undefined)
       if (next !== undefined) failed = 0
       else if (++failed >= this.#servers.all.length && !this.#closed) {
         failed = 0
@@ -129,8 +129,12 @@ export class Connection {
     return undefined
   }
 
-  /** Lives with a link until it ends. Returns the one that has taken its place, if the server wanted us to move. */
-  async #serve(link: Link): Promise<Link | undefined> {
+  /**
+   * Lives with a link until it ends.
+   * @param moved the link has taken the place of another one, so that the next move is not made at once.
+   * @returns the link that has taken its place, if the server wanted us to move.
+   */
+  async #serve(link: Link, moved: boolean): Promise<Link | undefined> {
     const server = serverText(link.server)
     const since = performance.now()
     const move = new Move(link, this.#servers, (address) => this.#dial(address))
@@ -149,7 +153,7 @@ export class Connection {
     const consider = () => {
       if (!known.lameDuck || move.begun) return
       this.#note(`stopping ${server}`, 'warn', { server }, 'NATS server is about to stop')
-      move.begin((found) => {
+      move.begin(moved ? pauseMs() : 0, (found) => {
         next = found
         proceed()
       })
@@ -296,10 +300,10 @@ class Move {
     this.#dial = dial
   }
 
-  /** Begins after a pause, so that servers which stop one after the other do not chase us. @param found is called once. */
-  begin(found: (next: Link) => void): void {
+  /** @param pause ms before the first dial. @param found is called once, unless the search is ended. */
+  begin(pause: number, found: (next: Link) => void): void {
     this.begun = true
-    this.#timer = setTimeout(() => void this.#round(found), pauseMs())
+    this.#timer = setTimeout(() => void this.#round(found), pause)
   }
 
   /** What is found from here on is closed. */
@@ -319,7 +323,7 @@ class Move {
       }
       link.destroy()
     }
-    if (!this.#ended) this.begin(found)
+    if (!this.#ended) this.begin(pauseMs(), found)
   }
 }
 

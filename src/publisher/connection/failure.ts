@@ -15,7 +15,9 @@ export class DialError extends Error {
   readonly ownFile: boolean
 
   constructor(kind: FailureKind, message: string, ownFile = false) {
-    super(message.length > REASON_CHARACTERS ? `${message.slice(0, REASON_CHARACTERS - 1)}…` : message)
+    // Messages of OpenSSL end with a line end.
+    const text = message.trim()
+    super(text.length > REASON_CHARACTERS ? `${text.slice(0, REASON_CHARACTERS - 1)}…` : text)
     this.kind = kind
     this.ownFile = ownFile
   }

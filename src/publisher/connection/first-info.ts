@@ -9,7 +9,7 @@ import { parseInfo, type ServerInfo } from './server-info.js'
  * its refusal (`maximum connections exceeded`) right behind. Too low, and the refusal is read as a broken handshake; too high,
  * and every dial with TLS takes that much longer.
  */
-const REFUSAL_MS = 10
+const REFUSAL_MS = 20
 
 /**
  * Reads the INFO with which a server begins. Nothing may follow it: before TLS, anyone on the path could have put those bytes
