@@ -38,6 +38,7 @@ export class Probe {
   readonly moving: boolean[] = []
   /** How often the owner was asked to leave. */
   leaves = 0
+  readonly config: ConnectionConfig
   readonly connection: Connection
   /** While it may be written to. */
   link: Link | undefined
@@ -46,19 +47,20 @@ export class Probe {
     const log = (level: string) => (fields: object, message: string) => {
       this.lines.push({ level, message, ...fields })
     }
+    this.config = {
+      servers,
+      gossip: true,
+      name: 'test',
+      version: '0',
+      credentials: NOBODY,
+      tls: null,
+      dialTimeoutMs: 5000,
+      pingIntervalMs: 2000,
+      deadAfterMs: 6000,
+      ...config,
+    }
     this.connection = new Connection(
-      {
-        servers,
-        gossip: true,
-        name: 'test',
-        version: '0',
-        credentials: NOBODY,
-        tls: null,
-        dialTimeoutMs: 5000,
-        pingIntervalMs: 2000,
-        deadAfterMs: 6000,
-        ...config,
-      },
+      this.config,
       {
         up: (link) => {
           this.link = link

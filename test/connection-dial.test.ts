@@ -11,6 +11,7 @@ import { runInNewContext } from 'node:vm'
 import t, { type Test } from 'tap'
 import { makeAuthority } from '../rig/certificates.js'
 import { directory, info, NOBODY, peer, probe, server, talk, tls, until } from '../rig/connection-probe.js'
+import { Connection } from '../src/publisher/connection/connection.js'
 import { upgradeTls } from '../src/publisher/connection/dial.js'
 import { TimeLimit } from '../src/publisher/connection/time-limit.js'
 
@@ -249,4 +250,33 @@ void t.test('what throws in the owner is not put down to the server', async (t) 
   process.setUncaughtExceptionCaptureCallback(null)
   t.same(p.told, ['up'])
   t.same(p.said('connection to NATS lost'), [])
+})
+
+void t.test('an owner that throws at `up` is logged, and ends the worker', async (t) => {
+  const address = await peer(t, talk())
+  const logged: object[] = []
+  const thrown = new Promise<Error>((resolve) => {
+    process.setUncaughtExceptionCaptureCallback(resolve)
+  })
+  const { config } = probe(t, [address])
+  const nothing = () => undefined
+  const connection = new Connection(
+    config,
+    {
+      up: () => {
+        throw new TypeError('a fault of the owner')
+      },
+      down: nothing,
+      leave: () => Promise.resolve(),
+      changed: nothing,
+      refused: nothing,
+      message: nothing,
+    },
+    { debug: nothing, info: nothing, warn: nothing, error: (line: object) => logged.push(line) } as never,
+  )
+  t.equal((await thrown).message, 'a fault of the owner')
+  process.setUncaughtExceptionCaptureCallback(null)
+  t.equal(logged.length, 1)
+  connection.link?.destroy()
+  await connection.close()
 })

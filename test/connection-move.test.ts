@@ -209,3 +209,16 @@ void t.test('a flood of PINGs from a peer that reads nothing takes no memory', a
   await p.saw('refused x')
   t.ok(p.link!.backlogBytes <= 200 * 65_536 + 12, `${p.link!.backlogBytes} bytes`)
 })
+
+void t.test('a flush that is not answered is noticed also where idle PINGs are rare', async (t) => {
+  const address = await peer(t, (socket) => {
+    socket.write(info())
+    socket.once('data', () => socket.write('PONG\r\n'))
+  })
+  // Watched at the interval of PINGs, it would be noticed after five minutes.
+  const p = probe(t, [address], { pingIntervalMs: 300_000, deadAfterMs: 200 })
+  await p.saw('up')
+  p.link!.ping(() => undefined)
+  await p.saw('down')
+  t.match((await p.reason()).reason, /has not answered/)
+})

@@ -13,8 +13,11 @@ import { type ServerAddress, ServerList, serverText } from './server-list.js'
  */
 const RETRY_MS = 250
 
-/** Longest that a server which is about to stop is waited for to confirm what it has, ms. Servers keep clients for at least
- * ten seconds more (`lame_duck_grace_period`); too high, and its end finds us still there. */
+/**
+ * Time for a server that is about to stop to confirm what it has, ms; then we go on without its PONG. Servers keep clients for
+ * at least ten seconds more (`lame_duck_grace_period`). Too low, and results that a busy server has taken count as
+ * unconfirmed; too high, and its end finds us still there.
+ */
 const LEAVE_MS = 5000
 
 /**

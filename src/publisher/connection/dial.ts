@@ -22,8 +22,8 @@ export interface TlsFiles {
 export type TlsMaterial = Pick<ConnectionOptions, 'ca' | 'cert' | 'key'>
 
 /**
- * Time for one of a host's addresses, ms, after which it is given up and the next one is tried (Node 20 tries them one after
- * the other, and Node 22 too). Too low, and a busy machine gives up on addresses that answer (Node's own 250 does); too high,
+ * Time for one of a host's addresses, ms, after which it is given up and the next one is tried: Node 20 tries them one after
+ * the other. Too low, and a busy machine gives up on addresses that answer (Node's own 250 does); too high,
  * and a dead IPv6 route delays every dial.
  */
 const NEXT_ADDRESS_MS = 500
