@@ -1,6 +1,12 @@
 /** The parser of the server's side of the NATS protocol: every operation, cut anywhere, and hostile bytes. */
 import t from 'tap'
-import { MAX_LINE, MAX_MESSAGE, ProtocolError, ServerParser } from '../src/publisher/connection/parser.js'
+import {
+  MAX_CONTROL_LINE,
+  MAX_LINE,
+  MAX_MESSAGE,
+  ProtocolError,
+  ServerParser,
+} from '../src/publisher/connection/parser.js'
 
 const bytes = (text: string) => new TextEncoder().encode(text)
 const decode = (view: Uint8Array | undefined) =>
@@ -48,17 +54,26 @@ const FOUND = [
 
 void t.test('every operation, in one piece and in pieces of every size', async (t) => {
   const all = bytes(CONVERSATION)
-  for (const size of [all.length, 1, 2, 3, 5, 7, 11, 64]) {
-    const { parser, found } = recorder()
-    for (let at = 0; at < all.length; at += size) {
-      // The caller's memory is its own again after the call.
-      const piece = all.slice(at, at + size)
-      parser.feed(piece)
-      piece.fill(0x58)
+  // A Buffer too, as sockets give it: its own slice() is a view.
+  for (const copy of [(view: Uint8Array) => view.slice(), (view: Uint8Array) => Buffer.from(view)]) {
+    for (const size of [all.length, 1, 2, 3, 5, 7, 11, 19, 23, 64]) {
+      const { parser, found } = recorder()
+      for (let at = 0; at < all.length; at += size) {
+        // The caller's memory is its own again after the call.
+        const piece = copy(all.subarray(at, at + size))
+        parser.feed(piece)
+        piece.fill(0x58)
+      }
+      t.same(found, FOUND, `pieces of ${size}`)
+      t.equal(parser.heldBytes, 0)
     }
-    t.same(found, FOUND, `pieces of ${size}`)
-    t.equal(parser.heldBytes, 0)
   }
+  const { parser, found } = recorder()
+  const first = Buffer.from('MSG _INBOX.a 1 5\r\nhe')
+  parser.feed(first)
+  first.fill(0x58)
+  parser.feed(Buffer.from('llo\r\n'))
+  t.same(found, ['message _INBOX.a - hello'], 'the subject is ours when the payload comes')
 })
 
 void t.test('what is no NATS protocol ends in an error that names it', async (t) => {
@@ -74,7 +89,11 @@ void t.test('what is no NATS protocol ends in an error that names it', async (t)
     ['HMSG a 1 5 4\r\n', /headers longer/],
     ['MSG a 1 2\r\nabcd\r\n', /longer than its line/],
     ['PING\rPONG\r\n', /CR alone/],
-    ['x'.repeat(MAX_LINE + 1), /a line is longer/],
+    [`MSG${' a'.repeat(2000)}\r\n`, /MSG with 5 fields/],
+    ['MSGa 1 1\r\n', /MSG without a space/],
+    ['x'.repeat(MAX_CONTROL_LINE + 1), /a line is longer than 4096/],
+    [`-ERR '${'x'.repeat(MAX_CONTROL_LINE)}'\r\n`, /a line is longer than 4096/],
+    [`INFO ${'x'.repeat(MAX_LINE)}`, /a line is longer than 1048576/],
   ]
   for (const [text, message] of cases) {
     t.throws(() => recorder().parser.feed(bytes(text)), { name: 'ProtocolError', message }, text.slice(0, 30))
@@ -82,11 +101,15 @@ void t.test('what is no NATS protocol ends in an error that names it', async (t)
   const { parser } = recorder()
   t.throws(
     () => {
+      parser.feed(bytes('INFO '))
       for (let i = 0; i <= MAX_LINE / 1024; i++) parser.feed(new Uint8Array(1024).fill(0x61))
     },
     ProtocolError,
     'in pieces too',
   )
+  const { parser: long, found } = recorder()
+  long.feed(bytes(`INFO ${'x'.repeat(MAX_LINE - 5)}\r\n`))
+  t.equal(found.length, 1, 'an INFO of a large cluster')
 })
 
 void t.test('random conversations, cut at random, come out whole', async (t) => {

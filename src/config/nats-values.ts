@@ -22,6 +22,8 @@ export const natsServers: ValueType<NatsServers> = {
       const url = URL.canParse(withScheme(text)) ? new URL(withScheme(text)) : undefined
       if (!url?.hostname || !['nats:', 'tls:'].includes(url.protocol)) return undefined
       if (!['', '/'].includes(url.pathname) || url.search || url.hash) return undefined
+      // Nothing listens on port 0, and a URL may hold it.
+      if (url.port === '0') return undefined
       urls.push(url)
     }
     const first = urls[0]!

@@ -3,21 +3,29 @@ import type { ErrorCode } from '../../errors.js'
 import type { HandlerLog } from '../../queue/handler.js'
 import { type DialError, dialError, type FailureKind } from './failure.js'
 import { Link, type LinkConfig } from './link.js'
+import { REPEAT_MS, Reasons, RefusedSubjects } from './log-limits.js'
 import { type ServerAddress, ServerList, serverText } from './server-list.js'
 
-/** Pause between two dials, ms: this, and up to as much again at random, so that a fleet does not dial in step. */
+/**
+ * Pause between two rounds through all servers, and between two moves, ms. It lasts this long and up to as much again at random,
+ * so that a fleet does not dial in step. Too low, and a dead cluster is dialled for nothing; too high, and it is found late
+ * when it is back.
+ */
 const RETRY_MS = 250
 
-/** Longest that a server which is about to stop is waited for to confirm what it has, ms. Servers keep clients for at least
- * ten seconds more (`lame_duck_grace_period`); too high, and its end finds us still there. */
+/**
+ * Time for a server that is about to stop to confirm what it has, ms; then we go on without its PONG. Servers keep clients for
+ * at least ten seconds more (`lame_duck_grace_period`). Too low, and results that a busy server has taken count as
+ * unconfirmed; too high, and its end finds us still there.
+ */
 const LEAVE_MS = 5000
 
-/** A link that has lived this long was no accident, ms: what is said of the next failure does not depend on what was said
- * before. Too low, and a server that takes us and throws us out fills the log; too high, and an outage is not said. */
+/**
+ * A link that has lived this long was no accident, ms: the next search begins with the first configured server. Too low, and a
+ * server that accepts us and throws us out again keeps us from the others; too high, and an announced server is preferred to a
+ * configured one for no reason.
+ */
 const STABLE_MS = 1000
-
-/** A reason that comes again within this time is counted and not logged, ms. */
-const REPEAT_MS = 60_000
 
 const CODES: Readonly<Record<FailureKind, ErrorCode>> = {
   connect: 'MILLRACE_E_NATS_CONNECT',
@@ -38,13 +46,12 @@ export interface ConnectionEvents {
   up(link: Link): void
   /**
    * The link is dead: whether the server has taken what was written since its last PONG cannot be known any more.
-   *
-   * @param moving a link to another server is ready, and `up` follows at once.
+   * @param moving true: the next link is ready, and `up` follows at once.
    */
   down(moving: boolean): void
   /**
    * The server is about to stop and another one is ready: nothing more may be written to the link.
-   * @returns a promise that resolves when everything written is taken, or the link is down.
+   * @returns a promise that resolves when everything written is taken. It is waited for no longer than until the link ends.
    */
   leave(): Promise<void>
   /** The server's limits have changed. */
@@ -64,7 +71,10 @@ export class Connection {
   #link: Link | undefined
   #closed = false
   #wake: (() => void) | undefined
-  readonly #reasons: Reasons
+  readonly #reasons = new Reasons()
+  readonly #refusedSubjects = new RefusedSubjects()
+  /** The last line of the log says that there is no connection. */
+  #loggedDown = false
   readonly #ended: Promise<void>
 
   constructor(config: ConnectionConfig, events: ConnectionEvents, log: HandlerLog) {
@@ -72,8 +82,13 @@ export class Connection {
     this.#events = events
     this.#log = log
     this.#servers = new ServerList(config.servers, config.gossip)
-    this.#reasons = new Reasons()
-    this.#ended = this.#run()
+    this.#ended = this.#run().catch((err: unknown) => {
+      log.error({ err }, 'the connection to NATS has ended by a fault of ours')
+      // The worker ends by it: one without a connection would stay for ever, and not ready.
+      queueMicrotask(() => {
+        throw err
+      })
+    })
   }
 
   /** The link while it can be written to, which ends before the news of it. */
@@ -92,10 +107,16 @@ export class Connection {
 
   async #run(): Promise<void> {
     let next: Link | undefined
+    /** Servers that have failed us one behind the other since the last pause. */
+    let failed = 0
     while (!this.#closed) {
       const link = next ?? (await this.#dial(this.#servers.next()))
-      next = link === undefined ? undefined : await this.#serve(link)
-      if (!this.#closed && next === undefined) await this.#pause(RETRY_MS * (1 + Math.random()))
+      next = link === undefined ? undefined : await this.#serve(link, next !== undefined)
+      if (next !== undefined) failed = 0
+      else if (++failed >= this.#servers.all.length && !this.#closed) {
+        failed = 0
+        await this.#pause()
+      }
     }
     next?.destroy()
   }
@@ -111,79 +132,100 @@ export class Connection {
     return undefined
   }
 
-  /** Lives with a link until it ends. Returns the one that has taken its place, if the server wanted us to move. */
-  async #serve(link: Link): Promise<Link | undefined> {
+  /**
+   * Lives with a link until it ends.
+   * @param moved the link has taken the place of another one, so that the next move is not made at once.
+   * @returns the link that has taken its place, if the server wanted us to move.
+   */
+  async #serve(link: Link, moved: boolean): Promise<Link | undefined> {
     const server = serverText(link.server)
-    let known = link.info
-    this.#servers.connected()
-    this.#servers.announce(known.connectUrls, link.server)
     const since = performance.now()
-    let moveTo: Promise<Link | undefined> | undefined
-    const ended = new Promise<DialError | Link | undefined>((resolve) => {
-      this.#wake = () => resolve(undefined)
-      link.open({
-        closed: resolve,
-        refused: (operation, subject) => this.#refused(operation, subject),
-        message: (subject, headers, payload) => this.#events.message(subject, headers, payload),
-        changed: (info) => {
-          if (!isDeepStrictEqual(info.connectUrls, known.connectUrls)) {
-            this.#servers.announce(info.connectUrls, link.server)
-          }
-          known = info
-          this.#events.changed()
-          if (info.lameDuck && moveTo === undefined) {
-            this.#log.warn({ server }, 'NATS server is about to stop')
-            moveTo = this.#findOther(link)
-            void moveTo.then((other) => other && resolve(other))
-          }
-        },
+    const move = new Move(link, this.#servers, (address) => this.#dial(address))
+    let known = link.info
+    let reason: DialError | undefined
+    let next: Link | undefined
+    /** Goes on with what is waited for below; the end of the link, and close(), end every wait. */
+    let proceed = () => {}
+    const step = (until: (proceed: () => void) => void) =>
+      new Promise<void>((resolve) => {
+        proceed = resolve
+        if (this.#closed || reason !== undefined) resolve()
+        else until(resolve)
       })
+    this.#wake = () => proceed()
+    const consider = () => {
+      if (!known.lameDuck || move.begun) return
+      this.#note(`stopping ${server}`, 'warn', { server }, 'NATS server is about to stop')
+      move.begin(moved ? pauseMs() : 0, (found) => {
+        next = found
+        proceed()
+      })
+    }
+    this.#servers.announce(known.connectUrls, link.server)
+    link.open({
+      closed: (why) => {
+        reason = why
+        proceed()
+      },
+      refused: (operation, subject) => this.#refused(operation, subject),
+      message: (subject, headers, payload) => this.#events.message(subject, headers, payload),
+      changed: (info) => {
+        if (!isDeepStrictEqual(info.connectUrls, known.connectUrls)) {
+          this.#servers.announce(info.connectUrls, link.server)
+        }
+        known = info
+        this.#events.changed()
+        consider()
+      },
     })
     this.#link = link
     const { version, maxPayload } = known
-    const silent = this.#reasons.admit(`connected ${server}`)
+    // Whoever reads that there is no connection reads also when there is one again.
+    const silent = this.#reasons.admit(`connected ${server}`, this.#loggedDown)
     if (silent !== undefined) {
+      this.#loggedDown = false
       this.#log.info({ server, version, maxPayload, notLogged: silent }, 'connected to NATS')
     }
     this.#events.up(link)
-    let outcome = await ended
-    if (outcome instanceof Link && !this.#closed) {
-      await Promise.race([this.#events.leave(), this.#pause(LEAVE_MS)])
-      this.#log.info({ server, next: serverText(outcome.server) }, 'moving to another NATS server')
-    } else if (outcome instanceof Link) {
-      outcome.destroy()
-      outcome = undefined
+    // The server may have said it before its first PONG.
+    consider()
+    await step((proceed) => next !== undefined && proceed())
+    if (next !== undefined && reason === undefined && !this.#closed) {
+      let timer: NodeJS.Timeout | undefined
+      await step((proceed) => {
+        timer = setTimeout(proceed, LEAVE_MS)
+        void this.#events.leave().then(proceed)
+      })
+      clearTimeout(timer)
     }
     this.#link = undefined
     link.destroy()
-    this.#events.down(outcome instanceof Link)
-    if (outcome instanceof Link) return outcome
-    if (performance.now() - since >= STABLE_MS) this.#reasons.forget()
-    if (outcome !== undefined) this.#lost(outcome, server)
-    if (this.#closed) {
-      void moveTo?.then((other) => other?.destroy())
-      return undefined
+    move.end()
+    if (this.#closed || next?.usable === false) {
+      next?.destroy()
+      next = undefined
     }
-    // A move that was under way has nothing to move from any more; what it finds serves.
-    return await moveTo
+    if (next !== undefined) {
+      const fields = { server, next: serverText(next.server) }
+      this.#note(`moving ${server}`, 'info', fields, 'moving to another NATS server')
+    }
+    this.#events.down(next !== undefined)
+    const lived = performance.now() - since
+    if (lived >= STABLE_MS) this.#servers.restart()
+    if (lived >= REPEAT_MS) this.#reasons.forget()
+    if (next === undefined && reason !== undefined && !this.#closed) this.#lost(reason, server)
+    return next
   }
 
-  /** A link to another server than this one, as soon as there is any; `undefined` when the link ends before. */
-  async #findOther(link: Link): Promise<Link | undefined> {
-    while (!this.#closed && link.usable) {
-      const server = this.#servers.other(link.server)
-      if (server !== undefined) {
-        const found = await this.#dial(server)
-        if (found !== undefined) return found
-      }
-      await new Promise((resolve) => setTimeout(resolve, RETRY_MS).unref())
-    }
-    return undefined
+  /** Logs a line, unless it repeats. */
+  #note(reason: string, level: 'info' | 'warn', fields: object, message: string): void {
+    const notLogged = this.#reasons.admit(reason)
+    if (notLogged !== undefined) this.#log[level]({ ...fields, notLogged }, message)
   }
 
   #refused(operation: 'publish' | 'subscription', subject: string): void {
     if (operation === 'publish') this.#events.refused(subject)
-    const silent = this.#reasons.admit(`${operation} ${subject}`)
+    const silent = this.#refusedSubjects.admit(`${operation} ${subject}`)
     if (silent === undefined) return
     this.#log.error(
       { code: 'MILLRACE_E_NATS_PERMISSION', operation, subject, notLogged: silent },
@@ -194,6 +236,7 @@ export class Connection {
   #lost({ kind, message: reason }: DialError, server: string): void {
     const silent = this.#reasons.admit(`lost ${server} ${reason}`)
     if (silent === undefined) return
+    this.#loggedDown = true
     this.#log.warn(
       { code: CODES[kind], server, reason, notLogged: silent },
       'connection to NATS lost, dialling until it is back',
@@ -201,10 +244,12 @@ export class Connection {
   }
 
   /** Logs a failed dial, unless the same reason was logged within the last minute: reasons of several servers alternate. */
-  #failed({ kind, message: reason }: DialError, server: ServerAddress): void {
+  #failed({ kind, message: reason, ownFile }: DialError, server: ServerAddress): void {
     if (this.#closed) return
     const silent = this.#reasons.admit(`${kind} ${reason}`)
     if (silent === undefined) return
+    // While a move is prepared, the old link still serves.
+    if (this.#link === undefined) this.#loggedDown = true
     const code = CODES[kind]
     const fields = {
       code,
@@ -213,7 +258,12 @@ export class Connection {
       servers: this.#config.servers,
       notLogged: silent,
     }
-    if (kind === 'auth') {
+    if (kind === 'auth' && ownFile) {
+      this.#log.error(
+        fields,
+        `${code}: our own file with the credentials cannot be used (${reason}); trying again until it can`,
+      )
+    } else if (kind === 'auth') {
       this.#log.error(
         fields,
         `${code}: NATS refuses the credentials (${reason}); trying again until it takes them`,
@@ -222,9 +272,9 @@ export class Connection {
       this.#log.warn(fields, `${code}: cannot connect to NATS (${reason}); trying again until it answers`)
   }
 
-  #pause(ms: number): Promise<void> {
+  #pause(): Promise<void> {
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms)
+      const timer = setTimeout(resolve, pauseMs())
       this.#wake = () => {
         clearTimeout(timer)
         resolve()
@@ -233,25 +283,55 @@ export class Connection {
   }
 }
 
-/** Which reasons have been said, so that one which repeats, also in turn with others, is said once a minute. */
-class Reasons {
-  readonly #said = new Map<string, { at: number; silent: number }>()
+function pauseMs(): number {
+  return RETRY_MS * (1 + Math.random())
+}
 
-  /** How often the reason was kept silent since it was said, or `undefined` when it is to be kept silent again. */
-  admit(reason: string, now = performance.now()): number | undefined {
-    const before = this.#said.get(reason)
-    if (before !== undefined && now - before.at < REPEAT_MS) {
-      before.silent++
-      return undefined
+/** The search for a link that takes the place of one whose server is about to stop. It ends with the old link. */
+class Move {
+  readonly #old: Link
+  readonly #servers: ServerList
+  readonly #dial: (server: ServerAddress) => Promise<Link | undefined>
+  #timer: NodeJS.Timeout | undefined
+  #ended = false
+  /** True once the search has begun. */
+  begun = false
+
+  constructor(old: Link, servers: ServerList, dial: (server: ServerAddress) => Promise<Link | undefined>) {
+    this.#old = old
+    this.#servers = servers
+    this.#dial = dial
+  }
+
+  /** @param pause ms before the first dial. @param found is called once, unless the search is ended. */
+  begin(pause: number, found: (next: Link) => void): void {
+    this.begun = true
+    this.#timer = setTimeout(() => void this.#round(found), pause)
+  }
+
+  /** What is found from here on is closed. */
+  end(): void {
+    this.#ended = true
+    clearTimeout(this.#timer)
+  }
+
+  /** Tries every other server once. */
+  async #round(found: (next: Link) => void): Promise<void> {
+    for (const server of this.#servers.others(this.#old.server)) {
+      const link = this.#ended ? undefined : await this.#dial(server)
+      if (link === undefined) continue
+      if (!this.#ended && !link.info.lameDuck && !sameServer(link, this.#old)) {
+        found(link)
+        return
+      }
+      link.destroy()
     }
-    // Bounded: a peer may word its reasons without end.
-    if (this.#said.size >= 64) this.#said.clear()
-    this.#said.set(reason, { at: now, silent: 0 })
-    return before?.silent ?? 0
+    if (!this.#ended) this.begin(pauseMs(), found)
   }
+}
 
-  /** What was said is said again when it comes again. */
-  forget(): void {
-    this.#said.clear()
-  }
+/** Whether two links lead to one server: one name may stand for several servers, and several names for one. */
+function sameServer(a: Link, b: Link): boolean {
+  if (a.info.serverId !== '' && b.info.serverId !== '') return a.info.serverId === b.info.serverId
+  return a.info.name === b.info.name && serverText(a.server) === serverText(b.server)
 }

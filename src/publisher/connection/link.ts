@@ -1,10 +1,12 @@
 import type { Socket } from 'node:net'
-import { type Credentials, connectCredentials } from './credentials.js'
-import { dialTcp, type TlsFiles, upgradeTls } from './dial.js'
+import { type Credentials, connectCredentials, readSecrets } from './credentials.js'
+import { CLOSED, dialTcp, readTlsFiles, type TlsFiles, upgradeTls } from './dial.js'
 import { DialError, dialError } from './failure.js'
-import { ServerParser } from './parser.js'
+import { firstInfo } from './first-info.js'
+import { ProtocolError, ServerParser } from './parser.js'
 import { parseInfo, type ServerInfo } from './server-info.js'
 import type { ServerAddress } from './server-list.js'
+import { TimeLimit } from './time-limit.js'
 
 /** What every connection of a publisher has in common. */
 export interface LinkConfig {
@@ -14,13 +16,13 @@ export interface LinkConfig {
   readonly credentials: Credentials
   /** `null`: TLS only where the server requires it, with the system's authorities. */
   readonly tls: TlsFiles | null
-  /** Time for TCP, TLS, INFO and the first PONG together, ms. Too low, and a busy server is never reached; too high, and a
+  /** Time for our own files, TCP, TLS, INFO and the first PONG together, ms. Too low, and a busy server is never reached; too high, and a
    * dead address keeps the next one waiting. */
   readonly dialTimeoutMs: number
   /** Silence of the server after which a PING is sent, ms. */
   readonly pingIntervalMs: number
-  /** Time without an answer to a PING, or any other byte, after which the server counts as dead, ms. Too low, and a server that pauses costs a reconnect; too high,
-   * and the window stands full for that long. */
+  /** Time without an answer to a PING, or any other byte, after which the server counts as dead, ms. Too low, and a server
+   * that pauses costs a reconnect; too high, and the window stands full for that long. */
   readonly deadAfterMs: number
 }
 
@@ -36,10 +38,23 @@ export interface LinkEvents {
   message(subject: Uint8Array, headers: Uint8Array | undefined, payload: Uint8Array): void
 }
 
+/** How servers refuse an operation and keep the connection (server/client.go). */
+const PERMISSION = /^Permissions Violation for (Publish|Subscription)(?: to| with Reply of)? "([^"]*)"/iu
+
 const PING = Buffer.from('PING\r\n')
 const PONG = Buffer.from('PONG\r\n')
-const NO_FILES: TlsFiles = { ca: null, cert: null, key: null, handshakeFirst: false }
 const nothing = () => undefined
+
+/**
+ * Time after an error of the server in which the end of the connection is put down to it, ms. Servers close at once after an
+ * error that is fatal. Too low, and a slow line hides why; too high, and an error that the server let pass is blamed for
+ * something else.
+ */
+const LAST_ERROR_MS = 2000
+
+/** Ticks of the watch in {@link LinkConfig.deadAfterMs}. Too low, and a dead server is found late; too high, and the timer
+ * costs CPU for nothing. */
+const TICKS = 4
 
 /**
  * One connection to one NATS server, from CONNECT to its end. It never reconnects: what was written to it is either answered
@@ -54,7 +69,11 @@ export class Link {
   #events: LinkEvents | undefined
   /** One for each PING that has no PONG yet, in order. */
   #pongs: (() => void)[] = []
-  #lastError: string | undefined
+  #lastError: { text: string; at: number } | undefined
+  /** Why the link has ended. */
+  #endReason: DialError | undefined
+  /** A PONG of ours waits behind bytes that the kernel has not taken. */
+  #pongWaits = false
   #closed = false
   #corked = false
   /** When the server last sent anything, and when the oldest PING without a PONG was sent; performance.now(). */
@@ -69,21 +88,24 @@ export class Link {
    * @throws DialError
    */
   static async dial(server: ServerAddress, config: LinkConfig): Promise<Link> {
-    const signal = AbortSignal.timeout(config.dialTimeoutMs)
+    const { tls, dialTimeoutMs: ms } = config
+    const limit = new TimeLimit(ms, (missing) => `no connection within ${ms} ms (${missing})`)
     let socket: Socket | undefined
     try {
-      // Between the steps below nobody else listens: an error is then seen as the close that follows it.
-      socket = (await dialTcp(server, signal)).on('error', nothing)
-      const { tls } = config
-      if (tls?.handshakeFirst === true)
-        socket = (await upgradeTls(socket, server, tls, signal)).on('error', nothing)
-      const info = await firstInfo(socket, signal)
-      if (tls?.handshakeFirst !== true && (tls !== null || info.tlsRequired)) {
+      // Files first: between the steps after INFO only what is there already may happen, or an end would be overlooked.
+      const secrets = await readSecrets(config.credentials, limit)
+      const material = await readTlsFiles(tls, limit)
+      socket = await dialTcp(server, limit)
+      const handshakeFirst = tls?.handshakeFirst === true
+      if (handshakeFirst) socket = await upgradeTls(socket, server, material, limit)
+      const upgrades = (info: ServerInfo) => !handshakeFirst && (tls !== null || info.tlsRequired)
+      const info = await limit.wait('no INFO', firstInfo(socket, upgrades))
+      if (upgrades(info)) {
         if (!info.tlsRequired && !info.tlsAvailable) throw new DialError('tls', 'the server offers no TLS')
-        socket = (await upgradeTls(socket, server, tls ?? NO_FILES, signal)).on('error', nothing)
+        socket = await upgradeTls(socket, server, material, limit)
       }
       const fields = {
-        ...(await connectCredentials(config.credentials, info.nonce ?? '')),
+        ...connectCredentials(secrets, info.nonce ?? ''),
         verbose: false,
         pedantic: false,
         tls_required: tls !== null || info.tlsRequired,
@@ -96,11 +118,13 @@ export class Link {
         no_responders: true,
       }
       const link = new Link(server, config, socket, info)
-      await link.#greet(`CONNECT ${JSON.stringify(fields)}\r\nPING\r\n`, signal)
+      await limit.wait('no PONG', link.#greet(`CONNECT ${JSON.stringify(fields)}\r\nPING\r\n`))
       return link
     } catch (error) {
       socket?.destroy()
-      throw dialError(error, signal.aborted ? config.dialTimeoutMs : undefined)
+      throw dialError(error)
+    } finally {
+      limit.clear()
     }
   }
 
@@ -111,14 +135,16 @@ export class Link {
     this.#info = info
     this.#parser = new ServerParser({
       info: (json) => this.#inform(json),
-      ping: () => this.#send(PONG),
+      ping: () => this.#answer(),
       pong: () => this.#pong(),
       error: (text) => this.#error(text),
       message: (subject, headers, payload) => this.#events?.message(subject, headers, payload),
     })
     socket.on('data', (bytes: Buffer) => this.#receive(bytes))
     socket.on('error', (error) => this.#fail(dialError(error)))
-    socket.on('close', () => this.#fail(new DialError('connect', 'the server closed the connection')))
+    const onClosed = () => this.#fail(new DialError('connect', CLOSED))
+    // A peer that has closed its side and reads no more would keep what we write for ever.
+    socket.on('end', onClosed).on('close', onClosed)
     socket.resume()
   }
 
@@ -140,9 +166,14 @@ export class Link {
   /** Receives events from here on, and keeps the link alive by PING. */
   open(events: LinkEvents): void {
     this.#events = events
-    this.#timer = setInterval(() => this.#watch(), this.#config.pingIntervalMs).unref()
+    const { pingIntervalMs, deadAfterMs } = this.#config
+    const tick = Math.max(1, Math.min(pingIntervalMs, deadAfterMs / TICKS))
+    this.#timer = setInterval(() => this.#watch(), tick).unref()
     // The link may have ended between its first PONG and this call.
-    if (this.#closed) queueMicrotask(() => events.closed(new DialError('connect', this.#said())))
+    if (this.#closed) {
+      clearInterval(this.#timer)
+      queueMicrotask(() => events.closed(this.#endReason ?? new DialError('connect', CLOSED)))
+    }
   }
 
   /**
@@ -176,21 +207,20 @@ export class Link {
     this.#end()
   }
 
-  async #greet(connect: string, signal: AbortSignal): Promise<void> {
+  /** Sends CONNECT; resolves at the first PONG. */
+  #greet(connect: string): Promise<void> {
     const answered = new Promise<void>((resolve, reject) => {
       this.#greeting = { resolve, reject }
     })
-    const late = () => this.#greeting?.reject(new DialError('connect', 'no PONG'))
-    signal.addEventListener('abort', late)
-    this.#pongs.push(() => this.#greeting?.resolve())
-    if (this.#socket.closed) this.#fail(new DialError('connect', this.#said()))
-    else this.#socket.write(connect)
-    try {
-      await answered
-    } finally {
+    this.#pongs.push(() => {
+      this.#greeting?.resolve()
       this.#greeting = undefined
-      signal.removeEventListener('abort', late)
-    }
+    })
+    const { errored, destroyed } = this.#socket
+    if (errored !== null) this.#fail(dialError(errored))
+    else if (destroyed) this.#fail(new DialError('connect', CLOSED))
+    else this.#socket.write(connect)
+    return answered
   }
 
   #cork(): void {
@@ -204,22 +234,30 @@ export class Link {
     if (this.usable) this.#socket.write(bytes)
   }
 
+  /** Answers a PING. A peer that sends many and reads nothing gets one PONG, not memory of ours without end. */
+  #answer(): void {
+    if (this.#socket.writableLength === 0) this.#send(PONG)
+    else if (!this.#pongWaits && this.usable) {
+      this.#pongWaits = true
+      this.#socket.write(PONG, () => {
+        this.#pongWaits = false
+      })
+    }
+  }
+
   #receive(bytes: Buffer): void {
     this.#heardAt = performance.now()
     try {
       this.#parser.feed(bytes)
     } catch (error) {
-      this.#fail(new DialError('connect', `not the NATS protocol: ${(error as Error).message}`))
+      // Anything else was thrown by whoever heard of an operation, and is no fault of the server.
+      if (!(error instanceof ProtocolError)) throw error
+      this.#fail(new DialError('connect', `not the NATS protocol: ${error.message}`))
     }
   }
 
   #inform(json: string): void {
-    try {
-      this.#info = parseInfo(json)
-    } catch (error) {
-      this.#fail(new DialError('connect', `not the NATS protocol: ${(error as Error).message}`))
-      return
-    }
+    this.#info = parseInfo(json)
     this.#events?.changed(this.#info)
   }
 
@@ -228,14 +266,14 @@ export class Link {
   }
 
   #error(text: string): void {
-    const refused = /^Permissions Violation for (Publish|Subscription) (?:to )?"([^"]*)"/iu.exec(text)
+    const refused = PERMISSION.exec(text)
     if (refused !== null) {
       const operation = refused[1]!.toLowerCase() as 'publish' | 'subscription'
       this.#events?.refused(operation, refused[2]!)
       return
     }
-    // The server closes the connection after any other error; its last word is the reason.
-    this.#lastError = text
+    // The server closes the connection after most other errors; its last word is the reason.
+    this.#lastError = { text, at: performance.now() }
   }
 
   /** Sends a PING when the server has been silent, and ends the link when it has not answered one for too long. */
@@ -255,13 +293,11 @@ export class Link {
     })
   }
 
-  #said(): string {
-    return this.#lastError ?? 'the server closed the connection'
-  }
-
   #fail(reason: DialError): void {
     if (this.#closed) return
-    const final = this.#lastError === undefined ? reason : dialError(new Error(this.#lastError))
+    const { text, at } = this.#lastError ?? { text: '', at: Number.NEGATIVE_INFINITY }
+    const final = performance.now() - at < LAST_ERROR_MS ? dialError(new Error(text)) : reason
+    this.#endReason = final
     const events = this.#events
     const greeting = this.#greeting
     this.#events = undefined
@@ -276,53 +312,4 @@ export class Link {
     clearInterval(this.#timer)
     this.#socket.destroy()
   }
-}
-
-/** Reads the INFO with which a server begins. Nothing may follow it: before TLS that would be somebody else's bytes. */
-function firstInfo(socket: Socket, signal: AbortSignal): Promise<ServerInfo> {
-  return new Promise((resolve, reject) => {
-    let info: ServerInfo | undefined
-    let lastError: string | undefined
-    const refuse = (what: string) => () => finish(new DialError('connect', `${what} before its INFO`))
-    const parser = new ServerParser({
-      info: (json) => {
-        info ??= parseInfo(json)
-      },
-      ping: refuse('PING'),
-      pong: refuse('PONG'),
-      error: (text) => {
-        lastError = text
-      },
-      message: refuse('a message'),
-    })
-    const onData = (bytes: Buffer) => {
-      try {
-        parser.feed(bytes)
-      } catch (error) {
-        finish(new DialError('connect', `not the NATS protocol: ${(error as Error).message}`))
-        return
-      }
-      if (lastError !== undefined) finish(new Error(lastError))
-      if (info === undefined) return
-      if (parser.heldBytes > 0) finish(new DialError('connect', 'bytes behind INFO, before TLS or CONNECT'))
-      else finish()
-    }
-    const onClose = () =>
-      finish(
-        lastError === undefined
-          ? new DialError('connect', 'the server closed the connection')
-          : new Error(lastError),
-      )
-    const onAbort = () => finish(new DialError('connect', 'no INFO'))
-    function finish(error?: Error): void {
-      socket.off('data', onData).off('close', onClose).off('error', finish)
-      signal.removeEventListener('abort', onAbort)
-      socket.pause()
-      if (error !== undefined) reject(error)
-      else resolve(info!)
-    }
-    socket.on('data', onData).on('close', onClose).on('error', finish)
-    signal.addEventListener('abort', onAbort)
-    socket.resume()
-  })
 }

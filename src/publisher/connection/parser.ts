@@ -4,9 +4,16 @@
  * connection, because after it nobody can say where the next operation begins.
  */
 
-/** Longest line, bytes. An INFO with the addresses of a hundred servers has about 6 KiB; too low, and a large cluster cannot
+/** Longest INFO line, bytes. An INFO with the addresses of a hundred servers has about 6 KiB; too low, and a large cluster cannot
  * be used; too high, and a peer that is no NATS server makes us hold that much. */
 export const MAX_LINE = 1 << 20
+
+/**
+ * Longest line of any other operation, bytes. Servers themselves take no longer one from a client by default
+ * (`max_control_line`); too low, and an acknowledgement of a long subject ends the connection; too high, and a peer can
+ * make us log and hold long words.
+ */
+export const MAX_CONTROL_LINE = 4096
 
 /** Largest message, headers included, bytes. We subscribe to acknowledgements alone, which have some hundred bytes. */
 export const MAX_MESSAGE = 1 << 20
@@ -100,7 +107,7 @@ export class ServerParser {
         const announced = this.#announced
         const { headerBytes, bytes: size } = announced
         if (bytes.length - at < size + 2) {
-          if (!announced.copied) announced.subject = announced.subject.slice()
+          if (!announced.copied) announced.subject = copy(announced.subject)
           announced.copied = true
           return at
         }
@@ -116,8 +123,9 @@ export class ServerParser {
       }
       const end = bytes.indexOf(CR, at + this.#searched)
       const complete = end >= 0 && end + 1 < bytes.length
-      if ((complete ? end : bytes.length) - at > MAX_LINE) {
-        throw new ProtocolError(`a line is longer than ${MAX_LINE} bytes`)
+      const limit = begin(bytes, at) === INFO ? MAX_LINE : MAX_CONTROL_LINE
+      if ((complete ? end : bytes.length) - at > limit) {
+        throw new ProtocolError(`a line is longer than ${limit} bytes`)
       }
       if (!complete) {
         this.#searched = (end < 0 ? bytes.length : end) - at
@@ -132,13 +140,12 @@ export class ServerParser {
 
   #line(line: Uint8Array): void {
     const { length } = line
-    // The first two letters, without their case, tell the operations apart.
-    const start = ((line[0] ?? 0) << 8) | (line[1] ?? 0) | 0x2020
+    const start = begin(line, 0)
     if (start === 0x6d73 && is(line, 'MSG', 3)) this.#announce(line, 'MSG')
     else if (start === 0x686d && is(line, 'HMSG', 4)) this.#announce(line, 'HMSG')
     else if (start === 0x706f && is(line, 'PONG', length)) this.#operations.pong()
     else if (start === 0x7069 && is(line, 'PING', length)) this.#operations.ping()
-    else if (start === 0x696e && is(line, 'INFO', 4)) this.#operations.info(text(line.subarray(4)))
+    else if (start === INFO && is(line, 'INFO', 4)) this.#operations.info(text(line.subarray(4)))
     // `-` and `+` have that bit already.
     else if (start === 0x2d65 && is(line, '-ERR', 4)) this.#operations.error(unquoted(text(line.subarray(4))))
     else if (!(start === 0x2b6f && is(line, '+OK', length))) {
@@ -149,13 +156,16 @@ export class ServerParser {
   /** `MSG <subject> <sid> [reply-to] <#bytes>` and `HMSG <subject> <sid> [reply-to] <#header bytes> <#bytes>`. */
   #announce(line: Uint8Array, operation: 'MSG' | 'HMSG'): void {
     const fields: Uint8Array[] = []
-    for (let from = operation.length, at = from; at <= line.length; at++) {
+    const gap = line[operation.length]
+    if (gap !== SPACE && gap !== TAB) throw new ProtocolError(`${operation} without a space behind it`)
+    const numbers = operation === 'MSG' ? 1 : 2
+    // One field too many is enough to refuse the line.
+    for (let from = operation.length, at = from; at <= line.length && fields.length <= 3 + numbers; at++) {
       const byte = line[at]
       if (at < line.length && byte !== SPACE && byte !== TAB) continue
       if (at > from) fields.push(line.subarray(from, at))
       from = at + 1
     }
-    const numbers = operation === 'MSG' ? 1 : 2
     const [subject] = fields
     if (subject === undefined || fields.length < 2 + numbers || fields.length > 3 + numbers) {
       throw new ProtocolError(`${operation} with ${fields.length} fields`)
@@ -166,6 +176,19 @@ export class ServerParser {
     if (headerBytes > bytes) throw new ProtocolError('headers longer than their message')
     this.#announced = { subject, copied: false, headerBytes, bytes }
   }
+}
+
+/** What {@link begin} gives for INFO. */
+const INFO = 0x696e
+
+/** The first two letters of a line, without their case: they tell the operations apart. */
+function begin(bytes: Uint8Array, at: number): number {
+  return ((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0) | 0x2020
+}
+
+/** A copy also of a Buffer, whose own `slice` is a view. */
+function copy(bytes: Uint8Array): Uint8Array {
+  return Uint8Array.prototype.slice.call(bytes)
 }
 
 /** Whether the line's first `length` bytes are the word, with letters in either case, as the server itself reads them. */

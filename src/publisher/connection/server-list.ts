@@ -35,12 +35,18 @@ export class ServerList {
   #announced: readonly ServerAddress[] = []
   #next = 0
 
-  /** @param random draws the order, 0 ≤ x < 1. @param useAnnounced false: only configured servers are ever dialled. */
+  /**
+   * @param random draws the order, 0 ≤ x < 1.
+   * @param useAnnounced false: only configured servers are ever dialled.
+   * @throws Error when there is no server, or one that is not `host:port`.
+   */
   constructor(configured: readonly string[], useAnnounced: boolean, random: () => number = Math.random) {
-    const servers = configured.flatMap((text) => {
+    const servers = configured.map((text) => {
       const server = parseServer(text)
-      return server === undefined ? [] : [{ ...server, tlsName: undefined }]
+      if (server === undefined) throw new Error(`expected a NATS server as host:port, got ${text}`)
+      return { ...server, tlsName: undefined }
     })
+    if (servers.length === 0) throw new Error('expected at least one NATS server')
     for (let i = servers.length - 1; i > 0; i--) {
       const j = Math.floor(random() * (i + 1))
       ;[servers[i], servers[j]] = [servers[j]!, servers[i]!]
@@ -65,7 +71,6 @@ export class ServerList {
       known.add(serverText(server))
       return [{ ...server, tlsName: isIP(server.host) === 0 ? undefined : name }]
     })
-    this.#next = 0
   }
 
   /** The next server to try; begins again with the first configured one after the last. */
@@ -76,14 +81,15 @@ export class ServerList {
     return server
   }
 
-  /** A connection has been made: the next search begins with the first configured server again. */
-  connected(): void {
+  /** The next search begins with the first configured server again. */
+  restart(): void {
     this.#next = 0
   }
 
-  /** Another server than `current` to move to, or `undefined`. */
-  other(current: ServerAddress): ServerAddress | undefined {
+  /** The servers to move to from `current`, in the order in which they are tried: `current` itself, whose name may stand for
+   * several servers, comes last. */
+  others(current: ServerAddress): readonly ServerAddress[] {
     const own = serverText(current)
-    return this.all.find((server) => serverText(server) !== own)
+    return [...this.all.filter((server) => serverText(server) !== own), current]
   }
 }
