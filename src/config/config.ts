@@ -1,5 +1,6 @@
 import type { EngineConfig } from '../generated/contract.js'
 import type { HttpAddress } from './addresses.js'
+import type { Format } from './formats.js'
 import type { VariableName } from './variables.js'
 
 /** Configuration of the workers. */
@@ -37,7 +38,7 @@ export interface NatsConfig {
 
 /** Configuration of the publishers, the same for every queue. */
 export interface PublisherConfig {
-  readonly format: 'raw' | 'records' | 'columns'
+  readonly format: Format
   /** Subject template with `{port}` and `{queue}`; `{node}` is already replaced. */
   readonly subject: string
   /** Bytes handed to the connection and not yet confirmed at which a worker stops draining its queue. */

@@ -1,4 +1,5 @@
 import { httpAddress, listenList, multicastList } from './addresses.js'
+import { FORMATS } from './formats.js'
 import { natsServers, subject } from './nats-values.js'
 import {
   boolean,
@@ -162,7 +163,7 @@ export const VARIABLES = {
     example: '256',
   }),
 
-  MILLRACE_FORMAT: withDefault(choice(['raw', 'records', 'columns']), 'records', {
+  MILLRACE_FORMAT: withDefault(choice(FORMATS), 'records', {
     group: 'publish',
     help: 'What a forwarded datagram becomes: raw is one message each, records a msgpack array of records, columns a columnar envelope.',
     example: 'columns',

@@ -1,3 +1,4 @@
+import { FORMATS } from '../config/formats.js'
 import type { PublisherConfig } from '../config/index.js'
 import { MillraceError } from '../errors.js'
 import { checkSubject, expandSubject } from './subject.js'
@@ -12,8 +13,6 @@ export interface QueuePublisherConfig extends PublisherConfig {
   /** Milliseconds that one connection attempt may take. Default 5,000. */
   readonly connectTimeoutMs?: number
 }
-
-const FORMATS: readonly string[] = ['raw', 'records', 'columns']
 
 /**
  * Refuses a configuration that can never work.
