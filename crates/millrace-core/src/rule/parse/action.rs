@@ -6,10 +6,30 @@ use super::super::lex::Tok;
 use super::super::spelling::suggest;
 use super::cursor::{Parsed, Parser};
 
-pub(super) const ACTIONS: [&str; 9] =
-    ["queue", "mod", "hash", "round_robin", "random", "cpu", "rxq", "drop", "sample"];
-const ACTION_HELP: &str =
-    "expected an action: queue(n), mod(…), hash(…), round_robin, random, cpu, rxq, drop or sample(n)";
+/// Every action: its word, and its argument as messages show it, which is empty for an action without one.
+const ACTIONS: [(&str, &str); 9] = [
+    ("queue", "(n)"),
+    ("mod", "(…)"),
+    ("hash", "(…)"),
+    ("round_robin", ""),
+    ("random", ""),
+    ("cpu", ""),
+    ("rxq", ""),
+    ("drop", ""),
+    ("sample", "(n)"),
+];
+
+/// Whether a word is an action's.
+pub(super) fn is_action(word: &str) -> bool {
+    ACTIONS.iter().any(|(action, _)| *action == word)
+}
+
+/// What is expected where an action must stand: all of them.
+fn action_help() -> String {
+    let shown = ACTIONS.map(|(word, argument)| format!("{word}{argument}"));
+    let [first @ .., last] = &shown;
+    format!("expected an action: {} or {last}", first.join(", "))
+}
 
 impl Parser<'_> {
     /// Whether an action stands here, and so no condition. `cpu` and `rxq` are fields too (`cpu == 1 => …`): they are actions
@@ -30,18 +50,14 @@ impl Parser<'_> {
                     _ => false,
                 }
             }
-            Some(word) => ACTIONS.contains(&word),
+            Some(word) => is_action(word),
             None => false,
         }
     }
 
     pub(super) fn action(&mut self) -> Parsed<Action> {
         let start = self.span();
-        let Some(word) = self.word() else { return self.unexpected(ACTION_HELP) };
-        if !ACTIONS.contains(&word) {
-            let hint = suggest(word, ACTIONS);
-            return self.fail(start, format!("unknown action {}{hint}", quote(word)), ACTION_HELP);
-        }
+        let Some(word) = self.word() else { return self.unexpected(action_help()) };
         self.at += 1;
         let kind = match word {
             "queue" => ActionKind::Queue(self.argument("expected a queue number: `queue(0)`")?),
@@ -54,17 +70,14 @@ impl Parser<'_> {
             "random" => ActionKind::Random,
             "cpu" => ActionKind::Cpu,
             "rxq" => ActionKind::RxQueue,
-            _ => ActionKind::Drop,
+            "drop" => ActionKind::Drop,
+            _ => {
+                let hint = suggest(word, ACTIONS.map(|(action, _)| action));
+                return self.fail(start, format!("unknown action {}{hint}", quote(word)), action_help());
+            }
         };
-        let has_no_argument = matches!(
-            kind,
-            ActionKind::RoundRobin
-                | ActionKind::Random
-                | ActionKind::Cpu
-                | ActionKind::RxQueue
-                | ActionKind::Drop
-        );
-        if has_no_argument && self.peek() == Tok::Open {
+        let takes_none = ACTIONS.iter().any(|(action, argument)| *action == word && argument.is_empty());
+        if takes_none && self.peek() == Tok::Open {
             return self.unexpected(format!("`{word}` takes no argument"));
         }
         let mut action = Action { kind, span: start.to(self.last_span()), on: None, spill: None };

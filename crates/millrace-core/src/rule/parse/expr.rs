@@ -6,7 +6,7 @@ use super::super::lex::Tok;
 use super::super::operator::BinOp;
 use super::super::span::Span;
 use super::super::spelling::suggest;
-use super::action::ACTIONS;
+use super::action::is_action;
 use super::cursor::{Parsed, Parser};
 
 const FIELD_HELP: &str = "expected a field (u8, u16, u32, u64, their `le` forms, bytes, len, src, dst, sport, dport, \
@@ -191,7 +191,7 @@ impl Parser<'_> {
             self.at += 1;
             return Ok(ExprKind::Named(*field));
         }
-        if ACTIONS.contains(&word) {
+        if is_action(word) {
             let label = "expected a field or a literal; actions stand after `=>`";
             return self.fail(span, format!("`{word}` is an action"), label);
         }
