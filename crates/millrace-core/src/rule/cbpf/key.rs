@@ -38,9 +38,8 @@ impl Compiler<'_> {
             Spread::Hash(keys) => {
                 self.hash(keys.of(&self.program.keys), over, fail)?;
             }
-            Spread::RoundRobin { .. } | Spread::Random | Spread::Cpu | Spread::RxQueue => {
-                return Err("it is no function of the datagram".into());
-            }
+            // `KernelAction::of` has refused the others, each with its reason.
+            _ => return Err("it is no function of the datagram".into()),
         }
         if let CbpfTarget::Reuseport { sockets } = self.layout.target
             && u64::from(over.first) + over.count() > sockets.into()

@@ -19,9 +19,8 @@ impl Compiler<'_, '_> {
             Spread::HashFlow => self.hash(&[Key::Flow], fail)?,
             Spread::HashLoad(load) => self.hash(&[Key::Number(Operand::Load(*load))], fail)?,
             Spread::Hash(keys) => self.hash(keys.of(&self.program.keys), fail)?,
-            Spread::RoundRobin { .. } | Spread::Random | Spread::Cpu | Spread::RxQueue => {
-                return Err("it is no function of the datagram".into());
-            }
+            // `KernelAction::of` has refused the others, each with its reason.
+            _ => return Err("it is no function of the datagram".into()),
         }
         self.a.alu_imm(Alu::Mod, Reg::R0, over.count() as i32).add_imm(Reg::R0, over.first.into()).exit();
         Ok(())

@@ -26,7 +26,9 @@ impl<'p> KernelAction<'p> {
                 Spread::Random => Err("`random` is a draw of the receive thread".into()),
                 Spread::Cpu => Err(unknown_in_kernel(Load::Cpu)),
                 Spread::RxQueue => Err(unknown_in_kernel(Load::RxQueue)),
-                by => Ok(KernelAction::Spread(by, *over)),
+                Spread::Mod(_) | Spread::HashFlow | Spread::HashLoad(_) | Spread::Hash(_) => {
+                    Ok(KernelAction::Spread(by, *over))
+                }
             },
         }
     }

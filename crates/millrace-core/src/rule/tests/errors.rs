@@ -21,7 +21,10 @@ fn messages() {
         return;
     }
     assert!(cases > 12);
-    assert_eq!(fresh, SNAP);
+    assert_eq!(
+        fresh, SNAP,
+        "if this is meant: MILLRACE_BLESS=1 cargo test -p millrace-core --lib rule::tests::errors"
+    );
 }
 
 #[test]
