@@ -88,7 +88,7 @@ void t.test('what a server does between INFO and TLS is the reason', async (t) =
       (socket) => {
         socket.setNoDelay(true)
         socket.write(says)
-        setImmediate(() => socket.end("-ERR 'maximum connections exceeded'\r\n"))
+        setTimeout(() => socket.end("-ERR 'maximum connections exceeded'\r\n"), 5)
       },
       /^maximum connections exceeded$/,
       'MILLRACE_E_NATS_CONNECT',
@@ -122,7 +122,8 @@ void t.test('what a server does between INFO and TLS is the reason', async (t) =
   for (const [name, script, reason, code] of cases) {
     await t.test(name, async (t) => {
       const p = probe(t, [await peer(t, script)], { dialTimeoutMs: 60_000 })
-      t.match(await p.reason(), { reason, code })
+      // Where this process is held up, a dial may begin its handshake before the word has come; the next one does not.
+      await until(() => p.lines.some((line) => reason.test(String(line.reason)) && line.code === code), name)
     })
   }
 })
