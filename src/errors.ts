@@ -102,12 +102,14 @@ export const ERRORS = {
   MILLRACE_E_NATS_AUTH: {
     exit: null,
     meaning:
-      'The NATS server refuses the credentials. Logged; the service stays up, not ready, and keeps trying.',
-    remedy: 'Check `NATS_USER`, `NATS_PASSWORD`, `NATS_TOKEN`, `NATS_CREDS` or `NATS_NKEY`.',
+      'The NATS server refuses the credentials, or a file with them cannot be read. Logged; the service stays up, not ready, and keeps trying.',
+    remedy:
+      'Check `NATS_USER`, `NATS_PASSWORD`, `NATS_TOKEN`, `NATS_CREDS`, `NATS_NKEY`, and the files that they or their `_FILE` variables name.',
   },
   MILLRACE_E_NATS_TLS: {
     exit: null,
-    meaning: 'TLS to the NATS server fails. Logged; the service stays up, not ready, and keeps trying.',
+    meaning:
+      'TLS to the NATS server fails, or a PEM file cannot be read. Logged; the service stays up, not ready, and keeps trying.',
     remedy: 'Check `NATS_CA`, `NATS_CERT` and `NATS_KEY` against what the server presents.',
   },
   MILLRACE_E_NATS_PERMISSION: {

@@ -101,7 +101,9 @@ t.test('pages name only variables that exist', async (t) => {
   const source = (file: string) => /\.(ts|mjs|rs)$/.test(file) && !file.endsWith('docs.test.ts')
   const files = [...filesBelow('', source)].map((file) => readFileSync(join(ROOT, file), 'utf8'))
   const known = new Set(files.flatMap((text) => text.match(VARIABLE) ?? []))
-  const unknown = pages.flatMap((page) => {
+  // CONTRIBUTING.md shows how a variable is added that does not exist yet.
+  const others = pages.filter((page) => page !== 'CONTRIBUTING.md')
+  const unknown = others.flatMap((page) => {
     const names = readFileSync(join(ROOT, page), 'utf8').match(VARIABLE) ?? []
     return names.filter((name) => !known.has(name)).map((name) => `${page}: ${name}`)
   })
