@@ -182,7 +182,7 @@ export class Envelopes {
   #timerFired(): void {
     this.#timerArmed = false
     if (this.#outbox.away) {
-      this.#armTimer(AWAY_RETRY_MS)
+      if (this.#datagrams.size + this.#values.size > 0) this.#armTimer(AWAY_RETRY_MS)
       return
     }
     const now = performance.now()

@@ -16,11 +16,17 @@ const DEFAULT_MAX_PAYLOAD = 1 << 20
  */
 const SMALL_CHUNK_BYTES = 64 << 10
 
+/**
+ * Bytes that wait for the kernel from which on extents are compacted as if they were pending. Too low: what a turn gathers for
+ * one write is copied once more. Too high: that many bytes of small extents may each keep a chunk.
+ */
+const BACKLOG_BYTES = 256 << 10
+
 /** What an {@link Outbox} tells its owner. */
 export interface OutboxEvents {
   /** A connection was made or a PONG came, and pending messages were written as far as the window allows. */
   onProgress(): void
-  /** The connection is dead, and what was unconfirmed is counted. */
+  /** NATS is away, and what was unconfirmed is counted. It is not called when another server is ready at once. */
   onDisconnected(): void
 }
 
@@ -134,15 +140,17 @@ export class Outbox {
 
   /** Writes an extent to the connection, or makes it pending, or, under the policy `drop` while NATS is away, drops it. */
   send(gathered: Extent): void {
-    const extent = this.#compact(gathered)
-    extent.chunk.extents++
     const link = this.#link
-    if (link !== undefined && this.#pending.length === 0) {
+    if (this.away && this.#config.natsDown === 'drop') {
+      this.#counters.add('droppedDisconnected', gathered.results)
+      return
+    }
+    const direct = link !== undefined && this.#pending.length === 0
+    const extent = direct && link.backlogBytes < BACKLOG_BYTES ? gathered : this.#compact(gathered)
+    extent.chunk.extents++
+    if (direct) {
       this.#write(link, extent)
       if (this.#window.bytes >= this.#config.windowBytes / 2) this.#window.flush(link)
-    } else if (this.away && this.#config.natsDown === 'drop') {
-      this.#counters.add('droppedDisconnected', extent.results)
-      this.#pool.done(extent.chunk)
     } else {
       this.#pending.push(extent)
       this.#pendingBytes += wireBytes(extent)
@@ -177,14 +185,20 @@ export class Outbox {
   }
 
   /**
-   * Copies an extent that fills less than half of its chunk into a chunk that such extents share. What waits for NATS, or for
-   * the kernel to take it, then needs no more memory than twice the bytes that the window counts: an envelope that was sealed
-   * by age has some hundred bytes in a chunk of 16 KiB.
+   * Copies an extent that fills less than half of its chunk: a small one into a chunk that small ones share, another one into
+   * memory of its own size. What waits for NATS, or for the kernel to take it, then needs no more memory than about twice the
+   * bytes that the window counts: an envelope that was sealed by age has some hundred bytes in a chunk of 16 KiB.
    */
   #compact(extent: Extent): Extent {
     const { chunk, from, to } = extent
     const bytes = to - from
-    if (bytes * 2 >= chunk.bytes.length || bytes > SMALL_CHUNK_BYTES / 2) return extent
+    if (bytes * 2 >= chunk.bytes.length) return extent
+    if (bytes > SMALL_CHUNK_BYTES / 2) {
+      const own = newChunk(bytes)
+      own.complete = true
+      own.bytes.set(chunk.bytes.subarray(from, to))
+      return { ...extent, chunk: own, from: 0, to: bytes }
+    }
     if (this.#small === undefined || this.#smallEnd + bytes > SMALL_CHUNK_BYTES) {
       if (this.#small !== undefined) this.#pool.finish(this.#small)
       this.#small = newChunk(SMALL_CHUNK_BYTES)

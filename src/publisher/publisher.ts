@@ -239,7 +239,7 @@ export class Publisher implements Out {
     if (ready === this.#ready) return
     this.#ready = ready
     // In a microtask of its own: an exception of the worker must not look like one of the connection.
-    if (ready) queueMicrotask(() => this.#hooks.onReady())
+    if (ready) queueMicrotask(() => this.#ready && this.#hooks.onReady())
     else this.#counters.add('paused', 1)
   }
 }

@@ -180,7 +180,7 @@ export class Connection {
     })
     this.#link = link
     const { version, maxPayload } = known
-    // Whoever reads that there is no connection reads also when there is one again.
+    // When a loss was logged, the end of it is logged too, however often that was said before.
     const silent = this.#reasons.admit(`connected ${server}`, this.#loggedDown)
     if (silent !== undefined) {
       this.#loggedDown = false
@@ -193,7 +193,12 @@ export class Connection {
     if (next !== undefined && reason === undefined && !this.#closed) {
       let timer: NodeJS.Timeout | undefined
       await step((proceed) => {
-        timer = setTimeout(proceed, LEAVE_MS)
+        const late = () => {
+          const message = 'the NATS server that is about to stop has not confirmed everything in time'
+          this.#note(`leaving ${server}`, 'warn', { server, waitedMs: LEAVE_MS }, message)
+          proceed()
+        }
+        timer = setTimeout(late, LEAVE_MS)
         void this.#events.leave().then(proceed)
       })
       clearTimeout(timer)
@@ -213,7 +218,7 @@ export class Connection {
     const lived = performance.now() - since
     if (lived >= STABLE_MS) this.#servers.restart()
     if (lived >= REPEAT_MS) this.#reasons.forget()
-    if (next === undefined && reason !== undefined && !this.#closed) this.#lost(reason, server)
+    if (reason !== undefined && !this.#closed) this.#lost(reason, server)
     return next
   }
 

@@ -79,6 +79,9 @@ export class Link {
   /** When the server last sent anything, and when the oldest PING without a PONG was sent; performance.now(). */
   #heardAt = performance.now()
   #askedAt = 0
+  /** Bytes that the kernel had taken at the last tick of the watch, and those that waited for it. */
+  #sentBytes = 0
+  #waitingBytes = 0
   #timer: NodeJS.Timeout | undefined
   /** Settles the dial: the first PONG, or the reason why there is none. */
   #greeting: { resolve: () => void; reject: (error: Error) => void } | undefined
@@ -279,6 +282,13 @@ export class Link {
   /** Sends a PING when the server has been silent, and ends the link when it has not answered one for too long. */
   #watch(): void {
     const { pingIntervalMs, deadAfterMs } = this.#config
+    const { bytesWritten, writableLength } = this.#socket
+    // On a slow line the answer comes only behind a whole window. That the kernel takes bytes which had to wait for room in its
+    // buffer shows that the peer takes them; without a backlog it would show nothing, because the buffer takes bytes for a dead peer.
+    const sent = bytesWritten - writableLength
+    if (this.#waitingBytes > 0 && sent > this.#sentBytes) this.#heardAt = performance.now()
+    this.#sentBytes = sent
+    this.#waitingBytes = writableLength
     if (this.#pongs.length === 0) {
       if (performance.now() - this.#heardAt >= pingIntervalMs) this.ping(nothing)
       return
