@@ -52,7 +52,10 @@ pub fn open(config: &EngineConfig, programs: &RulePrograms) -> Result<Opened<Soc
         backend: "socket",
         mode: if threads > 1 { "reuseport" } else { "single" }.into(),
         interface: None,
-        granted: vec![("sockets".into(), format!("{threads} threads x {} places", endpoints.len()))],
+        granted: vec![(
+            "sockets".into(),
+            format!("{threads} threads x {} listen addresses", endpoints.len()),
+        )],
         degraded: Vec::new(),
     };
     let by_rules = matches!(config.fanout, FanoutMode::Rules | FanoutMode::Cbpf | FanoutMode::Ebpf);
