@@ -59,7 +59,7 @@ function raw(): (batch: Batch) => void {
   }
 }
 
-/** What one would write without an encoder: an object per datagram, and msgpackr for the array. */
+/** Without an encoder one would write this: it makes an object of each datagram, and msgpackr packs the array. */
 function objects(batch: Batch): void {
   const list = []
   for (let i = 0; i < batch.length; i++) {

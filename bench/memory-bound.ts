@@ -21,7 +21,7 @@ interface MemoryBound {
   readonly rings: number
   /** Lanes: every receive thread, the guard's included, has one to every queue. */
   readonly lanes: number
-  /** What waits for NATS or for the kernel to take it, in chunks that are at least half full. */
+  /** These bytes wait for NATS or for the kernel to take them, in chunks that are at least half full. */
   readonly inFlight: number
   readonly runtime: number
   readonly total: number

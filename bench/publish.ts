@@ -22,7 +22,7 @@ type Contestant = Readonly<{
   close(): Promise<void>
 }>
 
-/** What one would write with nats.js: a message a datagram, and a flush a window. */
+/** With nats.js one would write this: it publishes a message for each datagram and flushes once a window. */
 async function natsJs(url: string): Promise<Contestant> {
   const client = await connect({ servers: url, noEcho: true })
   return {

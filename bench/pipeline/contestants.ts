@@ -11,7 +11,7 @@ export interface Contestant {
   }
 }
 
-/** Where a contestant receives and publishes. */
+/** The addresses at which a contestant receives and publishes. */
 interface Endpoints {
   /** UDP port. */
   readonly port: number

@@ -20,7 +20,7 @@ const LOSSES = 2
  */
 const QUIET_MS = 400
 
-/** What one climb consists of. */
+/** The steps of one climb, which are the same for every contestant. */
 interface ClimbOptions {
   /** Datagrams per second of each step. */
   readonly rates: readonly number[]

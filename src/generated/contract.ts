@@ -120,7 +120,7 @@ export type FanoutFlag = 'rollover' | 'defrag' | 'uniqueid' | 'ignore_outgoing'
 /** Which time a datagram of the socket backend carries. */
 export type Timestamps = 'pass' | 'kernel'
 
-/** What the TypeScript side needs to allocate memory and to report the start. */
+/** The TypeScript side reads this to allocate memory and to report the start. */
 export type EngineDescription = {
   /** Bytes of memory that each queue needs. */
   readonly queueBytes: number
@@ -339,7 +339,7 @@ export type PreflightReport = {
 
 /** One line of the report. */
 export type Finding = {
-  /** What the check tried. */
+  /** The backend or kernel feature that the check tried. */
   readonly name: string
   /** The outcome. */
   readonly state: CheckStatus

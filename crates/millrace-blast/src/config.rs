@@ -197,7 +197,7 @@ pub struct RunConfig {
     /// Destination ports; flow `f` sends to `ports[f % ports.len()]`. Empty: the port of `target`.
     #[serde(default)]
     pub ports: Vec<u16>,
-    /// What the datagrams contain.
+    /// Selects the content of the datagrams.
     #[serde(default)]
     pub payload: Payload,
     /// Number of the first datagram.

@@ -20,7 +20,7 @@ pub(super) struct End {
 /// Calls `packet` with the link type, if the capture tells one, and the captured bytes of every packet.
 ///
 /// # Errors
-/// What is wrong with the capture, for a message.
+/// The error says what is wrong with the capture, for a message.
 pub(super) fn read_packets(
     capture: impl Read + Send,
     mut packet: impl FnMut(Option<Linktype>, &[u8]),

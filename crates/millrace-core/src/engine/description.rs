@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::rx::{BackendInfo, ladder::RefusedBackend};
 
-/// What the TypeScript side needs to allocate memory and to report the start.
+/// The TypeScript side reads this to allocate memory and to report the start.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]

@@ -28,7 +28,7 @@ impl TopologyMonitor {
     /// Reads the topology around an interface of the calling thread's network namespace.
     ///
     /// # Errors
-    /// What socket(2), bind(2), send(2) and recv(2) of a netlink socket report.
+    /// Returns the error that socket(2), bind(2), send(2) or recv(2) of the netlink socket reports.
     pub(crate) fn open(ifindex: u32) -> io::Result<Self> {
         // It listens before it reads, so that no change between the two is missed.
         let (changes, requests) = (NetlinkSocket::new(RTMGRP_LINK)?, NetlinkSocket::new(0)?);

@@ -24,7 +24,7 @@ pub enum CheckStatus {
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Finding {
-    /// What the check tried.
+    /// The backend or kernel feature that the check tried.
     pub name: String,
     /// The outcome.
     pub state: CheckStatus,
